@@ -1,0 +1,50 @@
+"""How pictures are sampled, reranked and judged."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingConfig:
+    """Sampling image tokens (section 2.6)."""
+
+    num_images: int = 512
+    """Candidates per prompt (N)."""
+    temperature: float = 1.0
+    """Divides the logits; 1 in the paper."""
+    top_k: int = 0
+    """Keep only the k most likely tokens; 0 keeps all."""
+    top_p: float = 1.0
+    """Keep the smallest set of tokens with this much probability; 1 keeps all."""
+    guidance: float = 1.0
+    """Classifier-free guidance scale; 1 is plain sampling. Needs train_transformer.caption_dropout > 0."""
+    batch_size: int = 64
+    """Candidates decoded side by side."""
+    image_format: str = "png"
+    """png, webp or jpeg."""
+
+    def __post_init__(self) -> None:
+        for field in ("num_images", "batch_size"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"sampling.{field}={getattr(self, field)} must be at least 1")
+        if self.temperature <= 0:
+            raise ValueError(f"sampling.temperature={self.temperature} must be positive; for nearly greedy sampling use 0.01")
+        if self.top_k < 0:
+            raise ValueError(f"sampling.top_k={self.top_k} must be 0 (all) or positive")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"sampling.top_p={self.top_p} must be in (0, 1]")
+        if self.image_format not in ("png", "webp", "jpeg"):
+            raise ValueError(f"sampling.image_format={self.image_format!r} is not one of 'png', 'webp', 'jpeg'")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateConfig:
+    """How many prompts the demo's checker judges."""
+
+    num_prompts: int = 64
+    """Prompts of each set: training captions, unseen scenes, held-out object-colour pairs."""
+    num_shown: int = 16
+    """Prompts of each set whose best picture the gallery shows."""
+
+    def __post_init__(self) -> None:
+        if self.num_prompts < 1 or self.num_shown < 1:
+            raise ValueError("evaluate.num_prompts and evaluate.num_shown must be at least 1")

@@ -1,0 +1,128 @@
+"""Named sizes: each preset is a function whose body is only numbers."""
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from dalle_datasets.config import DownloadConfig, FilterConfig, PathsConfig, ShardsConfig, SourceConfig
+
+from dalle_model.config.generation import EvaluateConfig, SamplingConfig
+from dalle_model.config.model import ClipConfig, DVAEConfig, TokenizerConfig, TransformerConfig
+from dalle_model.config.sections import with_overrides
+from dalle_model.config.training import TrainClipConfig, TrainDVAEConfig, TrainTransformerConfig
+from dalle_model.config.tree import Config
+
+
+def demo() -> Config:
+    """The whole pipeline on 2 CPU cores in minutes: OpenMoji scenes from a web site on this machine."""
+    return Config(
+        preset="demo",
+        source=SourceConfig(name="emoji_scenes", kind="emoji_scenes", num_scenes=2_500, scene_size=64),
+        download=DownloadConfig(num_processes=1, num_threads=16, allow_addresses=("127.0.0.1",)),
+        filter=FilterConfig(min_side=32),
+        shards=ShardsConfig(rows_per_part=1_000, row_group_size=250),
+        tokenizer=TokenizerConfig(vocab_size=640, max_text_tokens=18),
+        dvae=DVAEConfig(
+            image_size=32, downsample=4, codebook_size=1_024, hidden_width=64, num_groups=2, blocks_per_group=1,
+            codebook_width=64, stem_patch_size=2, codebook_init="patch_kmeans",
+        ),
+        clip=ClipConfig(image_size=32, patch_size=4, embed_width=64, width=96, head_width=32, vision_layers=3, text_layers=2),
+        transformer=TransformerConfig(num_layers=4, num_heads=4, d_model=128, conv_kernel_size=5),
+        train_dvae=TrainDVAEConfig(
+            max_steps=300, batch_size=16, learning_rate=2e-3, final_learning_rate=1e-4, warmup_steps=50,
+            beta2=0.99, weight_decay=1e-4, clip_norm=1.0, gumbel_temperature_end=0.1, gumbel_anneal_steps=270,
+            kl_weight=0.0, kl_warmup_steps=100, min_log_scale=-1.5, random_flip=False, checkpoint_every=100,
+        ),
+        train_clip=TrainClipConfig(
+            max_steps=400, batch_size=128, learning_rate=1e-3, final_learning_rate=2e-5, warmup_steps=50,
+            beta2=0.98, epsilon=1e-6, weight_decay=0.05, clip_norm=1.0, checkpoint_every=100,
+        ),
+        train_transformer=TrainTransformerConfig(
+            max_steps=500, batch_size=48, learning_rate=2e-3, final_learning_rate=4e-5, warmup_steps=50,
+            beta2=0.96, weight_decay=0.05, clip_norm=1.0, checkpoint_every=100,
+        ),
+        sampling=SamplingConfig(num_images=32, temperature=0.7, batch_size=128),
+        evaluate=EvaluateConfig(num_prompts=64, num_shown=16),
+    )
+
+
+def dalle_12b() -> Config:
+    """The paper's shape and schedule: 12 billion parameters, 430,000 updates of 1,024 pairs (Appendix A and B)."""
+    return Config(
+        preset="dalle-12b",
+        filter=FilterConfig(min_side=256),
+        tokenizer=TokenizerConfig(vocab_size=16_384, max_text_tokens=256),
+        dvae=DVAEConfig(),
+        clip=ClipConfig(image_size=256, patch_size=32, embed_width=512, width=512, head_width=64, vision_layers=12, text_layers=12),
+        transformer=TransformerConfig(num_layers=64, num_heads=62, d_model=3_968),
+        train_dvae=TrainDVAEConfig(
+            max_steps=3_000_000, batch_size=512, learning_rate=1e-4, final_learning_rate=1.25e-6, weight_decay=1e-4,
+            ema_decay=0.999, precision="bf16", log_every=100, validate_every=5_000, checkpoint_every=5_000,
+        ),
+        train_clip=TrainClipConfig(
+            max_steps=100_000, batch_size=4_096, learning_rate=5e-4, final_learning_rate=5e-6, warmup_steps=2_000,
+            beta2=0.98, epsilon=1e-6, weight_decay=0.2, precision="bf16", validate_every=1_000, checkpoint_every=1_000,
+        ),
+        train_transformer=TrainTransformerConfig(
+            max_steps=430_000, batch_size=1_024, learning_rate=4.5e-4, final_learning_rate=4.5e-4 / 32, schedule="plateau",
+            warmup_steps=5_000, beta2=0.96, weight_decay=0.045, clip_norm=4.0, ema_decay=0.99, ema_every=25,
+            precision="bf16", validate_every=1_000, checkpoint_every=1_000,
+        ),
+        sampling=SamplingConfig(num_images=512, temperature=1.0, batch_size=256),
+    )
+
+
+def large() -> Config:
+    """1.3 billion parameters, one node of GPUs; everything else as in the paper."""
+    base = dalle_12b()
+    return replace(base, preset="large", transformer=TransformerConfig(num_layers=24, num_heads=32, d_model=2_048))
+
+
+def medium() -> Config:
+    """0.3 billion parameters, one data-centre GPU."""
+    base = dalle_12b()
+    return replace(
+        base,
+        preset="medium",
+        transformer=TransformerConfig(num_layers=24, num_heads=16, d_model=1_024),
+        train_dvae=replace(base.train_dvae, max_steps=300_000, batch_size=128),
+        train_transformer=replace(base.train_transformer, max_steps=100_000, batch_size=512),
+    )
+
+
+def small() -> Config:
+    """38 million transformer parameters, 128 x 128 pictures, one consumer GPU in an evening."""
+    base = dalle_12b()
+    return replace(
+        base,
+        preset="small",
+        filter=FilterConfig(min_side=128),
+        tokenizer=TokenizerConfig(vocab_size=4_096, max_text_tokens=64),
+        dvae=DVAEConfig(image_size=128, codebook_size=1_024, hidden_width=64),
+        clip=ClipConfig(image_size=128, patch_size=16, embed_width=256, width=256, head_width=64, vision_layers=6, text_layers=6),
+        transformer=TransformerConfig(num_layers=12, num_heads=8, d_model=512),
+        train_dvae=replace(base.train_dvae, max_steps=50_000, batch_size=64, gumbel_anneal_steps=25_000, validate_every=1_000),
+        train_clip=replace(base.train_clip, max_steps=20_000, batch_size=512),
+        train_transformer=replace(base.train_transformer, max_steps=40_000, batch_size=128, warmup_steps=1_000),
+        sampling=SamplingConfig(num_images=32, batch_size=32),
+    )
+
+
+PRESETS: Mapping[str, Callable[[], Config]] = {"demo": demo, "small": small, "medium": medium, "large": large, "dalle-12b": dalle_12b}
+
+
+def preset(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
+    """The named preset with dotted overrides; `DALLE_DATA_ROOT` sets `paths.data_root` unless an override does.
+
+    Raises `ValueError` for an unknown preset or setting, with a suggestion.
+    """
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(PRESETS)}"
+        raise ValueError(f"preset {name!r} does not exist; {hint}")
+    config = PRESETS[name]()
+    if root := os.environ.get("DALLE_DATA_ROOT"):
+        config = replace(config, paths=PathsConfig(data_root=root))
+    return with_overrides(config, overrides or {})

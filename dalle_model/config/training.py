@@ -1,0 +1,107 @@
+"""How each network is trained: steps, batches, optimiser, schedules."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """What every training has in common."""
+
+    max_steps: int
+    """Optimiser updates."""
+    batch_size: int
+    """Pairs per update, over all devices."""
+    microbatch_size: int = 0
+    """Pairs per forward pass; 0 means the whole batch. Gradients are accumulated."""
+    learning_rate: float
+    """Peak step size."""
+    final_learning_rate: float
+    """Step size at the end of the schedule."""
+    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
+    """`plateau` halves the step size when the validation loss stops falling (Appendix B.2)."""
+    warmup_steps: int = 0
+    """Linear warm-up from 0."""
+    beta1: float = 0.9
+    """AdamW's first moment decay."""
+    beta2: float = 0.999
+    """AdamW's second moment decay."""
+    epsilon: float = 1e-8
+    """AdamW's denominator constant."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay, on matrices only (not on gains, biases and embeddings' positions)."""
+    clip_norm: float = 0.0
+    """Largest norm of the gradient; 0 does not clip."""
+    ema_decay: float = 0.0
+    """Decay of the exponential moving average of the weights, 0 keeps none. The average is what is used afterwards."""
+    ema_every: int = 1
+    """Updates between two steps of the average."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Autocast type of matrix products."""
+    log_every: int = 10
+    """Updates between two lines of metrics.jsonl."""
+    validate_every: int = 100
+    """Updates between two looks at the validation split."""
+    checkpoint_every: int = 500
+    """Updates between two checkpoints."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints to keep while training."""
+
+    def __post_init__(self) -> None:
+        for field in ("max_steps", "batch_size", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "ema_every"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
+        if self.microbatch_size and self.batch_size % self.microbatch_size:
+            raise ValueError(f"batch_size={self.batch_size} is not a multiple of microbatch_size={self.microbatch_size}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate={self.learning_rate} must be positive")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay={self.ema_decay} must be in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainDVAEConfig(TrainConfig):
+    """Training of the discrete VAE (section 2.1, Appendix A.2)."""
+
+    gumbel_temperature_start: float = 1.0
+    """Temperature of the Gumbel-softmax relaxation at the first update."""
+    gumbel_temperature_end: float = 1 / 16
+    """Temperature at the end of the annealing, then held."""
+    gumbel_anneal_steps: int = 150_000
+    """Updates over which the temperature falls (cosine)."""
+    kl_weight: float = 6.6
+    """beta: weight of the KL term, as the sum over positions divided by the number of pixel values (Appendix A.2)."""
+    kl_warmup_steps: int = 5_000
+    """Updates over which the KL weight rises from 0 (cosine)."""
+    min_log_scale: float | None = None
+    """Soft floor of ln b of the logit-Laplace likelihood; none in the paper. Keeps flat backgrounds from taking all the gradient."""
+    random_flip: bool = True
+    """Horizontal flips in the augmentation (Listing 1)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainClipConfig(TrainConfig):
+    """Training of our own small CLIP."""
+
+    reconstruction_share: float = 0.5
+    """Share of the pictures that are seen as the dVAE reconstructs them, because that is what is reranked."""
+
+    def __post_init__(self) -> None:
+        TrainConfig.__post_init__(self)
+        if not 0 <= self.reconstruction_share <= 1:
+            raise ValueError(f"reconstruction_share={self.reconstruction_share} must be in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainTransformerConfig(TrainConfig):
+    """Training of the transformer (section 2.2, Appendix B.2)."""
+
+    text_loss_weight: float = 1 / 8
+    """Weight of the mean text cross entropy; the mean image cross entropy has the rest."""
+    caption_dropout: float = 0.0
+    """Share of captions replaced by an empty one, for classifier-free guidance; 0 in the paper."""
+
+    def __post_init__(self) -> None:
+        TrainConfig.__post_init__(self)
+        if not 0 <= self.text_loss_weight <= 1:
+            raise ValueError(f"text_loss_weight={self.text_loss_weight} must be in [0, 1]")

@@ -1,0 +1,11 @@
+"""How a job tells the outside how far it is: one JSON line on standard output, drawn as a bar by whoever started it."""
+
+import json
+
+PREFIX = "PROGRESS "
+
+
+def report_progress(done: int, total: int, unit: str, **numbers: float) -> None:
+    """Say that `done` of `total` `unit`s are finished, with a few current figures (loss, images/s)."""
+    rounded = {name: float(f"{value:.4g}") for name, value in numbers.items()}
+    print(PREFIX + json.dumps({"done": done, "total": total, "unit": unit, **rounded}), flush=True)

@@ -1,0 +1,134 @@
+"""Settings of the data side: where pairs come from, how they are downloaded, filtered and stored.
+
+Every section checks itself; checks that span sections live in `dalle_model.config.tree`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PathsConfig:
+    """Where everything is written."""
+
+    data_root: str = "data"
+    """Folder that holds all artefacts, runs and the catalog. `DALLE_DATA_ROOT` overrides the default."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceConfig:
+    """Which pages to read captions and image addresses from."""
+
+    name: str = "web"
+    """Name of the source: a folder name and a column value; letters, digits, '-' and '_'."""
+    kind: Literal["emoji_scenes", "web_pages"] = "web_pages"
+    """`emoji_scenes` publishes the demo's own site on the loopback address and reads that; `web_pages` reads `start_urls`."""
+    start_urls: tuple[str, ...] = ()
+    """Pages to start from (http or https)."""
+    max_pages: int = 1_000
+    """Stop after this many pages."""
+    user_agent: str = "open-dalle/0.1 (+https://github.com/open-dalle/open-dalle)"
+    """Sent with every request; its first token is matched against robots.txt."""
+    page_timeout_s: float = 20.0
+    """Longest wait for one page, seconds."""
+    num_scenes: int = 2_500
+    """`emoji_scenes` only: how many clean captioned scenes the site publishes (its dirt comes on top)."""
+    scene_size: int = 64
+    """`emoji_scenes` only: side of a published picture, pixels."""
+
+    def __post_init__(self) -> None:
+        if not self.name or not all(c.isalnum() or c in "-_" for c in self.name):
+            raise ValueError(f"source.name={self.name!r} becomes a folder name; use letters, digits, '-' and '_'")
+        if self.kind == "web_pages":
+            for url in self.start_urls:
+                if not url.startswith(("http://", "https://")):
+                    raise ValueError(f"source.start_urls has {url!r}; only http:// and https:// pages can be read")
+        if self.max_pages < 1:
+            raise ValueError(f"source.max_pages={self.max_pages} must be at least 1")
+        if self.num_scenes < 64:
+            raise ValueError(f"source.num_scenes={self.num_scenes} is too few to train on; use at least 64")
+        if self.scene_size % 32:
+            raise ValueError(f"source.scene_size={self.scene_size} must be a multiple of 32 pixels")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DownloadConfig:
+    """How img2dataset fetches the image bytes (in a guarded child process)."""
+
+    num_processes: int = 1
+    """Worker processes of img2dataset; each costs about 0.7 GB of memory."""
+    num_threads: int = 16
+    """Download threads per worker process."""
+    timeout_s: float = 10.0
+    """Longest wait for one socket operation, seconds."""
+    deadline_s: float = 30.0
+    """Longest time for one image from connect to last byte, seconds."""
+    max_bytes: int = 20 * 2**20
+    """A larger body is refused (never cut short)."""
+    max_pixels: int = 40_000_000
+    """A picture with more pixels is refused before it is decoded."""
+    retries: int = 2
+    """Extra passes over the addresses whose failure may be temporary."""
+    allow_addresses: tuple[str, ...] = ()
+    """Private addresses that may be contacted all the same (the demo allows 127.0.0.1)."""
+    stall_timeout_s: float = 300.0
+    """The child process is ended when it reports nothing for this long, seconds."""
+
+    def __post_init__(self) -> None:
+        for field, low in (("num_processes", 1), ("num_threads", 1), ("max_bytes", 1), ("max_pixels", 1), ("retries", 0)):
+            if getattr(self, field) < low:
+                raise ValueError(f"download.{field}={getattr(self, field)} must be at least {low}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FilterConfig:
+    """Which downloaded pairs are unusable (paper, Appendix C). How good is good enough is decided later, in SQL."""
+
+    min_caption_words: int = 3
+    """Shorter captions are dropped (the paper gives no number)."""
+    min_caption_letters: int = 5
+    """Captions with fewer letters are dropped."""
+    languages: tuple[str, ...] = ("en",)
+    """Kept languages (ISO 639-1); empty keeps all."""
+    max_aspect_ratio: float = 2.0
+    """Long side over short side; the paper keeps [1/2, 2]."""
+    min_side: int = 32
+    """Shortest side in pixels."""
+    validation_share: float = 0.04
+    """Share of pairs whose split is `validation`, chosen by a hash of the picture."""
+
+    def __post_init__(self) -> None:
+        if self.max_aspect_ratio < 1:
+            raise ValueError(f"filter.max_aspect_ratio={self.max_aspect_ratio} is long side over short side; use at least 1")
+        if not 0 <= self.validation_share < 1:
+            raise ValueError(f"filter.validation_share={self.validation_share} must be in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardsConfig:
+    """Sizes of the Parquet parts."""
+
+    rows_per_part: int = 100_000
+    """Rows in one part: one unit of work for tokenising and scoring."""
+    row_group_size: int = 4_096
+    """Rows in one Parquet row group: the unit that training shuffles."""
+
+    def __post_init__(self) -> None:
+        if self.rows_per_part < 1 or self.row_group_size < 1:
+            raise ValueError("shards.rows_per_part and shards.row_group_size must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CatalogConfig:
+    """The DuckDB catalog."""
+
+    lock_timeout_s: float = 60.0
+    """How long a writer waits for another writer, seconds."""
+    training_set: str = "captioned_pairs"
+    """Which query of `sql/training_sets/` selects the pairs to train on."""
+    min_clip_score_quantile: float = 0.0
+    """Pairs below this quantile of the CLIP scores are left out of the training set, in [0, 1)."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_clip_score_quantile < 1:
+            raise ValueError(f"catalog.min_clip_score_quantile={self.min_clip_score_quantile} must be in [0, 1)")

@@ -1,0 +1,35 @@
+"""Content-addressed ids: the same thing has the same id on every machine and in every rerun."""
+
+import hashlib
+
+ID_LENGTH = 16
+
+
+def content_id(*parts: str | bytes) -> str:
+    """16 hex digits of the SHA-256 of the parts, each preceded by its length so that ('ab', 'c') differs from ('a', 'bc')."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()[:ID_LENGTH]
+
+
+def candidate_id(image_url: str, caption: str) -> str:
+    """Id of an (address, caption) found on a page, before anything is downloaded."""
+    return content_id("candidate", image_url, caption)
+
+
+def pair_id(image_sha256: str, caption: str) -> int:
+    """Id of an image with its caption, in [0, 2**63): fits BIGINT in Parquet and DuckDB."""
+    return int(content_id("pair", image_sha256, caption), 16) >> 1
+
+
+def prompt_id(prompt: str) -> str:
+    """Id of a text asked for."""
+    return content_id("prompt", prompt)
+
+
+def generation_id(run_id: str, prompt: str, candidate_index: int) -> str:
+    """Id of one generated image: the run (settings and checkpoint), its prompt and its place among the candidates."""
+    return content_id("generation", run_id, prompt, str(candidate_index))

@@ -1,0 +1,87 @@
+"""Where every artefact lies under the data root. Paths are built here and nowhere else."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Folders of one data root."""
+
+    root: Path
+
+    def source(self, source: str) -> Path:
+        """Candidates of a source, and the drops of discovery."""
+        return self.root / "sources" / source
+
+    def images(self, source: str) -> Path:
+        """Downloaded bytes of a source."""
+        return self.root / "images" / source
+
+    def pairs(self, source: str) -> Path:
+        """Usable pairs of a source."""
+        return self.root / "pairs" / source
+
+    def dropped(self, source: str) -> Path:
+        """Dropped candidates of a source, with their reasons."""
+        return self.root / "dropped" / source
+
+    def tokenizer(self, tokenizer_id: str) -> Path:
+        """A BPE vocabulary."""
+        return self.root / "tokenizers" / tokenizer_id
+
+    def text_tokens(self, tokenizer_id: str) -> Path:
+        """Text tokens of one tokenizer."""
+        return self.root / "text_tokens" / f"tokenizer={tokenizer_id}"
+
+    def image_tokens(self, dvae_id: str) -> Path:
+        """Image tokens of one dVAE."""
+        return self.root / "image_tokens" / f"dvae={dvae_id}"
+
+    def clip_scores(self, clip_id: str) -> Path:
+        """Scores of one CLIP."""
+        return self.root / "clip_scores" / f"clip={clip_id}"
+
+    def training_set(self, training_set_id: str) -> Path:
+        """One exported training set."""
+        return self.root / "training_sets" / training_set_id
+
+    def run(self, run_id: str) -> Path:
+        """One job's run directory."""
+        return self.root / "runs" / run_id
+
+    @property
+    def catalog(self) -> Path:
+        """The live DuckDB file: one writer at a time."""
+        return self.root / "catalog" / "catalog.duckdb"
+
+    @property
+    def published_catalog(self) -> Path:
+        """The readers' copy of the catalog."""
+        return self.root / "catalog" / "published.duckdb"
+
+    @property
+    def report(self) -> Path:
+        """The HTML gallery."""
+        return self.root / "report" / "index.html"
+
+    def relative(self, path: Path) -> str:
+        """`path` relative to the root, as stored in files and tables."""
+        return path.resolve().relative_to(self.root.resolve()).as_posix()
+
+
+def open_data_root(data_root: str) -> Layout:
+    """The layout of `data_root`, created if need be. Raises `ValueError` when it cannot be written."""
+    root = Path(data_root).expanduser()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe = root / f".writable-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"paths.data_root={data_root}: cannot be written ({error.strerror or error}); "
+            "choose another folder with --set paths.data_root=… or DALLE_DATA_ROOT"
+        ) from error
+    return Layout(root)

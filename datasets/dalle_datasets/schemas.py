@@ -1,0 +1,159 @@
+"""The Parquet schemas of every artefact. A schema's name and version are in its metadata and checked on reading."""
+
+import pyarrow as pa
+
+
+def _schema(name: str, version: int, fields: list[pa.Field]) -> pa.Schema:
+    return pa.schema(fields, metadata={"schema": name, "version": str(version)})
+
+
+def _required(name: str, kind: pa.DataType) -> pa.Field:
+    return pa.field(name, kind, nullable=False)
+
+
+# Tokens are lists, not fixed-size lists: pyarrow reads them 1.2 times faster and DuckDB unnests them 300 times faster.
+_TOKENS = pa.list_(pa.field("element", pa.uint16(), nullable=False))
+
+CANDIDATES = _schema(
+    "candidates",
+    1,
+    [
+        _required("candidate_id", pa.string()),
+        _required("image_url", pa.string()),
+        _required("caption", pa.string()),
+        _required("page_url", pa.string()),
+        _required("source", pa.string()),
+        _required("position", pa.int32()),  # place among the page's images, from 0
+        _required("found_in", pa.string()),  # where on the page: 'img alt', 'figcaption', …
+    ],
+)
+
+IMAGES = _schema(
+    "images",
+    1,
+    [
+        _required("candidate_id", pa.string()),
+        _required("image_url", pa.string()),
+        _required("caption", pa.string()),
+        _required("page_url", pa.string()),
+        _required("source", pa.string()),
+        _required("status", pa.string()),  # 'ok' or a code of `dalle_datasets.download.failures`
+        pa.field("error", pa.string()),  # what was seen, for people
+        pa.field("sha256", pa.string()),  # of the downloaded bytes
+        pa.field("image", pa.binary()),  # the downloaded bytes, never re-encoded
+    ],
+)
+
+PAIRS = _schema(
+    "pairs",
+    1,
+    [
+        _required("pair_id", pa.int64()),
+        _required("caption", pa.string()),
+        _required("image", pa.binary()),
+        _required("width", pa.int32()),
+        _required("height", pa.int32()),
+        _required("sha256", pa.string()),  # of the bytes
+        _required("pixel_sha256", pa.string()),  # of the decoded RGB pixels
+        _required("split", pa.string()),  # 'train' or 'validation'
+        _required("num_caption_words", pa.int32()),
+        _required("aspect_ratio", pa.float32()),  # long side / short side
+        _required("language", pa.string()),
+        _required("source", pa.string()),
+        _required("page_url", pa.string()),
+        _required("image_url", pa.string()),
+        _required("candidate_id", pa.string()),
+    ],
+)
+
+DROPPED_PAIRS = _schema(
+    "dropped_pairs",
+    1,
+    [
+        _required("candidate_id", pa.string()),
+        _required("source", pa.string()),
+        _required("stage", pa.string()),  # 'discover', 'download' or 'filter'
+        _required("reason", pa.string()),  # a closed set of codes
+        _required("detail", pa.string()),  # what was seen, for people
+        _required("caption", pa.string()),
+        _required("image_url", pa.string()),
+        _required("page_url", pa.string()),
+    ],
+)
+
+TEXT_TOKENS = _schema(
+    "text_tokens",
+    1,
+    [
+        _required("pair_id", pa.int64()),
+        _required("text_tokens", _TOKENS),  # without padding
+        _required("num_text_tokens", pa.int32()),
+        _required("is_truncated", pa.bool_()),
+    ],
+)
+
+IMAGE_TOKENS = _schema(
+    "image_tokens",
+    1,
+    [
+        _required("pair_id", pa.int64()),
+        _required("crop", pa.int16()),  # which crop of the picture, from 0
+        _required("image_tokens", _TOKENS),  # row-major, image_grid_size ** 2 of them
+    ],
+)
+
+CLIP_SCORES = _schema("clip_scores", 1, [_required("pair_id", pa.int64()), _required("clip_score", pa.float32())])
+
+TRAINING_SET = _schema(
+    "training_set",
+    1,
+    [
+        _required("pair_id", pa.int64()),
+        _required("split", pa.string()),
+        _required("caption", pa.string()),
+        _required("text_tokens", _TOKENS),  # without padding
+        _required("image_tokens", _TOKENS),
+    ],
+)
+
+PROMPTS = _schema(
+    "prompts",
+    1,
+    [
+        _required("prompt_id", pa.string()),
+        _required("prompt", pa.string()),
+        _required("prompt_set", pa.string()),  # 'training', 'unseen_scene', 'held_out_pair', or the user's own name
+        pa.field("expected", pa.string()),  # JSON of the scene, for the demo's checker
+    ],
+)
+
+GENERATIONS = _schema(
+    "generations",
+    1,
+    [
+        _required("generation_id", pa.string()),
+        _required("prompt_id", pa.string()),
+        _required("prompt", pa.string()),
+        _required("prompt_set", pa.string()),
+        _required("candidate_index", pa.int32()),  # 0 … N-1
+        _required("seed", pa.int64()),
+        _required("image_tokens", _TOKENS),
+        _required("clip_score", pa.float32()),  # cosine similarity, [-1, 1]
+        _required("rank", pa.int32()),  # 1 is the best of the N candidates
+        _required("image_path", pa.string()),  # relative to the data root
+    ],
+)
+
+EVALUATIONS = _schema(
+    "evaluations",
+    1,
+    [
+        _required("generation_id", pa.string()),
+        _required("prompt_set", pa.string()),
+        _required("object_right", pa.bool_()),
+        _required("color_right", pa.bool_()),
+        _required("background_right", pa.bool_()),
+        _required("layout_right", pa.bool_()),
+        _required("all_right", pa.bool_()),
+    ],
+)
