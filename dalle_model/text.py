@@ -1,0 +1,141 @@
+"""Captions as numbers: normalise, then byte-level BPE (section 2.2), with BPE dropout that a seed repeats exactly.
+
+Byte-level, so every caption of any language or script encodes and decodes without an unknown token. Padding is
+not an id: the transformer has its own embedding for each empty text position.
+"""
+
+import hashlib
+import json
+import random
+import unicodedata
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from dalle_model.config.model import TokenizerConfig
+
+VOCABULARY_FILE = "vocabulary.json"
+CACHED_CAPTIONS = 100_000
+
+
+def normalise_caption(caption: str, lowercase: bool) -> str:
+    """The one spelling of a caption: Unicode NFC, single spaces, none at the ends; lower case when asked."""
+    text = unicodedata.normalize("NFC", caption)
+    if lowercase:
+        text = unicodedata.normalize("NFC", text.lower())  # 'İ'.lower() is two code points
+    return " ".join(text.split())
+
+
+class BpeTokenizer:
+    """A byte-level BPE vocabulary. Build one with `train` or `load`.
+
+    The same captions and settings give the same vocabulary and so the same `id` on every machine.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, lowercase: bool) -> None:
+        self.lowercase = lowercase
+        """Whether captions are lower-cased before encoding."""
+        self._tokenizer = tokenizer
+        self._json = tokenizer.to_str(pretty=True)
+        self.id = hashlib.sha256(f"lowercase={lowercase}\n{self._json}".encode()).hexdigest()[:12]
+        """12 hex digits of the vocabulary, the merges and the normalisation."""
+        merges = json.loads(self._json)["model"]["merges"]
+        self._rank_of_merge = {(left, right): rank for rank, (left, right) in enumerate(merges)}
+        self._id_of_piece: dict[str, int] = tokenizer.get_vocab()
+        # A training run encodes each caption hundreds of times; only the dropout differs.
+        self._words = lru_cache(CACHED_CAPTIONS)(self._split_words)
+
+    @classmethod
+    def train(cls, captions: Iterable[str], config: TokenizerConfig) -> "BpeTokenizer":
+        """Learn at most `config.vocab_size` ids from captions (fewer when the captions offer fewer merges).
+
+        Raises `ValueError` when there is no caption.
+        """
+        tokenizer = Tokenizer(models.BPE())
+        # A space in front of the first word too, so that it shares its ids with the same word further on.
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=config.vocab_size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        )
+        counted = 0
+
+        def normalised() -> Iterable[str]:
+            nonlocal counted
+            for caption in captions:
+                counted += 1
+                yield normalise_caption(caption, config.lowercase)
+
+        tokenizer.train_from_iterator(normalised(), trainer)
+        if not counted:
+            raise ValueError("a tokenizer needs captions to learn from, but there are none; check what the filters dropped")
+        return cls(tokenizer, config.lowercase)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids in use; all of them are below this."""
+        return self._tokenizer.get_vocab_size()
+
+    def encode(self, captions: list[str], dropout: float = 0.0, seed: int = 0) -> list[list[int]]:
+        """BPE ids of each caption, in [0, vocab_size), neither padded nor cut.
+
+        With `dropout` each possible merge is skipped with that probability each time it comes up (Provilkov et al.,
+        2020). What a caption becomes depends on (caption, dropout, seed) and on nothing else: not on its neighbours,
+        threads or what was encoded before. `tokenizers` has the same algorithm but draws from a generator that
+        cannot be seeded, which would make a resumed training differ from an undisturbed one.
+        """
+        texts = [normalise_caption(caption, self.lowercase) for caption in captions]
+        if not dropout:
+            return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts)]
+        return [self._encode_with_dropout(text, dropout, random.Random(f"{seed} {text}")) for text in texts]
+
+    def decode(self, ids: list[int]) -> str:
+        """The normalised caption of ids made by `encode`; ids that cut a character in two give U+FFFD there."""
+        return str(self._tokenizer.decode(ids, skip_special_tokens=False)).removeprefix(" ")
+
+    def save(self, directory: Path) -> None:
+        """Write the vocabulary and how captions are normalised. The caller makes the folder appear whole if it must."""
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / VOCABULARY_FILE).write_text(self._json, encoding="utf-8")
+        about = {"kind": "tokenizer", "id": self.id, "lowercase": self.lowercase, "vocab_size": self.vocab_size}
+        (directory / "config.json").write_text(json.dumps(about, indent=1))
+
+    @classmethod
+    def load(cls, directory: Path) -> "BpeTokenizer":
+        """Read what `save` wrote. Raises `ValueError` when it is missing, broken or not what its id says."""
+        try:
+            about = json.loads((directory / "config.json").read_text())
+            tokenizer = Tokenizer.from_str((directory / VOCABULARY_FILE).read_text(encoding="utf-8"))
+            loaded = cls(tokenizer, bool(about["lowercase"]))
+        except FileNotFoundError as error:
+            raise ValueError(f"{directory} holds no tokenizer ({Path(error.filename).name} is missing); run train_bpe") from error
+        except Exception as error:  # `tokenizers` raises bare Exception for a broken file
+            raise ValueError(f"{directory} holds no readable tokenizer ({error}); delete the folder and run train_bpe again") from error
+        if loaded.id != about["id"]:
+            raise ValueError(
+                f"{directory}: the vocabulary has id {loaded.id}, but config.json says {about['id']}; delete the folder and run train_bpe again"
+            )
+        return loaded
+
+    def _split_words(self, text: str) -> tuple[tuple[str, ...], ...]:
+        """The words of a normalised caption, each as its single-byte pieces."""
+        return tuple(tuple(word) for word, _ in self._tokenizer.pre_tokenizer.pre_tokenize_str(text))
+
+    def _encode_with_dropout(self, text: str, dropout: float, rng: random.Random) -> list[int]:
+        rank_of_merge, ids = self._rank_of_merge, []
+        for word in self._words(text):
+            pieces = list(word)
+            while len(pieces) > 1:
+                possible = [
+                    (rank, i)
+                    for i in range(len(pieces) - 1)
+                    if (rank := rank_of_merge.get((pieces[i], pieces[i + 1]))) is not None and rng.random() >= dropout
+                ]
+                if not possible:
+                    break
+                _, i = min(possible)
+                pieces[i : i + 2] = [pieces[i] + pieces[i + 1]]
+            ids += [self._id_of_piece[piece] for piece in pieces]
+        return ids
