@@ -34,13 +34,16 @@ class BpeTokenizer:
     The same captions and settings give the same vocabulary and so the same `id` on every machine.
     """
 
-    def __init__(self, tokenizer: Tokenizer, lowercase: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, lowercase: bool, max_text_tokens: int) -> None:
         self.lowercase = lowercase
         """Whether captions are lower-cased before encoding."""
+        self.max_text_tokens = max_text_tokens
+        """Where stored token lists are cut. `encode` itself cuts nothing, so that its callers can count what is cut."""
         self._tokenizer = tokenizer
         self._json = tokenizer.to_str(pretty=True)
-        self.id = hashlib.sha256(f"lowercase={lowercase}\n{self._json}".encode()).hexdigest()[:12]
-        """12 hex digits of the vocabulary, the merges and the normalisation."""
+        settings = f"lowercase={lowercase} max_text_tokens={max_text_tokens}"
+        self.id = hashlib.sha256(f"{settings}\n{self._json}".encode()).hexdigest()[:12]
+        """12 hex digits of everything that decides the stored tokens of a caption."""
         merges = json.loads(self._json)["model"]["merges"]
         self._rank_of_merge = {(left, right): rank for rank, (left, right) in enumerate(merges)}
         self._id_of_piece: dict[str, int] = tokenizer.get_vocab()
@@ -71,7 +74,7 @@ class BpeTokenizer:
         tokenizer.train_from_iterator(normalised(), trainer)
         if not counted:
             raise ValueError("a tokenizer needs captions to learn from, but there are none; check what the filters dropped")
-        return cls(tokenizer, config.lowercase)
+        return cls(tokenizer, config.lowercase, config.max_text_tokens)
 
     @property
     def vocab_size(self) -> int:
@@ -99,8 +102,9 @@ class BpeTokenizer:
         """Write the vocabulary and how captions are normalised. The caller makes the folder appear whole if it must."""
         directory.mkdir(parents=True, exist_ok=True)
         (directory / VOCABULARY_FILE).write_text(self._json, encoding="utf-8")
-        about = {"kind": "tokenizer", "id": self.id, "lowercase": self.lowercase, "vocab_size": self.vocab_size}
-        (directory / "config.json").write_text(json.dumps(about, indent=1))
+        about = {"kind": "tokenizer", "id": self.id, "vocab_size": self.vocab_size}
+        settings = {"lowercase": self.lowercase, "max_text_tokens": self.max_text_tokens}
+        (directory / "config.json").write_text(json.dumps({**about, **settings}, indent=1))
 
     @classmethod
     def load(cls, directory: Path) -> "BpeTokenizer":
@@ -108,14 +112,15 @@ class BpeTokenizer:
         try:
             about = json.loads((directory / "config.json").read_text())
             tokenizer = Tokenizer.from_str((directory / VOCABULARY_FILE).read_text(encoding="utf-8"))
-            loaded = cls(tokenizer, bool(about["lowercase"]))
+            loaded = cls(tokenizer, about["lowercase"], about["max_text_tokens"])
         except FileNotFoundError as error:
             raise ValueError(f"{directory} holds no tokenizer ({Path(error.filename).name} is missing); run train_bpe") from error
         except Exception as error:  # `tokenizers` raises bare Exception for a broken file
             raise ValueError(f"{directory} holds no readable tokenizer ({error}); delete the folder and run train_bpe again") from error
         if loaded.id != about["id"]:
             raise ValueError(
-                f"{directory}: the vocabulary has id {loaded.id}, but config.json says {about['id']}; delete the folder and run train_bpe again"
+                f"{directory}: the vocabulary has id {loaded.id}, but config.json says {about['id']}; "
+                "delete the folder and run train_bpe again"
             )
         return loaded
 

@@ -88,11 +88,12 @@ def test_saved_and_loaded_it_is_the_same(tokenizer, tmp_path):
     assert loaded.encode(CAPTIONS, 0.2, 3) == tokenizer.encode(CAPTIONS, 0.2, 3)
 
 
-def test_case_is_part_of_the_id():
-    def trained(lowercase: bool) -> str:
-        return BpeTokenizer.train(["a red apple"], TokenizerConfig(vocab_size=300, max_text_tokens=8, lowercase=lowercase)).id
+def test_the_id_covers_whatever_decides_stored_tokens():
+    def trained(lowercase: bool, max_text_tokens: int) -> str:
+        config = TokenizerConfig(vocab_size=300, max_text_tokens=max_text_tokens, lowercase=lowercase)
+        return BpeTokenizer.train(["a red apple"], config).id
 
-    assert trained(True) != trained(False)
+    assert len({trained(True, 8), trained(False, 8), trained(True, 9)}) == 3
 
 
 def test_no_captions_is_an_error():
