@@ -24,7 +24,7 @@ def to_dict(section: Any) -> dict[str, Any]:
 def from_dict(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
     """Build `cls` from JSON values. Raises `ValueError` naming the dotted path of the first bad setting."""
     hints = get_type_hints(cls)
-    kwargs = {}
+    kwargs: dict[str, Any] = {}
     for key, value in values.items():
         where = f"{path}.{key}" if path else key
         if key not in hints:
@@ -45,18 +45,21 @@ def with_overrides(section: T, overrides: Mapping[str, Any]) -> T:
     """
     values = to_dict(section)
     for dotted, value in overrides.items():
-        cls, node, path = type(section), values, []
+        cls, node = type(section), values
+        path: list[str] = []
         *parents, leaf = dotted.split(".")
         for name in parents:
             hints = get_type_hints(cls)
             if name not in hints or not dataclasses.is_dataclass(hints[name]):
-                raise ValueError(f"{dotted}: no such setting{_suggest(name, hints, '.'.join(path), parents[len(path) + 1 :] + [leaf])}")
+                raise ValueError(f"{dotted}: no such setting{_suggest(name, hints, '.'.join(path), [*parents[len(path) + 1 :], leaf])}")
             cls, node, path = typing.cast(type, hints[name]), node[name], [*path, name]
         hints = get_type_hints(cls)
         if leaf not in hints:
             raise ValueError(f"{dotted}: no such setting{_suggest(leaf, hints, '.'.join(path))}")
         if dataclasses.is_dataclass(hints[leaf]):
-            raise ValueError(f"{dotted} is a group of settings; set one of its fields: {', '.join(get_type_hints(typing.cast(type, hints[leaf])))}")
+            raise ValueError(
+                f"{dotted} is a group of settings; set one of its fields: {', '.join(get_type_hints(typing.cast(type, hints[leaf])))}"
+            )
         node[leaf] = _coerce(hints[leaf], value, dotted)
     return from_dict(type(section), values)
 

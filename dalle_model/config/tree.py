@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 
 from dalle_datasets.config import CatalogConfig, DownloadConfig, FilterConfig, PathsConfig, ShardsConfig, SourceConfig
-
 from dalle_model.config.generation import EvaluateConfig, SamplingConfig
 from dalle_model.config.model import ClipConfig, DVAEConfig, StreamShape, TokenizerConfig, TransformerConfig
 from dalle_model.config.training import TrainClipConfig, TrainDVAEConfig, TrainTransformerConfig

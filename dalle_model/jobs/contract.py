@@ -25,7 +25,6 @@ from typing import Any
 
 from dalle_datasets.layout import Layout, open_data_root
 from dalle_datasets.parquet import atomic_path
-
 from dalle_model.config.sections import fingerprint, from_dict, to_dict
 from dalle_model.config.tree import Config
 
@@ -145,7 +144,13 @@ def provenance() -> dict[str, Any]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return {"git_commit": commit or None, "versions": versions, "python": platform.python_version(), "host": platform.node(), "pid": os.getpid()}
+    return {
+        "git_commit": commit or None,
+        "versions": versions,
+        "python": platform.python_version(),
+        "host": platform.node(),
+        "pid": os.getpid(),
+    }
 
 
 def write_json(path: Path, value: Any) -> None:

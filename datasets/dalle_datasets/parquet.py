@@ -27,7 +27,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def write_parquet(path: Path, table: pa.Table, schema: pa.Schema, row_group_size: int = 4_096, metadata: dict[str, str] | None = None) -> None:
+def write_parquet(
+    path: Path, table: pa.Table, schema: pa.Schema, row_group_size: int = 4_096, metadata: dict[str, str] | None = None
+) -> None:
     """Write `table` (cast to `schema`) so that `path` is either complete or absent.
 
     Dictionary + zstd-1 is within 1% of 13-bit packing for image tokens and readable everywhere.
@@ -38,11 +40,19 @@ def write_parquet(path: Path, table: pa.Table, schema: pa.Schema, row_group_size
     try:
         with atomic_path(path) as partial:
             pq.write_table(
-                table, partial, compression="zstd", compression_level=1, use_dictionary=True, row_group_size=row_group_size,
-                dictionary_pagesize_limit=1 << 20, store_schema=True,
+                table,
+                partial,
+                compression="zstd",
+                compression_level=1,
+                use_dictionary=True,
+                row_group_size=row_group_size,
+                dictionary_pagesize_limit=1 << 20,
+                store_schema=True,
             )
     except OSError as error:
-        raise OSError(error.errno, f"could not write {path}: {error.strerror or error}; free some space or choose another data root") from error
+        raise OSError(
+            error.errno, f"could not write {path}: {error.strerror or error}; free some space or choose another data root"
+        ) from error
 
 
 def read_parquet(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
@@ -60,10 +70,8 @@ def check_parquet(path: Path, schema: pa.Schema) -> pq.FileMetaData:
         raise SchemaError(f"{path} is not a readable Parquet file ({error}); delete it and run the stage again") from error
     found = footer.metadata or {}
     if found.get(b"schema") != expected[b"schema"] or found.get(b"version") != expected[b"version"]:
-        name = f"{found.get(b'schema', b'?').decode()} v{found.get(b'version', b'?').decode()}"
-        raise SchemaError(
-            f"{path}: schema {name}, but this code reads {expected[b'schema'].decode()} v{expected[b'version'].decode()}; run the stage that writes it again"
-        )
+        names = [f"{m.get(b'schema', b'?').decode()} v{m.get(b'version', b'?').decode()}" for m in (found, expected)]
+        raise SchemaError(f"{path}: schema {names[0]}, but this code reads {names[1]}; run the stage that writes it again")
     return footer
 
 

@@ -1,0 +1,115 @@
+"""The shared training loop: same numbers after a crash, kept weights, loud failures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from dalle_model.config.training import TrainConfig
+from dalle_model.training.checkpoint import list_training_states, load_weights, save_weights
+from dalle_model.training.loop import mix, train
+from dalle_model.training.metrics import read_metrics
+from torch import nn
+
+
+def settings(**changes: Any) -> TrainConfig:
+    values = {
+        "max_steps": 12, "batch_size": 8, "learning_rate": 1e-2, "final_learning_rate": 1e-3, "log_every": 5,
+        "validate_every": 4, "checkpoint_every": 4, "ema_decay": 0.9, "clip_norm": 1.0, "weight_decay": 0.1,
+    }  # fmt: skip
+    return TrainConfig(**(values | changes))
+
+
+def batches(step: int) -> Any:
+    while True:
+        generator = torch.Generator().manual_seed(step)
+        yield {"x": torch.randn(8, 3, generator=generator)}
+        step += 1
+
+
+def noisy_loss(model: nn.Module, batch: Any, step: int) -> dict[str, torch.Tensor]:
+    x = batch["x"]
+    target = x.sum(1, keepdim=True) + 0.1 * torch.randn(len(x), 1)
+    return {"loss": (model(x) - target).square().mean()}
+
+
+def run(run_dir: Path, config: TrainConfig, loss: Any = noisy_loss) -> dict[str, torch.Tensor]:
+    run_dir.mkdir(exist_ok=True)
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    train(
+        model=model, config=config, batches=batches, compute_loss=loss, run_dir=run_dir, seed=7,
+        report=lambda *_, **__: None, validate=lambda m: {"loss": float(m(torch.ones(1, 3)).abs().sum())},
+    )  # fmt: skip
+    return model.state_dict()
+
+
+class PulledPlug(Exception):
+    pass
+
+
+@pytest.mark.parametrize("crash_at", [1, 5, 8, 11])
+def test_a_killed_training_computes_the_same_numbers(tmp_path: Path, crash_at: int) -> None:
+    undisturbed = run(tmp_path / "undisturbed", settings())
+
+    def crashing(model: nn.Module, batch: Any, step: int) -> dict[str, torch.Tensor]:
+        if step == crash_at:
+            raise PulledPlug
+        return noisy_loss(model, batch, step)
+
+    with pytest.raises(PulledPlug):
+        run(tmp_path / "killed", settings(), crashing)
+    continued = run(tmp_path / "killed", settings())
+    assert all(torch.equal(continued[name], undisturbed[name]) for name in undisturbed)
+    assert read_metrics(tmp_path / "killed" / "metrics.jsonl") == read_metrics(tmp_path / "undisturbed" / "metrics.jsonl")
+
+
+def test_gradient_accumulation_changes_nothing(tmp_path: Path) -> None:
+    def plain_loss(model: nn.Module, batch: Any, step: int) -> dict[str, torch.Tensor]:
+        return {"loss": model(batch["x"]).square().mean()}
+
+    whole = run(tmp_path / "whole", settings(), plain_loss)
+    parts = run(tmp_path / "parts", settings(microbatch_size=2), plain_loss)
+    torch.testing.assert_close(whole, parts)
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    run(tmp_path / "run", settings(checkpoint_every=2, keep_checkpoints=2))
+    assert [path.name for path in list_training_states(tmp_path / "run")] == ["step-000008", "step-000010"]
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    run(tmp_path / "run", settings())
+    (tmp_path / "run" / "checkpoints" / "step-000008" / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"step-000008/model.safetensors does not match .* delete .*step-000008"):
+        run(tmp_path / "run", settings())
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_remedy(tmp_path: Path) -> None:
+    def exploding(model: nn.Module, batch: Any, step: int) -> dict[str, torch.Tensor]:
+        return {"loss": model(batch["x"]).mean() * float("nan")}
+
+    with pytest.raises(ValueError, match=r"loss became nan at step 5 .* lower the learning rate"):
+        run(tmp_path / "run", settings(clip_norm=0.0), exploding)
+
+
+def test_seeds_of_neighbouring_steps_differ() -> None:
+    assert len({mix(seed, step) for seed in range(20) for step in range(200)}) == 4_000
+
+
+def test_weights_round_trip_and_damage_is_found(tmp_path: Path) -> None:
+    model = nn.Linear(2, 2)
+    identity = save_weights(tmp_path / "w", "toy", model, {"width": 2})
+    config, weights, loaded_id = load_weights(tmp_path / "w", "toy")
+    assert config == {"width": 2}
+    assert loaded_id == identity
+    assert torch.equal(weights["weight"], model.weight)
+    with pytest.raises(ValueError, match="holds a toy checkpoint, expected a clip checkpoint"):
+        load_weights(tmp_path / "w", "clip")
+    with pytest.raises(ValueError, match=r"holds no toy checkpoint .* train one first"):
+        load_weights(tmp_path / "elsewhere", "toy")
+    saved = json.loads((tmp_path / "w" / "config.json").read_text())
+    (tmp_path / "w" / "config.json").write_text(json.dumps({**saved, "weights_sha256": "0"}))
+    with pytest.raises(ValueError, match="damaged or was replaced"):
+        load_weights(tmp_path / "w", "toy")
