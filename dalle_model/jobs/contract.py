@@ -41,7 +41,7 @@ JOBS = (
 )
 
 
-class JobFailed(RuntimeError):  # noqa: N818 - the name says what happened
+class JobFailed(RuntimeError):
     """A job ended without a result; the message holds its run directory and last words."""
 
 

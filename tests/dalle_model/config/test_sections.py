@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+
 from dalle_model.config.presets import PRESETS, preset
 from dalle_model.config.sections import fingerprint, from_dict, to_dict
 from dalle_model.config.tree import Config

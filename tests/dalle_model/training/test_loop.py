@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+
 from dalle_model.config.training import TrainConfig
 from dalle_model.training.checkpoint import list_training_states, load_weights, save_weights
 from dalle_model.training.loop import mix, train
 from dalle_model.training.metrics import read_metrics
-from torch import nn
 
 
 def settings(**changes: Any) -> TrainConfig:

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
+
 from dalle_model.config.training import TrainConfig
 from dalle_model.training.optim import MovingAverage, PlateauHalving, build_optimizer, learning_rate_at
-from torch import nn
 
 
 def test_cosine_goes_from_peak_to_final_after_a_linear_warm_up() -> None:

@@ -1,0 +1,69 @@
+"""Artefacts are whole or absent, and never read as something else."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from dalle_datasets.parquet import SchemaError, atomic_path, iter_batches, list_parts, read_parquet, read_parts, write_parquet, write_parts
+from dalle_datasets.schemas import CLIP_SCORES, IMAGE_TOKENS
+
+
+def tokens(num_rows: int) -> pa.Table:
+    return pa.table(
+        {"pair_id": range(num_rows), "crop": [0] * num_rows, "image_tokens": [[row % 7, 8_191] for row in range(num_rows)]},
+    )
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "part-00000.parquet"
+    write_parquet(path, tokens(5), IMAGE_TOKENS, metadata={"dvae_id": "abc"})
+    table = read_parquet(path, IMAGE_TOKENS)
+    assert table["image_tokens"].to_pylist() == [[row % 7, 8_191] for row in range(5)]
+    assert table.schema.field("image_tokens").type == IMAGE_TOKENS.field("image_tokens").type
+    assert [p.name for p in path.parent.iterdir()] == ["part-00000.parquet"]
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_parquet(tmp_path / name, tokens(50), IMAGE_TOKENS)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(path) as partial:
+        partial.write_text("half of the new")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_another_schema_is_refused_with_both_names(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "x.parquet", tokens(1), IMAGE_TOKENS)
+    with pytest.raises(SchemaError, match=r"x.parquet: schema image_tokens v1, but this code reads clip_scores v1; run the stage"):
+        read_parquet(tmp_path / "x.parquet", CLIP_SCORES)
+
+
+@pytest.mark.parametrize("damage", [b"", b"PAR1 not really", "cut"])
+def test_a_broken_file_is_named_with_its_remedy(tmp_path: Path, damage: bytes | str) -> None:
+    path = tmp_path / "x.parquet"
+    write_parquet(path, tokens(10), IMAGE_TOKENS)
+    path.write_bytes(path.read_bytes()[:-20] if isinstance(damage, str) else damage)
+    with pytest.raises(SchemaError, match=r"x.parquet is not a readable Parquet file .* delete it and run the stage again"):
+        read_parquet(path, IMAGE_TOKENS)
+
+
+def test_parts_are_cut_in_order_and_longer_runs_leave_nothing_behind(tmp_path: Path) -> None:
+    write_parts(tmp_path, tokens(10), IMAGE_TOKENS, rows_per_part=3, row_group_size=2)
+    assert len(list_parts(tmp_path)) == 4
+    write_parts(tmp_path, tokens(5), IMAGE_TOKENS, rows_per_part=3, row_group_size=2)
+    assert [p.name for p in list_parts(tmp_path)] == ["part-00000.parquet", "part-00001.parquet"]
+    assert read_parts(tmp_path, IMAGE_TOKENS)["pair_id"].to_pylist() == list(range(5))
+    assert [b.num_rows for b in iter_batches(tmp_path, IMAGE_TOKENS, ["pair_id"], batch_size=2)] == [2, 1, 2]
+
+
+def test_an_empty_folder_is_an_empty_table(tmp_path: Path) -> None:
+    assert read_parts(tmp_path, CLIP_SCORES).num_rows == 0
+    assert read_parts(tmp_path, CLIP_SCORES, ["clip_score"]).column_names == ["clip_score"]
