@@ -1,0 +1,73 @@
+"""A codebook that starts from the pictures: k-means over patches. Not in the paper; off unless `dvae.codebook_init` asks for it.
+
+From random weights a dVAE needs tens of thousands of updates before its tokens mean anything; a demo on a CPU
+has a few hundred. With `patch_kmeans` encoder and decoder have a linear path round their convolutions: the encoder's
+scores a patch by its distance to each codeword, the decoder's writes the codeword's pixels. Those paths start as k-means
+centroids, the convolutions' last layers start at zero, and everything is then trained together with the paper's objective.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dalle_model.dvae.likelihood import map_pixels
+from dalle_model.dvae.model import DVAE
+
+# Shapes: N patches, P values of a patch, K codebook
+
+MAX_PATCHES = 20_000
+"""Distinct patches that k-means looks at: more changed nothing at the demo's size."""
+ITERATIONS = 12
+SHARPNESS = 4.0
+"""How many nats the logit of a codeword falls below the best possible one at the mean squared distance of a patch from its codeword."""
+
+
+@torch.no_grad()
+def initialise_codebook(model: DVAE, images: Tensor, seed: int) -> None:
+    """Set the linear paths of a `patch_kmeans` dVAE from float images [B, 3, H, W] in [0, 1], all its training pictures or a sample.
+
+    Raises `ValueError` when the pictures have fewer distinct patches than the codebook has entries.
+    """
+    config = model.config
+    encoder, decoder = model.encoder.patch_logits, model.decoder.patch_pixels
+    assert encoder is not None, "only a dVAE with dvae.codebook_init=patch_kmeans has linear paths"
+    assert decoder is not None, "only a dVAE with dvae.codebook_init=patch_kmeans has linear paths"
+    assert encoder.bias is not None, "the linear path has a bias"
+    assert decoder.bias is not None, "the linear path has a bias"
+    patches_NP = torch.unique(F.pixel_unshuffle(images, config.downsample).permute(0, 2, 3, 1).flatten(0, 2), dim=0)
+    if len(patches_NP) < config.codebook_size:
+        raise ValueError(
+            f"the pictures have {len(patches_NP)} distinct patches of {config.downsample} x {config.downsample} pixels, fewer than "
+            f"dvae.codebook_size={config.codebook_size}; choose a smaller codebook or more pictures"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    patches_NP = patches_NP[torch.randperm(len(patches_NP), generator=generator)[:MAX_PATCHES]]
+    centroids_KP = kmeans(patches_NP, config.codebook_size, ITERATIONS, generator)
+    sharpness = SHARPNESS / float(_squared_distances(patches_NP, centroids_KP).amin(1).mean().clamp_min(1e-8))
+    # -sharpness * |patch - centroid|^2, without the term that is the same for every codeword.
+    encoder.weight.copy_((2 * sharpness * centroids_KP)[:, :, None, None])
+    encoder.bias.copy_(-sharpness * centroids_KP.square().sum(1))
+    decoder.weight.copy_(torch.logit(map_pixels(centroids_KP)).t()[:, :, None, None])
+    decoder.bias.zero_()
+    for output in (model.encoder.output, model.decoder.output):
+        output.weight.zero_()
+        assert output.bias is not None, "output layers have a bias"
+        output.bias.zero_()
+
+
+def kmeans(points_NP: Tensor, num_clusters: int, iterations: int, generator: torch.Generator) -> Tensor:
+    """Centroids [K, P] by Lloyd's algorithm from random points; a cluster that lost all its points restarts at the worst served one."""
+    centroids_KP = points_NP[torch.randperm(len(points_NP), generator=generator)[:num_clusters]].clone()
+    for _ in range(iterations):
+        distances_N, nearest_N = _squared_distances(points_NP, centroids_KP).min(1)
+        counts_K = torch.bincount(nearest_N, minlength=num_clusters)
+        sums_KP = torch.zeros_like(centroids_KP).index_add_(0, nearest_N, points_NP)
+        centroids_KP = torch.where(counts_K[:, None] > 0, sums_KP / counts_K.clamp_min(1)[:, None], centroids_KP)
+        empty = (counts_K == 0).nonzero()[:, 0]
+        centroids_KP[empty] = points_NP[distances_N.topk(len(empty)).indices]
+    return centroids_KP
+
+
+def _squared_distances(points_NP: Tensor, centroids_KP: Tensor) -> Tensor:
+    squares_NK = points_NP.square().sum(1, keepdim=True) - 2 * points_NP @ centroids_KP.t() + centroids_KP.square().sum(1)
+    return squares_NK.clamp_min(0)

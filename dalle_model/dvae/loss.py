@@ -1,0 +1,30 @@
+"""The dVAE's objective: the evidence lower bound with a weighted KL term, per pixel value (section 2.1, Appendix A.2)."""
+
+import torch
+from torch import Tensor
+
+from dalle_model.dvae.likelihood import logit_laplace_log_prob, map_pixels, soft_floor
+from dalle_model.dvae.model import DVAE
+from dalle_model.dvae.relaxation import gumbel_softmax, kl_to_uniform
+
+
+def dvae_loss(model: DVAE, images: Tensor, *, temperature: float, kl_weight: float, min_log_scale: float | None) -> dict[str, Tensor]:
+    """Loss and its terms for float images [B, 3, H, W] in [0, 1].
+
+    `loss` = `reconstruction_loss` (nats per pixel value) + kl_weight * `kl_nats` * positions / pixel values: the paper
+    sums both terms over the picture and divides by 256 * 256 * 3. `kl_nats` is the mean KL of one position.
+    """
+    logits_BKhw = model.encode_logits(images)
+    mu, log_scale = model.decode_soft(gumbel_softmax(logits_BKhw, temperature))
+    log_prob = logit_laplace_log_prob(map_pixels(images.float()), mu.float(), soft_floor(log_scale.float(), min_log_scale))
+    reconstruction_loss = -log_prob.mean()
+    kl_nats = kl_to_uniform(logits_BKhw)
+    positions_per_value = model.config.num_image_tokens / images[0].numel()
+    loss = reconstruction_loss + kl_weight * positions_per_value * kl_nats
+    return {"loss": loss, "reconstruction_loss": reconstruction_loss.detach(), "kl_nats": kl_nats.detach()}
+
+
+def codebook_perplexity(occurrences_K: Tensor) -> float:
+    """exp of the entropy of how often each token was used: K when all are used equally, 1 when only one is."""
+    shares = occurrences_K.double() / occurrences_K.sum().clamp_min(1)
+    return float(torch.exp(-torch.xlogy(shares, shares).sum()))
