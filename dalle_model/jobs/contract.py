@@ -12,6 +12,7 @@ it reads, the contents of its inputs, the seed), so a job whose directory holds 
       result.json     written last: what was made, where, final numbers
 """
 
+import ast
 import json
 import os
 import platform
@@ -19,6 +20,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -71,23 +73,43 @@ class JobRun:
         return path
 
 
-def prepare(job: str, config: Config, inputs: Mapping[str, str]) -> Path:
-    """Create (or find) the run directory of a job and write its `config.json`. Returns the run directory.
+def run_directory(job: str, config: Config, inputs: Mapping[str, str]) -> Path:
+    """Where a job with these settings and inputs runs, or ran. Nothing is created.
 
     Each job module says in `SECTIONS` which config sections decide its result, and in `VERSION` which edition of its
     code; other settings do not change the run's id. Raises `ValueError` for an unknown job.
     """
-    if job not in JOBS:
-        raise ValueError(f"job {job!r} does not exist; choose one of {', '.join(JOBS)}")
-    module = import_module(f"dalle_model.jobs.{job}")
-    sections = {name: to_dict(getattr(config, name)) for name in module.SECTIONS}
-    run_id = f"{job.replace('_', '-')}-{fingerprint(job, module.VERSION, config.seed, sections, dict(inputs))}"
-    layout = open_data_root(config.paths.data_root)
-    run_dir = layout.run(run_id)
+    declared = declarations(job)
+    sections = {name: to_dict(getattr(config, name)) for name in declared["SECTIONS"]}
+    run_id = f"{job.replace('_', '-')}-{fingerprint(job, declared['VERSION'], config.seed, sections, dict(inputs))}"
+    return Layout(Path(config.paths.data_root).expanduser()).run(run_id)
+
+
+def prepare(job: str, config: Config, inputs: Mapping[str, str]) -> Path:
+    """Create (or find) the run directory of a job and write its `config.json`. Returns the run directory."""
+    run_dir = run_directory(job, config, inputs)
+    open_data_root(config.paths.data_root)
     run_dir.mkdir(parents=True, exist_ok=True)
     if not (run_dir / "result.json").exists():
         write_json(run_dir / "config.json", {"job": job, "config": to_dict(config), "inputs": dict(inputs)})
     return run_dir
+
+
+@cache
+def declarations(job: str) -> dict[str, Any]:
+    """`SECTIONS` and `VERSION` of a job module, read from its source: naming a run must not cost an import of torch.
+
+    Raises `ValueError` for an unknown job.
+    """
+    if job not in JOBS:
+        raise ValueError(f"job {job!r} does not exist; choose one of {', '.join(JOBS)}")
+    found = {}
+    for node in ast.parse((Path(__file__).parent / f"{job}.py").read_text()).body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            if isinstance(target, ast.Name) and target.id in ("SECTIONS", "VERSION"):
+                found[target.id] = ast.literal_eval(node.value)
+    return found
 
 
 def open_run(job: str, run_dir: Path) -> JobRun:

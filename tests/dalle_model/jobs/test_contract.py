@@ -1,14 +1,15 @@
 """Run directories: named by what decides the result, finished or not, never half."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dalle_model.config.presets import preset
-from dalle_model.jobs import train_bpe
-from dalle_model.jobs.contract import JobRun, execute, open_run, prepare, read_result
+from dalle_model.jobs import contract, train_bpe
+from dalle_model.jobs.contract import JOBS, JobRun, execute, open_run, prepare, read_result, run_directory
 
 
 def prepared(tmp_path: Path, **overrides: Any) -> Path:
@@ -52,7 +53,7 @@ def test_a_missing_input_is_named(tmp_path: Path) -> None:
     run = open_run("train_bpe", prepared(tmp_path))
     with pytest.raises(ValueError, match=r"train_bpe: input pairs = .*pairs/web does not exist; run the stage that makes it"):
         run.input_path("pairs")
-    with pytest.raises(ValueError, match="input dvae is missing"):
+    with pytest.raises(ValueError, match="input 'dvae' is missing"):
         run.input_path("dvae")
 
 
@@ -67,3 +68,17 @@ def test_wrong_run_directories_are_explained(tmp_path: Path) -> None:
         open_run("train_bpe", run_dir)
     with pytest.raises(ValueError, match="job 'paint' does not exist; choose one of"):
         prepare("paint", preset("demo"), {})
+
+
+def test_every_job_declares_what_decides_its_result() -> None:
+    """Read from the source without importing it, so it must agree with what an import would give."""
+    for job in (name for name in JOBS if (Path(contract.__file__).parent / f"{name}.py").exists()):
+        module = import_module(f"dalle_model.jobs.{job}")
+        assert contract.declarations(job) == {"SECTIONS": module.SECTIONS, "VERSION": module.VERSION}
+
+
+def test_looking_for_a_run_creates_nothing(tmp_path: Path) -> None:
+    config = preset("demo", {"paths.data_root": str(tmp_path / "data")})
+    looked_for = run_directory("train_bpe", config, {"pairs": "pairs/web", "pairs_id": "1"})
+    assert not (tmp_path / "data").exists()
+    assert prepare("train_bpe", config, {"pairs": "pairs/web", "pairs_id": "1"}) == looked_for
