@@ -1,0 +1,51 @@
+"""Run one job in its run directory: `python -m dalle_model.jobs NAME RUN_DIR`, or the same under `torchrun -m`.
+
+Exit status 0: `result.json` is there. 1: the work failed. 2: the request was wrong. The last line on standard error
+says what happened; the traceback of an unforeseen error is in the run directory's `error.txt`.
+"""
+
+import logging
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+from dalle_model.jobs.contract import JOBS, execute, open_run
+
+
+def main(arguments: list[str]) -> int:
+    """Run the job; returns the exit status."""
+    if len(arguments) != 2 or arguments[0] not in JOBS:
+        return _say(2, f"usage: python -m dalle_model.jobs NAME RUN_DIR, where NAME is one of {', '.join(JOBS)}")
+    job, run_dir = arguments[0], Path(arguments[1])
+    try:
+        open_run(job, run_dir)
+    except ValueError as error:
+        return _say(2, str(error))
+    (run_dir / "error.txt").unlink(missing_ok=True)
+    try:
+        execute(job, run_dir)
+    except Exception as error:
+        try:
+            (run_dir / "error.txt").write_text(traceback.format_exc())
+        except OSError:
+            logging.getLogger(__name__).exception("could not write %s", run_dir / "error.txt")  # a full disk, most likely
+        foreseen = isinstance(error, ValueError | OSError)
+        return _say(1, str(error) if foreseen else f"{type(error).__name__}: {error}; see {run_dir / 'error.txt'}")
+    return 0
+
+
+def _say(status: int, message: str) -> int:
+    print(" ".join(message.split()), file=sys.stderr, flush=True)
+    return status
+
+
+def set_up_process() -> None:
+    """Send the log to standard error, and make SIGTERM an exception, so that a cancelled run's directory says "failed"."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+if __name__ == "__main__":
+    set_up_process()
+    sys.exit(main(sys.argv[1:]))

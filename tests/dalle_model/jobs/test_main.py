@@ -1,0 +1,77 @@
+"""The jobs' command line: exit status 0, 1 or 2, and one line on standard error that says why."""
+
+import json
+import subprocess
+import sys
+import time
+
+from dalle_model.jobs import contract
+from dalle_model.jobs.__main__ import main
+from dalle_model.jobs.contract import prepare, read_result
+
+
+def last_words(capsys) -> str:
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    return str(line)
+
+
+def test_a_finished_job_exits_with_0(tmp_path, pairs, make_config, capsys):
+    run_dir = prepare("train_bpe", make_config(), pairs)
+    assert main(["train_bpe", str(run_dir)]) == 0
+    assert read_result(run_dir)["num_captions"] == 54
+    assert (run_dir / "status").read_text() == "done"
+    progress = capsys.readouterr().out.strip().splitlines()[-1]
+    assert json.loads(progress.removeprefix("PROGRESS "))["unit"] == "captions"
+
+
+def test_wrong_requests_exit_with_2(tmp_path, pairs, make_config, capsys):
+    assert main(["train_bqe", str(tmp_path)]) == 2
+    assert "NAME is one of train_bpe, train_dvae" in last_words(capsys)
+    assert main(["train_bpe", str(tmp_path / "nowhere")]) == 2
+    assert "holds no config.json" in last_words(capsys)
+    run_dir = prepare("train_bpe", make_config(), pairs)
+    assert main(["tokenize_captions", str(run_dir)]) == 2
+    assert "is for job 'train_bpe', not 'tokenize_captions'" in last_words(capsys)
+
+
+def test_foreseen_failures_exit_with_1_and_a_sentence(pairs, make_config, capsys):
+    run_dir = prepare("train_bpe", make_config(), {**pairs, "pairs": "pairs/gone"})
+    assert main(["train_bpe", str(run_dir)]) == 1
+    line = last_words(capsys)
+    assert "input pairs = " in line
+    assert "does not exist; run the stage that makes it" in line
+    assert (run_dir / "status").read_text() == "failed"
+
+
+def test_an_unforeseen_error_leaves_its_traceback_in_the_run_directory(pairs, make_config, capsys, monkeypatch):
+    def broken(name):
+        raise ZeroDivisionError("by nought\nand again")
+
+    run_dir = prepare("train_bpe", make_config(), pairs)
+    monkeypatch.setattr(contract, "import_module", broken)
+    assert main(["train_bpe", str(run_dir)]) == 1
+    assert last_words(capsys) == f"ZeroDivisionError: by nought and again; see {run_dir / 'error.txt'}"
+    assert "def broken" not in (run_dir / "error.txt").read_text()
+    assert "in broken" in (run_dir / "error.txt").read_text()
+    monkeypatch.undo()
+    assert main(["train_bpe", str(run_dir)]) == 0
+    assert not (run_dir / "error.txt").exists()
+
+
+def test_a_terminated_job_is_recorded_as_failed(pairs, make_config):
+    """Prefect cancels with SIGTERM, whose default action would leave the status at 'running' for ever."""
+    run_dir = prepare("train_bpe", make_config(), pairs)
+    script = (
+        "import sys, time\n"
+        "from dalle_model.jobs import train_bpe\n"
+        "from dalle_model.jobs.__main__ import main, set_up_process\n"
+        "train_bpe.run = lambda run: time.sleep(60)\n"
+        "set_up_process()\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, "train_bpe", str(run_dir)])
+    while not (run_dir / "status").exists():
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait(timeout=20) == 143
+    assert (run_dir / "status").read_text() == "failed"
