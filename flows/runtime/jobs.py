@@ -1,0 +1,74 @@
+"""Start a job as a child process and wait for its result.
+
+The process that runs a flow never loads torch: jobs are programs of their own, whose exit status and last line are
+the whole error interface. A job whose run directory holds a result is not started at all.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from dalle_model.config.tree import Config
+from dalle_model.jobs.contract import JobFailed, prepare, read_result
+from flows.runtime.processes import ChildFailed, stream
+from flows.runtime.progress import Stage, note, parse_progress, watched
+
+STALL_S = 1_800.0
+"""No job is silent for half an hour: one that is hangs, e.g. on a file system that went away."""
+
+
+def run_job(job: str, config: Config, inputs: Mapping[str, str], num_processes: int = 1) -> dict[str, Any]:
+    """The result of a job with these settings and inputs, made now unless it exists.
+
+    `num_processes` > 1 runs it under torchrun, one process per GPU. Raises `JobFailed` with the run directory and the
+    job's last words, and `ValueError` for an unknown job.
+    """
+    run_dir = prepare(job, config, inputs)
+    if (result := read_result(run_dir)) is not None:
+        note(f"{title_of(job)}: already done ({run_dir.name})")
+        return result
+    return start_job(job, run_dir, num_processes)
+
+
+def start_job(job: str, run_dir: Path, num_processes: int = 1) -> dict[str, Any]:
+    """Run a prepared job in a child process, show its progress, and keep all it prints in `RUN_DIR/log.txt`."""
+    command = [*_launcher(num_processes), "-m", "dalle_model.jobs", job, str(run_dir)]
+    with watched(title_of(job)) as stage, (run_dir / "log.txt").open("a", buffering=1) as log:
+        try:
+            stream(command, lambda line: _take(line, stage, log), stall_s=STALL_S)
+        except ChildFailed as failure:
+            raise JobFailed(
+                f"{job} failed: {_last_words(failure)}; run the same command again to resume, the whole log is in {run_dir / 'log.txt'}"
+            ) from failure
+    result = read_result(run_dir)
+    if result is None:
+        raise JobFailed(f"{job} ended well but left no result in {run_dir}; that is a bug of the job")
+    return result
+
+
+def title_of(job: str) -> str:
+    """`train dvae` for `train_dvae`."""
+    return job.replace("_", " ")
+
+
+def _launcher(num_processes: int) -> list[str]:
+    if num_processes == 1:
+        return [sys.executable]
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
+
+
+def _take(line: str, stage: Stage, log: TextIO) -> None:
+    if progress := parse_progress(line):
+        stage.advance(progress)
+    else:
+        log.write(line + "\n")
+        stage.log(line)
+
+
+def _last_words(failure: ChildFailed) -> str:
+    """The job's own last sentence, and how it ended unless the sentence is enough."""
+    spoken = [line for line in failure.last_lines if line.strip() and parse_progress(line) is None]
+    if failure.reason.endswith("exit status 1") and spoken:
+        return spoken[-1]
+    return f"{failure.reason}; its last line: {spoken[-1]!r}" if spoken else failure.reason

@@ -1,0 +1,124 @@
+"""A flow and its jobs: results are reused, progress arrives, failures carry the job's last words."""
+
+import json
+import sys
+
+import pytest
+
+from dalle_model.config.presets import preset
+from dalle_model.jobs.contract import JobFailed, prepare, write_json
+from flows.runtime import jobs
+from flows.runtime.progress import Progress, parse_progress, shown_on
+
+
+class Recorder:
+    """A display that remembers what it was told."""
+
+    def __init__(self):
+        self.titles, self.notes, self.lines, self.progress = [], [], [], []
+
+    def stage(self, title):
+        self.titles.append(title)
+        yield self
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def advance(self, progress):
+        self.progress.append(progress)
+
+    def log(self, line):
+        self.lines.append(line)
+
+
+@pytest.fixture
+def config(tmp_path):
+    return preset("demo", {"paths.data_root": str(tmp_path)})
+
+
+INPUTS = {"pairs": "pairs/web", "pairs_id": "1"}
+
+
+def fake_job(monkeypatch, code: str) -> None:
+    """Start `code` instead of the job; it finds the run directory in sys.argv[-1]."""
+    monkeypatch.setattr(
+        jobs,
+        "_launcher",
+        lambda num_processes: [sys.executable, "-c", f"import sys, json, pathlib\nrun_dir = pathlib.Path(sys.argv[-1])\n{code}"],
+    )
+
+
+def test_progress_and_other_lines_are_told_apart(config, monkeypatch, tmp_path):
+    fake_job(
+        monkeypatch,
+        """
+print('PROGRESS ' + json.dumps(dict(done=2, total=4, unit='steps', loss=0.5)))
+print('reading pairs')
+(run_dir / 'result.json').write_text('{"answer": 42}')
+""",
+    )
+    recorder = Recorder()
+    with shown_on(recorder):
+        assert jobs.run_job("train_bpe", config, INPUTS) == {"answer": 42}
+    assert recorder.titles == ["train bpe"]
+    assert recorder.progress == [Progress(2, 4, "steps", {"loss": 0.5})]
+    assert recorder.lines == ["reading pairs"]
+    assert (prepare("train_bpe", config, INPUTS) / "log.txt").read_text() == "reading pairs\n"
+
+
+def test_a_finished_job_starts_no_process(config, monkeypatch):
+    fake_job(monkeypatch, "raise SystemExit('started')")
+    write_json(prepare("train_bpe", config, INPUTS) / "result.json", {"answer": 42})
+    recorder = Recorder()
+    with shown_on(recorder):
+        assert jobs.run_job("train_bpe", config, INPUTS) == {"answer": 42}
+    assert recorder.notes
+    assert "already done" in recorder.notes[0]
+    assert not recorder.titles
+
+
+def test_a_failed_job_is_reported_with_its_last_words(config, monkeypatch):
+    fake_job(monkeypatch, "print('reading'); sys.exit('pairs/web holds no pairs; run collect_pairs')")
+    with pytest.raises(
+        JobFailed, match=r"train_bpe failed: pairs/web holds no pairs; run collect_pairs; run the same .*runs/train-bpe-.*log\.txt"
+    ):
+        jobs.run_job("train_bpe", config, INPUTS)
+
+
+def test_a_killed_job_is_reported_as_killed(config, monkeypatch):
+    fake_job(monkeypatch, "import os; print('step 3', flush=True); os.kill(os.getpid(), 9)")
+    with pytest.raises(JobFailed, match="ended by SIGKILL; if nobody did that, the machine ran out of memory; its last line: 'step 3'"):
+        jobs.run_job("train_bpe", config, INPUTS)
+
+
+def test_a_hanging_job_is_ended(config, monkeypatch):
+    fake_job(monkeypatch, "import time; time.sleep(60)")
+    monkeypatch.setattr(jobs, "STALL_S", 0.3)
+    with pytest.raises(JobFailed, match="printed nothing for 0.3 s and was ended"):
+        jobs.run_job("train_bpe", config, INPUTS)
+
+
+def test_a_job_without_a_result_is_a_failure(config, monkeypatch):
+    fake_job(monkeypatch, "pass")
+    with pytest.raises(JobFailed, match="left no result"):
+        jobs.run_job("train_bpe", config, INPUTS)
+
+
+def test_the_real_program_is_started(config):
+    """Nothing faked: the job's own complaint about the missing pairs must come back."""
+    with pytest.raises(JobFailed, match="train_bpe: input pairs = .* does not exist; run the stage that makes it"):
+        jobs.run_job("train_bpe", config, INPUTS)
+
+
+def test_several_processes_mean_torchrun():
+    assert jobs._launcher(4)[1:] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4"]
+
+
+@pytest.mark.parametrize("line", ["hello", "PROGRESS", "PROGRESS made today: 3", "PROGRESS {}", "PROGRESS []", 'PROGRESS {"done": null}'])
+def test_lines_that_are_not_progress(line):
+    assert parse_progress(line) is None
+
+
+def test_progress_describes_itself():
+    line = "PROGRESS " + json.dumps({"done": 1_200, "total": 3_000, "unit": "steps", "image_loss": 0.25})
+    assert parse_progress(line).describe() == "1,200/3,000 steps, image loss 0.25"
