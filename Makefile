@@ -1,0 +1,64 @@
+# Everything a checkout needs. `make help` lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# The first Python that fits; override with `make demo PYTHON=/path/to/python`.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
+	  "$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && { echo "$$p"; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+# One stamp says "what the lock file asks for is installed": it is older than whatever changes what should be.
+STAMP := $(VENV)/.installed
+CODE := dalle_model datasets flows tests benchmarks
+export DO_NOT_TRACK := 1
+
+.PHONY: help setup demo test test-slow check bench format lock clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## make the virtual environment and install from the lock file (the other targets do it by themselves)
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: needs Python 3.11 or 3.12 (found: $$(python3 --version 2>&1)); install one or say make PYTHON=/path/to/it" >&2; exit 1; }
+	@echo "==> virtual environment in $(VENV) with $$($(PYTHON) --version)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(VENV)/tools/bin/uv || { echo "==> uv, which installs the rest (in $(VENV)/tools)"; \
+	  $(PYTHON) -m venv $(VENV)/tools && $(VENV)/tools/bin/python -m pip install --quiet --disable-pip-version-check uv; }
+	@echo "==> $$(grep -cE '^[a-z0-9]' requirements.lock) packages from requirements.lock, each checked against its hash (a few minutes the first time: torch is large)"
+	@$(VENV)/tools/bin/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@echo "==> this checkout, as an editable install"
+	@$(VENV)/tools/bin/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+	@echo "==> ready: $(BIN)/dalle --help"
+
+demo: $(STAMP)  ## the whole pipeline, from web pages to reranked pictures (about ten minutes on 2 cores)
+	@$(BIN)/dalle demo
+
+test: $(STAMP)  ## all tests but the slow ones and those that need a GPU
+	@echo "==> pytest, without the tests marked slow or gpu"
+	@$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: $(STAMP)  ## the tests that take minutes: whole pipelines, kill and resume, deployments
+	@$(BIN)/python -m pytest -m "slow and not gpu"
+
+check: $(STAMP)  ## what a change must pass: format, lint, types, import contracts, tests
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+bench: $(STAMP)  ## print the figures of benchmarks/ (results are kept in benchmarks/RESULTS.md by hand)
+	@for script in benchmarks/*.py; do echo "==> $$script"; $(BIN)/python "$$script" || exit 1; done
+
+format: $(STAMP)  ## format the code and sort the imports
+	$(BIN)/ruff check --fix-only --quiet $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+lock: $(STAMP)  ## write requirements.lock anew from pyproject.toml, at the newest versions that fit
+	$(VENV)/tools/bin/uv pip compile --quiet --upgrade pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url -o requirements.lock
+
+clean:  ## delete the virtual environment, caches and build products; data/ stays
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
