@@ -23,10 +23,11 @@ MaskKind = Literal["row", "column", "conv", "full"]
 
 def layer_kinds(num_layers: int, attention: Literal["sparse", "full"] = "sparse") -> tuple[MaskKind, ...]:
     """Mask of each layer: layer i, counted from 1, is column when (i - 2) mod 4 = 0, else row; the last one is convolutional."""
-    if attention == "full":
-        return ("full",) * num_layers
-    kinds: list[MaskKind] = ["column" if (i - 2) % 4 == 0 else "row" for i in range(1, num_layers)]
-    return (*kinds, "conv")
+    kinds: list[MaskKind] = ["full"] * num_layers
+    if attention == "sparse":
+        kinds = ["column" if (i - 2) % 4 == 0 else "row" for i in range(1, num_layers)]
+        kinds.append("conv")
+    return tuple(kinds)
 
 
 def conv_offsets(grid_size: int, kernel_size: int) -> tuple[int, ...]:

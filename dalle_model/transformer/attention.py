@@ -1,0 +1,224 @@
+"""Attention over one stream of text and image, in fast forms that give what the masks in `masks.py` define.
+
+    masked      scaled dot-product attention with the definition as a boolean mask: every query meets every key
+    structured  each block of image rows (or each column) meets only the text and the few rows it may see, in one
+                softmax. At the paper's layout that is about a fifth of the score matrix.
+
+Both take queries, keys and values [B, H, N, K] of a whole stream and are exact: outputs and gradients equal the
+definition to rounding. The choice depends on size only, so a model's numbers do not change with its surroundings.
+"""
+
+# Shapes: B batch, H heads, N stream positions (T text, then I image), K d_head;
+#         b blocks of image queries, Q queries of a block, M image keys that a block meets, W grid size
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dalle_model.transformer.masks import MaskKind, image_mask, image_offsets, stream_mask
+
+Backend = Literal["masked", "structured"]
+
+# Below this the block structure costs more than it saves (measured on CPU at 32 + 8 x 8; benchmarks/bench_attention.py).
+MASKED_UP_TO_POSITIONS = 128
+# The convolutional window is a large part of a small grid, so there is nothing to save there.
+CONV_MASKED_UP_TO_GRID = 16
+
+
+def choose_backend(kind: MaskKind, num_text: int, grid_size: int) -> Backend:
+    """The faster form for a layer of this kind and size."""
+    if kind == "full" or num_text + grid_size**2 <= MASKED_UP_TO_POSITIONS:
+        return "masked"
+    if kind == "conv" and grid_size <= CONV_MASKED_UP_TO_GRID:
+        return "masked"
+    return "structured"
+
+
+def build_attention(kind: MaskKind, num_text: int, grid_size: int, kernel_size: int, backend: Backend | None = None) -> nn.Module:
+    """A module without parameters that maps (q, k, v), each [B, H, N, K], to [B, H, N, K]. `backend` overrides the choice.
+
+    Raises `ValueError` when the structured form is asked for full attention, which has no structure.
+    """
+    backend = backend or choose_backend(kind, num_text, grid_size)
+    if backend == "masked":
+        return MaskedAttention(kind, num_text, grid_size, kernel_size)
+    if kind == "full":
+        raise ValueError("attention backend 'structured' has no form for full attention; use 'masked'")
+    return StructuredAttention(kind, num_text, grid_size, kernel_size)
+
+
+class MaskedAttention(nn.Module):
+    """The definition itself."""
+
+    mask: Tensor  # bool [N, N]
+
+    def __init__(self, kind: MaskKind, num_text: int, grid_size: int, kernel_size: int) -> None:
+        super().__init__()
+        self.register_buffer("mask", stream_mask(kind, num_text, grid_size, kernel_size), persistent=False)
+
+    def forward(self, q_BHNK: Tensor, k_BHNK: Tensor, v_BHNK: Tensor) -> Tensor:
+        """[B, H, N, K]."""
+        return F.scaled_dot_product_attention(q_BHNK, k_BHNK, v_BHNK, attn_mask=self.mask)
+
+
+class StructuredAttention(nn.Module):
+    """Text by ordinary causal attention; image queries in blocks, against all text and their own neighbourhood."""
+
+    mask: Tensor  # bool [b or 1, Q, M]
+
+    def __init__(self, kind: MaskKind, num_text: int, grid_size: int, kernel_size: int) -> None:
+        super().__init__()
+        self.num_text = num_text
+        self.blocks = _Columns(grid_size) if kind == "column" else _RowBlocks(kind, grid_size, kernel_size)
+        self.register_buffer("mask", self.blocks.mask(), persistent=False)
+
+    def forward(self, q_BHNK: Tensor, k_BHNK: Tensor, v_BHNK: Tensor) -> Tensor:
+        """[B, H, N, K]."""
+        q_BHTK, q_BHIK = q_BHNK.tensor_split([self.num_text], 2)
+        k_BHTK, k_BHIK = k_BHNK.tensor_split([self.num_text], 2)
+        v_BHTK, v_BHIK = v_BHNK.tensor_split([self.num_text], 2)
+        text_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, is_causal=True)
+        image_BHIK = _ImageAttention.apply(q_BHIK, k_BHTK, v_BHTK, k_BHIK, v_BHIK, self.mask, self.blocks)
+        return torch.cat((text_BHTK, image_BHIK), 2)
+
+
+class _Columns:
+    """One block per column: transposing the grid makes a column's tokens neighbours (Figure 11c)."""
+
+    def __init__(self, grid_size: int) -> None:
+        self.grid_size = grid_size
+
+    def mask(self) -> Tensor:
+        """bool [1, W, W]: causal, alike in all columns."""
+        return torch.ones(1, self.grid_size, self.grid_size, dtype=torch.bool).tril()
+
+    def split_queries(self, x_BHIK: Tensor) -> Tensor:
+        """[B, H, I, K] to [B, H, b, Q, K]."""
+        B, H, _, K = x_BHIK.shape
+        return x_BHIK.reshape(B, H, self.grid_size, self.grid_size, K).transpose(2, 3)
+
+    def split_keys(self, x_BHIK: Tensor) -> Tensor:
+        """[B, H, I, K] to [B, H, b, M, K]."""
+        return self.split_queries(x_BHIK)
+
+    def join_queries(self, x_BHbQK: Tensor) -> Tensor:
+        """The inverse of `split_queries`."""
+        return x_BHbQK.transpose(2, 3).flatten(2, 3)
+
+    def add_keys(self, x_BHbMK: Tensor) -> Tensor:
+        """The adjoint of `split_keys`: what the blocks say about each key, added up."""
+        return self.join_queries(x_BHbMK)
+
+
+class _RowBlocks:
+    """Blocks of whole rows; a block meets itself and as many rows before it as the mask's farthest offset needs."""
+
+    def __init__(self, kind: MaskKind, grid_size: int, kernel_size: int) -> None:
+        self.kind, self.grid_size, self.kernel_size = kind, grid_size, kernel_size
+        self.rows_back = -(-image_offsets(kind, grid_size, kernel_size)[-1] // grid_size)
+        # Two rows per block when the look-back is long (or rows are short): more masked scores, but larger matrices.
+        self.rows = 2 if grid_size % 2 == 0 and (self.rows_back > 1 or grid_size < 32) else 1
+        self.num_blocks = grid_size // self.rows
+
+    def mask(self) -> Tensor:
+        """bool [b, Q, M], cut from the definition. Keys before the first row do not exist and are masked."""
+        back, block = self.rows_back * self.grid_size, self.rows * self.grid_size
+        padded = F.pad(image_mask(self.kind, self.grid_size, self.kernel_size), (back, 0))
+        return torch.stack([padded[i * block : (i + 1) * block, i * block : (i + 1) * block + back] for i in range(self.num_blocks)])
+
+    def split_queries(self, x_BHIK: Tensor) -> Tensor:
+        """[B, H, I, K] to [B, H, b, Q, K]."""
+        B, H, _, K = x_BHIK.shape
+        return x_BHIK.reshape(B, H, self.num_blocks, self.rows * self.grid_size, K)
+
+    def split_keys(self, x_BHIK: Tensor) -> Tensor:
+        """[B, H, I, K] to overlapping blocks [B, H, b, M, K]."""
+        back, block = self.rows_back * self.grid_size, self.rows * self.grid_size
+        return F.pad(x_BHIK, (0, 0, back, 0)).unfold(2, block + back, block).transpose(-1, -2)
+
+    def join_queries(self, x_BHbQK: Tensor) -> Tensor:
+        """The inverse of `split_queries`."""
+        return x_BHbQK.flatten(2, 3)
+
+    def add_keys(self, x_BHbMK: Tensor) -> Tensor:
+        """The adjoint of `split_keys`: what the blocks say about each key, added up."""
+        B, H, num_blocks, _, K = x_BHbMK.shape
+        blocks_back = -(-self.rows_back // self.rows)
+        total = x_BHbMK.new_zeros(B, H, (blocks_back + num_blocks) * self.rows, self.grid_size, K)
+        x_rows = x_BHbMK.reshape(B, H, num_blocks, self.rows_back + self.rows, self.grid_size, K)
+        first = blocks_back * self.rows - self.rows_back
+        for i in range(self.rows_back + self.rows):
+            rows = slice(first + i, first + i + (num_blocks - 1) * self.rows + 1, self.rows)
+            total[:, :, rows] += x_rows[:, :, :, i]
+        return total[:, :, blocks_back * self.rows :].flatten(2, 3)
+
+
+class _ImageAttention(torch.autograd.Function):
+    """Image queries against [all text | their block's image keys] in one softmax.
+
+    Written by hand because autograd would keep four copies of the scores; this keeps the probabilities only.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q_BHIK: Tensor,
+        k_BHTK: Tensor,
+        v_BHTK: Tensor,
+        k_BHIK: Tensor,
+        v_BHIK: Tensor,
+        mask_bQM: Tensor,
+        blocks: _Columns | _RowBlocks,
+    ) -> Tensor:
+        B, H, T, K = k_BHTK.shape
+        G = B * H  # every matrix product below is batched over sequences and heads
+        q_GbQK = (blocks.split_queries(q_BHIK) * K**-0.5).flatten(0, 1)
+        k_GbMK, v_GbMK = blocks.split_keys(k_BHIK).flatten(0, 1), blocks.split_keys(v_BHIK).flatten(0, 1)
+        k_GTK, v_GTK = k_BHTK.reshape(G, T, K), v_BHTK.reshape(G, T, K)
+        _, b, Q, _ = q_GbQK.shape
+        M = k_GbMK.shape[2]
+        scores = q_BHIK.new_empty(G, b, Q, T + M)
+        torch.bmm(q_GbQK.reshape(G, b * Q, K), k_GTK.transpose(1, 2), out=scores.view(G, b * Q, T + M)[..., :T])
+        local_GbQM = q_GbQK @ k_GbMK.transpose(-1, -2)
+        scores[..., T:] = local_GbQM.masked_fill_(~mask_bQM, -torch.inf)
+        p = scores.softmax(-1)
+        out_GbQK = (p.view(G, b * Q, T + M)[..., :T] @ v_GTK).view(G, b, Q, K)
+        out_GbQK += p[..., T:] @ v_GbMK
+        ctx.blocks = blocks
+        ctx.num_heads = H
+        ctx.save_for_backward(q_GbQK, k_GTK, v_GTK, k_GbMK, v_GbMK, p)
+        return blocks.join_queries(out_GbQK.view(B, H, b, Q, K))
+
+    @staticmethod
+    def backward(ctx: Any, grad_BHIK: Tensor) -> tuple[Tensor | None, ...]:
+        q_GbQK, k_GTK, v_GTK, k_GbMK, v_GbMK, p = ctx.saved_tensors
+        blocks: _Columns | _RowBlocks = ctx.blocks
+        H: int = ctx.num_heads
+        G, b, Q, K = q_GbQK.shape
+        B, T, M = G // H, k_GTK.shape[1], k_GbMK.shape[2]
+        grad_GbQK = blocks.split_queries(grad_BHIK).flatten(0, 1)
+        grad_GIK = grad_GbQK.reshape(G, b * Q, K)
+        p_GIT, p_GbQM = p.view(G, b * Q, -1)[..., :T], p[..., T:]
+        grad_v_GTK = p_GIT.transpose(1, 2) @ grad_GIK
+        grad_v_GbMK = p_GbQM.transpose(-1, -2) @ grad_GbQK
+        grad_p = torch.empty_like(p)
+        torch.bmm(grad_GIK, v_GTK.transpose(1, 2), out=grad_p.view(G, b * Q, -1)[..., :T])
+        grad_p[..., T:] = grad_GbQK @ v_GbMK.transpose(-1, -2)
+        grad_s = torch._softmax_backward_data(grad_p, p, -1, p.dtype)
+        grad_s_GIT, grad_s_GbQM = grad_s.view(G, b * Q, -1)[..., :T], grad_s[..., T:]
+        grad_q_GbQK = (grad_s_GIT @ k_GTK).view(G, b, Q, K)
+        grad_q_GbQK += grad_s_GbQM @ k_GbMK
+        grad_q_GbQK *= K**-0.5
+        grad_k_GTK = grad_s_GIT.transpose(1, 2) @ q_GbQK.reshape(G, b * Q, K)
+        grad_k_GbMK = grad_s_GbQM.transpose(-1, -2) @ q_GbQK
+        return (
+            blocks.join_queries(grad_q_GbQK.view(B, H, b, Q, K)),
+            grad_k_GTK.view(B, H, T, K),
+            grad_v_GTK.view(B, H, T, K),
+            blocks.add_keys(grad_k_GbMK.view(B, H, b, M, K)),
+            blocks.add_keys(grad_v_GbMK.view(B, H, b, M, K)),
+            None,
+            None,
+        )

@@ -1,0 +1,75 @@
+"""Every fast form against the definition: outputs and gradients, in float64, for every mask."""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from dalle_model.transformer.attention import build_attention, choose_backend
+from dalle_model.transformer.masks import MaskKind, stream_mask
+
+SIZES = [(3, 4, 3), (6, 4, 3), (5, 7, 5), (18, 8, 5), (32, 16, 11), (1, 5, 3)]
+
+
+def by_definition(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
+    return scores.masked_fill(~mask, -torch.inf).softmax(-1) @ v
+
+
+@pytest.mark.parametrize(("num_text", "grid_size", "kernel_size"), SIZES)
+@pytest.mark.parametrize(
+    ("kind", "backend"),
+    [*itertools.product(("row", "column", "conv"), ("masked", "structured")), ("full", "masked")],
+)
+def test_outputs_and_gradients_equal_the_definition(kind: MaskKind, backend: str, num_text: int, grid_size: int, kernel_size: int) -> None:
+    torch.manual_seed(1)
+    shape = (2, 3, num_text + grid_size**2, 4)
+    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    weights = torch.randn(shape, dtype=torch.float64)
+    attend = build_attention(kind, num_text, grid_size, kernel_size, backend)  # type: ignore[arg-type]
+    expected = by_definition(*inputs, stream_mask(kind, num_text, grid_size, kernel_size))
+    found = attend(*inputs)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    expected_gradients = torch.autograd.grad((expected * weights).sum(), inputs)
+    found_gradients = torch.autograd.grad((found * weights).sum(), inputs)
+    for found_gradient, expected_gradient in zip(found_gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(found_gradient, expected_gradient, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["row", "column", "conv"])
+def test_structured_attention_takes_queries_as_a_block_hands_them_over(kind: MaskKind) -> None:
+    # q, k and v are slices of one tensor with the heads not next to the positions; a `view` of them would fail.
+    torch.manual_seed(2)
+    qkv = torch.randn(2, 18 + 64, 3, 3, 4, dtype=torch.float64)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    expected = by_definition(q, k, v, stream_mask(kind, 18, 8, 5))
+    torch.testing.assert_close(build_attention(kind, 18, 8, 5, "structured")(q, k, v), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", ["masked", "structured"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["row", "column", "conv"])
+def test_a_later_position_changes_nothing_before_it_in_any_precision(kind: MaskKind, backend: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(3)
+    q, k, v = (torch.randn(1, 2, 6 + 16, 4).to(dtype) for _ in range(3))
+    attend = build_attention(kind, 6, 4, 3, backend)  # type: ignore[arg-type]
+    before = attend(q, k, v)
+    for position in range(22):
+        changed = [x.clone() for x in (q, k, v)]
+        for x in changed:
+            x[:, :, position:] = 7.0
+        assert torch.equal(attend(*changed)[:, :, :position], before[:, :, :position])
+
+
+def test_small_streams_use_the_mask_and_the_papers_layout_the_structure() -> None:
+    assert choose_backend("row", 18, 8) == "masked"
+    assert choose_backend("conv", 32, 16) == "masked"
+    assert choose_backend("row", 32, 16) == "structured"
+    assert choose_backend("conv", 256, 32) == "structured"
+    assert choose_backend("full", 256, 32) == "masked"
+
+
+def test_full_attention_has_no_structured_form() -> None:
+    with pytest.raises(ValueError, match="'structured' has no form for full attention; use 'masked'"):
+        build_attention("full", 4, 4, 3, "structured")
