@@ -21,9 +21,6 @@ SCENES = [
     Scene("car", "green", "yellow", "big"),
     Scene("star", "purple", "blue", "big"),
 ]
-    Scene(o, c, b, "big")
-    for o, c, b in [("apple", "red", "white"), ("owl", "blue", "pink"), ("car", "green", "yellow"), ("star", "purple", "blue")]
-]
 CAPTIONS = [caption_scene(scene, random.Random(0)) for scene in SCENES]
 IMAGES = torch.from_numpy(np.stack([draw_scene(scene, 32) for scene in SCENES])).permute(0, 3, 1, 2) / 255
 
