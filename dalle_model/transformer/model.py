@@ -52,8 +52,12 @@ class Block(nn.Module):
         q, k, v = self.qkv(self.attention_norm(x_BND)).view(B, N, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         attended_BND = attend(q, k, v).transpose(1, 2).reshape(B, N, D)
         x_BND = x_BND + F.dropout(self.attention_out(attended_BND), self.dropout, self.training)
-        hidden = F.gelu(self.mlp_in(self.mlp_norm(x_BND)))
-        return x_BND + F.dropout(self.mlp_out(hidden), self.dropout, self.training)
+        return x_BND + F.dropout(self.mlp(x_BND), self.dropout, self.training)
+
+    def mlp(self, x: Tensor) -> Tensor:
+        """The second branch, [..., D]; it looks at each position by itself."""
+        out: Tensor = self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x))))
+        return out
 
 
 class DALLETransformer(nn.Module):
