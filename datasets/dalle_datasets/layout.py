@@ -51,6 +51,10 @@ class Layout:
         """One job's run directory."""
         return self.root / "runs" / run_id
 
+    def stage_times(self, pipeline_run_id: str) -> Path:
+        """How long the stages of one pipeline run took, one JSON object a line."""
+        return self.root / "stage_times" / f"{pipeline_run_id}.jsonl"
+
     @property
     def catalog(self) -> Path:
         """The live DuckDB file: one writer at a time."""

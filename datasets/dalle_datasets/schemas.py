@@ -102,6 +102,15 @@ IMAGE_TOKENS = _schema(
     ],
 )
 
+CODEBOOK_USAGE = _schema(
+    "codebook_usage",
+    1,
+    [
+        _required("image_token", pa.uint16()),  # every entry of the codebook, the dead ones too
+        _required("occurrences", pa.int64()),
+    ],
+)
+
 CLIP_SCORES = _schema("clip_scores", 1, [_required("pair_id", pa.int64()), _required("clip_score", pa.float32())])
 
 TRAINING_SET = _schema(

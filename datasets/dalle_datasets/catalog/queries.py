@@ -1,0 +1,107 @@
+"""Questions people ask: the named queries of `sql/queries/` and free SQL, on the published copy, read-only."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from dalle_datasets.catalog.connection import open_published
+from dalle_datasets.catalog.sql_files import Parameter, SqlFile, list_sql, read_sql
+from dalle_datasets.layout import Layout
+
+_TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
+
+
+def list_queries() -> list[SqlFile]:
+    """All named queries, with purpose, parameters and what they return."""
+    return list_sql("queries")
+
+
+def find_query(name: str) -> SqlFile:
+    """The named query. Raises `ValueError` with a suggestion when there is none."""
+    known = [file.name for file in list_queries()]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else "`dalle query --list` shows them"
+        raise ValueError(f"query {name!r} does not exist; {hint}")
+    return read_sql("queries", name)
+
+
+def run_query(layout: Layout, name: str, params: Mapping[str, Any] | None = None) -> pa.Table:
+    """The rows of a named query. Parameters may be Python values or text as typed on a command line; `root` is filled in.
+
+    Raises `ValueError` for an unknown query or parameter, a missing one, a value of the wrong kind, and when nothing is published yet.
+    """
+    file = find_query(name)
+    values = bind(file, {"root": str(layout.root), **(params or {})} if _takes_root(file) else params or {})
+    with open_published(layout) as con:
+        return _rows(con, file.text, values, f"query {name!r}")
+
+
+def run_sql(layout: Layout, sql: str) -> pa.Table:
+    """The rows of any `select` on the published copy. Raises `ValueError` with DuckDB's words when it cannot be run."""
+    with open_published(layout) as con:
+        return _rows(con, sql, None, "the query")
+
+
+def bind(file: SqlFile, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Values for every declared parameter of a query, converted from text where need be."""
+    known = {parameter.name: parameter for parameter in file.parameters}
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            takes = ", ".join(map(str, file.parameters)) or "no parameters"
+            hint = f"did you mean {near[0]!r}?" if near else f"it takes {takes}"
+            raise ValueError(f"query {file.name!r} has no parameter {name!r}; {hint}")
+    values = {}
+    for name, parameter in known.items():
+        value = given.get(name, parameter.default)
+        if value is None and not parameter.is_optional:
+            raise ValueError(f"query {file.name!r} needs {parameter}; give it with --param {name}=…")
+        values[name] = None if value is None else _convert(parameter, value, file.name)
+    return values
+
+
+def _takes_root(file: SqlFile) -> bool:
+    return any(parameter.name == "root" for parameter in file.parameters)
+
+
+def _convert(parameter: Parameter, value: Any, query: str) -> Any:
+    text = str(value).strip()
+    try:
+        match parameter.kind:
+            case "integer":
+                return int(text)
+            case "number":
+                return float(text)
+            case "boolean":
+                if text.lower() not in (*_TRUE, *_FALSE):
+                    raise ValueError
+                return text.lower() in _TRUE
+            case _:
+                return str(value)
+    except ValueError:
+        article = "an" if parameter.kind == "integer" else "a"
+        raise ValueError(f"query {query!r}: {parameter.name}={text!r} is not {article} {parameter.kind}") from None
+
+
+def _rows(con: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, Any] | None, what: str) -> pa.Table:
+    try:
+        relation = con.sql(sql, params=values) if values else con.sql(sql)
+        if relation is None:
+            raise ValueError(f"{what} returns no rows: only `select` makes sense on the published copy, which is read-only")
+        return relation.to_arrow_table()
+    except duckdb.IOException as error:
+        if "No files found" in str(error):
+            raise ValueError(
+                f"{what} reads Parquet files that do not exist yet; run the stage that writes them ({_first_line(error)})"
+            ) from error
+        raise ValueError(f"{what} cannot be run: {_first_line(error)}") from error
+    except duckdb.Error as error:
+        raise ValueError(f"{what} cannot be run: {error}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

@@ -1,0 +1,128 @@
+"""The training set is a SQL query: this exports what it selects to Parquet, shuffled once, with its text and a content id."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from dalle_datasets.catalog.ingest import ingest_training_set
+from dalle_datasets.catalog.sql_files import SqlFile, read_sql
+from dalle_datasets.identity import content_id
+from dalle_datasets.layout import Layout
+from dalle_datasets.parquet import atomic_path, remove_stale, write_parquet
+from dalle_datasets.schemas import TRAINING_SET
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """An exported training set."""
+
+    id: str
+    path: str
+    """Folder of the parts, relative to the data root."""
+    num_pairs: int
+    """Different pairs of both splits."""
+    num_validation: int
+    """Different pairs of the validation split."""
+
+
+def export_training_set(
+    con: duckdb.DuckDBPyConnection,
+    layout: Layout,
+    *,
+    query: str,
+    pairs_id: str,
+    tokenizer_id: str,
+    dvae_id: str,
+    clip_id: str,
+    min_clip_score_quantile: float,
+    seed: int,
+    rows_per_part: int,
+    row_group_size: int,
+) -> TrainingSet:
+    """Run `sql/training_sets/<query>.sql` and write what it selects, unless that has been done.
+
+    The id is a hash of the query's text, its parameters, and the content of every file it can read; equal ids mean equal
+    files. `pairs_id` only names the pairs in the lineage. Raises `ValueError` for an unknown query and when it selects nothing.
+    """
+    file = read_sql("training_sets", query)
+    parameters: dict[str, Any] = {
+        "tokenizer_id": tokenizer_id,
+        "dvae_id": dvae_id,
+        "clip_id": clip_id,
+        "min_clip_score_quantile": min_clip_score_quantile,
+    }
+    inputs = con.execute(
+        read_sql("ingest", "training_set_inputs").text, {"tokenizer_id": tokenizer_id, "dvae_id": dvae_id, "clip_id": clip_id}
+    ).fetchall()
+    sizes = {"seed": seed, "rows_per_part": rows_per_part, "row_group_size": row_group_size}
+    training_set_id = content_id("training_set", file.text, json.dumps([parameters, sizes, inputs], sort_keys=True))
+    folder = layout.training_set(training_set_id)
+    if not (folder / "manifest.json").exists():
+        counts = _export(con, layout, folder, file, parameters, sizes)
+        manifest = {
+            "training_set_id": training_set_id,
+            "query": query,
+            "query_sql": file.text,
+            "parameters": {**parameters, **sizes},
+            "tokenizer_id": tokenizer_id,
+            "dvae_id": dvae_id,
+            "clip_id": clip_id,
+            **counts,
+            "path": layout.relative(folder),
+            "inputs": {"tokenizer": tokenizer_id, "dvae": dvae_id, "clip": clip_id, "pairs": pairs_id},
+        }
+        with atomic_path(folder / "manifest.json") as partial:
+            partial.write_text(json.dumps(manifest, indent=1, sort_keys=True))
+    ingest_training_set(con, layout, training_set_id)
+    made = json.loads((folder / "manifest.json").read_text())
+    return TrainingSet(id=training_set_id, path=made["path"], num_pairs=made["num_pairs"], num_validation=made["num_validation"])
+
+
+def _export(
+    con: duckdb.DuckDBPyConnection, layout: Layout, folder: Path, file: SqlFile, parameters: dict[str, Any], sizes: dict[str, int]
+) -> dict[str, Any]:
+    """Write the parts and `query.sql`, and return the counts for the manifest."""
+    declared = {parameter.name for parameter in file.parameters}
+    values = {"root": str(layout.root), **parameters}
+    con.execute(f"create or replace temp table chosen_pairs as {file.text}", {name: values[name] for name in declared})
+    try:
+        result = con.execute(read_sql("ingest", "training_set_counts").text)
+        names = [column[0] for column in result.description]
+        counts = dict(zip(names, result.fetchall()[0], strict=True))
+        if not counts["num_rows"]:
+            raise ValueError(
+                f"sql/training_sets/{file.name}.sql selects no pairs (tokenizer {parameters['tokenizer_id']}, "
+                f"dVAE {parameters['dvae_id']}, CLIP {parameters['clip_id']}); lower catalog.min_clip_score_quantile, "
+                "loosen the filters, or tokenise and score the pairs first"
+            )
+        shuffled = con.sql(read_sql("ingest", "shuffled_training_set").text, params={"seed": sizes["seed"]})
+        reader = shuffled.to_arrow_reader(min(sizes["rows_per_part"], 10_000))
+        paths = []
+        for number, batch in enumerate(_cut(reader, sizes["rows_per_part"])):
+            path = folder / f"part-{number:05d}.parquet"
+            write_parquet(path, batch, TRAINING_SET, sizes["row_group_size"])
+            paths.append(path)
+    finally:
+        con.execute("drop table if exists chosen_pairs")
+    remove_stale(folder, keep=paths)
+    with atomic_path(folder / "query.sql") as partial:
+        partial.write_text(file.text)
+    return counts
+
+
+def _cut(reader: pa.RecordBatchReader, num_rows: int) -> Iterator[pa.Table]:
+    """Tables of exactly `num_rows` rows (the last may be shorter), whatever sizes DuckDB's batches have."""
+    waiting: list[pa.RecordBatch] = []
+    for batch in reader:
+        waiting.append(batch)
+        while (have := sum(item.num_rows for item in waiting)) >= num_rows:
+            table = pa.Table.from_batches(waiting)
+            yield table.slice(0, num_rows)
+            waiting = table.slice(num_rows).to_batches() if have > num_rows else []
+    if sum(item.num_rows for item in waiting):
+        yield pa.Table.from_batches(waiting)

@@ -1,0 +1,13 @@
+-- name: parts_under
+-- purpose: The ledger's files of one kind under one folder, with their content.
+-- params: artifact_kind (text), folder (text)
+-- reads: ingested_parts
+-- returns: part_path, sha256; by path
+select
+    part_path,
+    sha256
+from ingested_parts
+where
+    artifact_kind = $artifact_kind
+    and starts_with(part_path, $folder)
+order by part_path

@@ -1,0 +1,18 @@
+-- name: image_tokens
+-- purpose: The image tokens of every registered part under a data root, by dVAE.
+-- params: root (text)
+-- reads: image_token_shards
+-- returns: dvae_id, pair_id, crop, image_tokens
+create or replace macro image_tokens(root) as table
+select
+    dvae as dvae_id,
+    pair_id,
+    crop,
+    image_tokens
+from read_parquet(
+    root || '/image_tokens/dvae=*/*.parquet', hive_partitioning = true, hive_types_autocast = false, filename = true
+)
+where filename in (
+    select root || '/' || part_path
+    from image_token_shards
+);
