@@ -47,6 +47,10 @@ class Layout:
         """One exported training set."""
         return self.root / "training_sets" / training_set_id
 
+    def prompts(self, prompts_id: str) -> Path:
+        """Texts to make pictures for."""
+        return self.root / "prompts" / f"{prompts_id}.parquet"
+
     def run(self, run_id: str) -> Path:
         """One job's run directory."""
         return self.root / "runs" / run_id
@@ -54,6 +58,14 @@ class Layout:
     def stage_times(self, pipeline_run_id: str) -> Path:
         """How long the stages of one pipeline run took, one JSON object a line."""
         return self.root / "stage_times" / f"{pipeline_run_id}.jsonl"
+
+    def stage_times(self, execution: str) -> Path:
+        """How long the stages of one execution of the pipeline took, one JSON object a line."""
+        return self.root / "stage_times" / f"{execution}.jsonl"
+
+    def pipeline(self, pipeline_id: str) -> Path:
+        """What a finished pipeline with certain settings made."""
+        return self.root / "pipelines" / f"{pipeline_id}.json"
 
     @property
     def catalog(self) -> Path:

@@ -1,0 +1,60 @@
+"""Texts to make pictures for, as a Parquet file: the demo's three sets, captions of the validation pairs, or a person's own."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import pyarrow as pa
+
+from dalle_datasets.config import SourceConfig
+from dalle_datasets.identity import content_id, prompt_id
+from dalle_datasets.layout import Layout
+from dalle_datasets.parquet import iter_batches, write_parquet
+from dalle_datasets.schemas import PAIRS, PROMPTS
+from dalle_datasets.sources.emoji_scenes import PROMPT_SETS, prompts
+
+OWN = "own"
+VALIDATION = "validation"
+
+
+def scene_prompts(source: SourceConfig, num_prompts: int) -> pa.Table:
+    """`num_prompts` of each of the demo's sets, with the scene each asks for. A prompt is listed once, in the first set that has it."""
+    rows = {}
+    for prompt_set in PROMPT_SETS:
+        for prompt, scene in prompts(prompt_set, num_prompts, source.num_scenes):
+            rows.setdefault(prompt, {"prompt_set": prompt_set, "expected": json.dumps(asdict(scene), sort_keys=True)})
+    return _table([{"prompt": prompt, **row} for prompt, row in rows.items()])
+
+
+def validation_prompts(pairs: Path, num_prompts: int) -> pa.Table:
+    """Captions of the first pairs that no network was trained on. Raises `ValueError` when there is none."""
+    captions: dict[str, None] = {}
+    for batch in iter_batches(pairs, PAIRS, ["caption", "split"], 10_000):
+        captions.update((row["caption"], None) for row in batch.to_pylist() if row["split"] == "validation")
+        if len(captions) >= num_prompts:
+            break
+    if not captions:
+        raise ValueError(f"{pairs} holds no validation pairs to take prompts from; raise filter.validation_share or give prompts")
+    return _table([{"prompt": caption, "prompt_set": VALIDATION, "expected": None} for caption in list(captions)[:num_prompts]])
+
+
+def own_prompts(texts: Sequence[str]) -> pa.Table:
+    """A person's own texts. Raises `ValueError` when there is none, or an empty one."""
+    texts = list(dict.fromkeys(" ".join(text.split()) for text in texts))
+    if not texts or not all(texts):
+        raise ValueError("a prompt is empty; say what the picture should show")
+    return _table([{"prompt": text, "prompt_set": OWN, "expected": None} for text in texts])
+
+
+def write_prompts(layout: Layout, table: pa.Table) -> tuple[Path, str]:
+    """Write prompts under the id of their content; returns the file and the id."""
+    prompts_id = content_id("prompts", *(json.dumps(row, sort_keys=True) for row in table.to_pylist()))[:12]
+    path = layout.prompts(prompts_id)
+    if not path.exists():
+        write_parquet(path, table, PROMPTS)
+    return path, prompts_id
+
+
+def _table(rows: list[dict[str, str | None]]) -> pa.Table:
+    return pa.Table.from_pylist([{"prompt_id": prompt_id(str(row["prompt"])), **row} for row in rows], schema=PROMPTS.with_metadata(None))
