@@ -20,7 +20,7 @@ VALIDATION = "validation"
 
 def scene_prompts(source: SourceConfig, num_prompts: int) -> pa.Table:
     """`num_prompts` of each of the demo's sets, with the scene each asks for. A prompt is listed once, in the first set that has it."""
-    rows = {}
+    rows: dict[str, dict[str, str | None]] = {}
     for prompt_set in PROMPT_SETS:
         for prompt, scene in prompts(prompt_set, num_prompts, source.num_scenes):
             rows.setdefault(prompt, {"prompt_set": prompt_set, "expected": json.dumps(asdict(scene), sort_keys=True)})
