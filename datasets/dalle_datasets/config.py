@@ -3,6 +3,7 @@
 Every section checks itself; checks that span sections live in `dalle_model.config.tree`.
 """
 
+import ipaddress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,6 +36,8 @@ class SourceConfig:
     """`emoji_scenes` only: how many clean captioned scenes the site publishes (its dirt comes on top)."""
     scene_size: int = 64
     """`emoji_scenes` only: side of a published picture, pixels."""
+    port: int = 0
+    """`emoji_scenes` only: port of the site on the loopback address; 0 takes a free one. Recorded addresses do not depend on it."""
 
     def __post_init__(self) -> None:
         if not self.name or not all(c.isalnum() or c in "-_" for c in self.name):
@@ -45,6 +48,8 @@ class SourceConfig:
                     raise ValueError(f"source.start_urls has {url!r}; only http:// and https:// pages can be read")
         if self.max_pages < 1:
             raise ValueError(f"source.max_pages={self.max_pages} must be at least 1")
+        if not 0 <= self.port <= 65_535:
+            raise ValueError(f"source.port={self.port} must be between 1 and 65535, or 0 for any free port")
         if self.num_scenes < 64:
             raise ValueError(f"source.num_scenes={self.num_scenes} is too few to train on; use at least 64")
         if self.scene_size % 32:
@@ -69,15 +74,35 @@ class DownloadConfig:
     """A picture with more pixels is refused before it is decoded."""
     retries: int = 2
     """Extra passes over the addresses whose failure may be temporary."""
+    retry_wait_s: float = 1.0
+    """Pause before the first extra pass, seconds; it doubles with every pass."""
+    runner: Literal["img2dataset", "threads"] = "img2dataset"
+    """`img2dataset` downloads in worker processes; `threads` in this process, without its start-up time, for small sources."""
+    urls_per_shard: int = 1_000
+    """Addresses in one shard: the unit of work of a worker process and of resuming."""
+    max_memory_mb: int = 8_192
+    """Address space of a worker process, MB."""
     allow_addresses: tuple[str, ...] = ()
     """Private addresses that may be contacted all the same (the demo allows 127.0.0.1)."""
     stall_timeout_s: float = 300.0
     """The child process is ended when it reports nothing for this long, seconds."""
 
     def __post_init__(self) -> None:
-        for field, low in (("num_processes", 1), ("num_threads", 1), ("max_bytes", 1), ("max_pixels", 1), ("retries", 0)):
+        lowest = {
+            "num_processes": 1, "num_threads": 1, "max_bytes": 1, "max_pixels": 1, "retries": 0, "retry_wait_s": 0, "urls_per_shard": 1,
+            "max_memory_mb": 1_024,
+        }  # fmt: skip
+        for field, low in lowest.items():
             if getattr(self, field) < low:
                 raise ValueError(f"download.{field}={getattr(self, field)} must be at least {low}")
+        for field in ("timeout_s", "deadline_s", "stall_timeout_s"):
+            if getattr(self, field) <= 0:
+                raise ValueError(f"download.{field}={getattr(self, field)} must be more than 0 seconds")
+        for address in self.allow_addresses:
+            try:
+                ipaddress.ip_address(address)
+            except ValueError:
+                raise ValueError(f"download.allow_addresses has {address!r}; give IP addresses, e.g. 127.0.0.1") from None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +119,8 @@ class FilterConfig:
     """Long side over short side; the paper keeps [1/2, 2]."""
     min_side: int = 32
     """Shortest side in pixels."""
+    captions_per_image: int = 1
+    """How many different captions of one and the same picture are kept."""
     validation_share: float = 0.04
     """Share of pairs whose split is `validation`, chosen by a hash of the picture."""
 

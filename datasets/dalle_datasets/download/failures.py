@@ -1,0 +1,51 @@
+"""Why an address gave no image: a closed set of codes, so that failures can be counted, compared and retried."""
+
+from typing import NamedTuple
+
+
+class Failure(NamedTuple):
+    """What a code means and whether trying again may help."""
+
+    retryable: bool
+    meaning: str
+
+
+FAILURES: dict[str, Failure] = {
+    "bad_url": Failure(False, "not an address that can be asked for"),
+    "bad_scheme": Failure(False, "neither http nor https"),
+    "private_address": Failure(False, "the host resolves to an address that is not public"),
+    "robots_txt": Failure(False, "the host's robots.txt disallows it"),
+    "robots_unavailable": Failure(True, "the host's robots.txt answers with a server error, which means: stay away for now"),
+    "x_robots_tag": Failure(False, "the X-Robots-Tag header opts out"),
+    "dns": Failure(True, "the host name does not resolve"),
+    "connect": Failure(True, "no connection, or it broke"),
+    "tls": Failure(False, "no trusted encrypted connection"),
+    "timeout": Failure(True, "the host fell silent"),
+    "deadline": Failure(False, "too slow as a whole"),
+    "http_4xx": Failure(False, "not found, gone or forbidden"),
+    "http_429": Failure(True, "too many requests"),
+    "http_5xx": Failure(True, "the server failed"),
+    "redirect_limit": Failure(False, "too many redirects"),
+    "too_many_bytes": Failure(False, "the body is larger than allowed"),
+    "incomplete_body": Failure(True, "fewer bytes than announced"),
+    "empty_body": Failure(False, "an answer without a body"),
+    "worker_lost": Failure(True, "the downloading process ended before it reported"),
+}
+
+OK = "ok"
+
+
+class FetchError(Exception):
+    """An address gave no body. `code` is a key of `FAILURES`; `detail` is for people."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        assert code in FAILURES, code
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+def parse_failure(message: str) -> tuple[str, str]:
+    """Code and detail of the text of a `FetchError`; anything else is a broken connection."""
+    code, _, detail = message.partition(": ")
+    return (code, detail) if code in FAILURES else ("connect", message)

@@ -1,0 +1,70 @@
+"""Fetching many images with threads: inside img2dataset's workers, for retry passes, and for small sources.
+
+One row per address comes out, whatever happens: bytes and their SHA-256, or a code of the closed set.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from dalle_datasets.download.failures import OK, FetchError
+from dalle_datasets.download.guard import Guard, fetch
+from dalle_datasets.download.robots import Robots
+from dalle_datasets.parquet import write_parquet
+
+FETCHED = pa.schema(
+    [
+        pa.field("image_url", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error", pa.string()),
+        pa.field("sha256", pa.string()),
+        pa.field("image", pa.binary()),
+    ],
+    metadata={"schema": "fetched", "version": "1"},
+)
+
+
+class Fetched(NamedTuple):
+    """What became of one address."""
+
+    image_url: str
+    status: str
+    error: str | None
+    sha256: str | None
+    image: bytes | None
+
+
+def fetch_image(image_url: str, guard: Guard, robots: Robots) -> bytes:
+    """The bytes behind an address that may be used. Raises `FetchError`."""
+    if image_url.startswith(("http://", "https://")):
+        robots.check(image_url)
+    return fetch(image_url, guard).body
+
+
+def fetch_shard(image_urls: list[str], path: Path, guard: Guard, robots: Robots, num_threads: int, tick: Callable[[], None]) -> None:
+    """Fetch `image_urls` and write their rows to `path`, in the same order; `tick` is called after each."""
+    write_parquet(path, fetched_table(_fetch_all(image_urls, guard, robots, num_threads, tick)), FETCHED)
+
+
+def fetched_table(rows: Iterable[Fetched]) -> pa.Table:
+    """Rows as a table of the schema `FETCHED`."""
+    columns = list(zip(*rows, strict=True)) or [()] * len(FETCHED)
+    return pa.table([pa.array(column, kind) for column, kind in zip(columns, FETCHED.types, strict=True)], schema=FETCHED)
+
+
+def _fetch_all(image_urls: list[str], guard: Guard, robots: Robots, num_threads: int, tick: Callable[[], None]) -> Iterator[Fetched]:
+    def one(image_url: str) -> Fetched:
+        try:
+            image = fetch_image(image_url, guard, robots)
+            return Fetched(image_url, OK, None, hashlib.sha256(image).hexdigest(), image)
+        except FetchError as error:
+            return Fetched(image_url, error.code, error.detail, None, None)
+        finally:
+            tick()
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        yield from pool.map(one, image_urls)

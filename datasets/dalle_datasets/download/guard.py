@@ -1,0 +1,273 @@
+"""The network guard: the only way in which this package talks to the web.
+
+Pages and images come from strangers, so every request goes through one function that speaks http and https only,
+connects to public addresses only (the very address that was checked, so a name that changes its mind gains nothing; on every
+redirect again), refuses a body that is too large instead of cutting it, keeps a deadline from the first byte of the name
+look-up to the last byte of the body, uses no proxy, and says honestly who is asking.
+"""
+
+import functools
+import http.client
+import io
+import ipaddress
+import socket
+import ssl
+import time
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from email.message import Message
+
+from dalle_datasets.download.failures import FetchError
+
+MAX_REDIRECTS = 5
+CHUNK_BYTES = 65_536
+OPT_OUT_DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none", "noml"})
+"""Directives of X-Robots-Tag and `<meta name=robots>` that we read as "not for training"."""
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Guard:
+    """The limits of one request."""
+
+    user_agent: str
+    timeout_s: float
+    """Longest silence, seconds."""
+    deadline_s: float
+    """Longest time for the whole request with its redirects, seconds."""
+    max_bytes: int
+    allow_addresses: tuple[str, ...] = ()
+    """Addresses that may be contacted although they are not public."""
+    connect_to: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    """Host name -> (address, port) to connect to instead of asking the DNS, e.g. for a site published on this machine."""
+
+    @property
+    def user_agent_token(self) -> str:
+        """The name that robots.txt and X-Robots-Tag know us by."""
+        return self.user_agent.split("/")[0].strip().lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete response."""
+
+    url: str
+    """Where the body came from, after redirects."""
+    status: int
+    headers: Message
+    body: bytes
+
+
+def fetch(url: str, guard: Guard, headers: Mapping[str, str] | None = None) -> Answer:
+    """The body behind `url`, complete. Raises `FetchError` with a code of the closed set for everything else.
+
+    Status 304 is an answer too (it has no body) when `headers` made the request conditional.
+    """
+    clock = _Clock(guard)
+    for _ in range(MAX_REDIRECTS + 1):
+        answer = _fetch_once(url, guard, clock, headers or {})
+        location = answer.headers.get("Location")
+        if answer.status not in (301, 302, 303, 307, 308) or not location:
+            return answer
+        url = urllib.parse.urljoin(url, location)
+    raise FetchError("redirect_limit", f"more than {MAX_REDIRECTS} redirects")
+
+
+def opt_out(headers: Message, user_agent_token: str) -> str | None:
+    """The X-Robots-Tag directive that forbids us to use the body, if there is one. `<agent>: <directives>` counts for that agent only."""
+    for value in headers.get_all("X-Robots-Tag", []):
+        agent, separator, rest = str(value).lower().partition(":")
+        if separator and agent.strip() not in (user_agent_token, "*"):
+            continue
+        for directive in (rest if separator else agent).split(","):
+            if directive.strip() in OPT_OUT_DIRECTIVES:
+                return directive.strip()
+    return None
+
+
+class _Clock:
+    """Time left for a request."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._timeout_s = guard.timeout_s
+        self._deadline_s = guard.deadline_s
+        self._end = time.monotonic() + guard.deadline_s
+
+    def wait_s(self) -> float:
+        """How long the next socket operation may take."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise FetchError("deadline", f"more than {self._deadline_s:g} s in all")
+        return min(self._timeout_s, left)
+
+    def explain(self) -> FetchError:
+        """What a socket timeout was: silence, or the end of the deadline."""
+        if time.monotonic() >= self._end:
+            return FetchError("deadline", f"more than {self._deadline_s:g} s in all")
+        return FetchError("timeout", f"silent for {self._timeout_s:g} s")
+
+
+class _Reader(io.RawIOBase):
+    """Reads a socket under a clock. `http.client` reads status line and headers through it too, so that they cannot drip for ever."""
+
+    def __init__(self, connection: socket.socket, clock: _Clock) -> None:
+        self._connection = connection
+        self._clock = clock
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        self._connection.settimeout(self._clock.wait_s())
+        return self._connection.recv_into(buffer)
+
+
+class _Socket:
+    """As much of a socket as `http.client` uses."""
+
+    def __init__(self, connection: socket.socket, clock: _Clock) -> None:
+        self._connection = connection
+        self._clock = clock
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_Reader(self._connection, self._clock), CHUNK_BYTES)
+
+    def sendall(self, data: bytes) -> None:
+        self._connection.settimeout(self._clock.wait_s())
+        self._connection.sendall(data)
+
+    def close(self) -> None:
+        """The socket is closed by `_fetch_once`."""
+
+
+def _fetch_once(url: str, guard: Guard, clock: _Clock, headers: Mapping[str, str]) -> Answer:
+    scheme, host, port, target = _split(url)
+    try:
+        connection = _connect(host, port, guard, clock)
+        try:
+            if scheme == "https":
+                connection.settimeout(clock.wait_s())
+                connection = _tls_context().wrap_socket(connection, server_hostname=host)
+            return _ask(url, host, port, scheme, target, _Socket(connection, clock), guard, headers)
+        finally:
+            connection.close()
+    except ssl.SSLError as error:
+        raise FetchError("tls", str(error)) from error
+    except TimeoutError as error:
+        raise clock.explain() from error
+    except http.client.IncompleteRead as error:
+        raise FetchError("incomplete_body", str(error)) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise FetchError("connect", f"{type(error).__name__}: {error}") from error
+
+
+def _ask(url: str, host: str, port: int, scheme: str, target: str, connection: _Socket, guard: Guard, headers: Mapping[str, str]) -> Answer:
+    client = http.client.HTTPConnection(host, port)
+    client.sock = connection
+    default_port = port == (443 if scheme == "https" else 80)
+    name = f"[{host}]" if ":" in host else host
+    client.request(
+        "GET", target,
+        headers={
+            "Host": name if default_port else f"{name}:{port}", "User-Agent": guard.user_agent, "Accept": "*/*",
+            "Accept-Encoding": "identity", "Connection": "close", **headers,
+        },
+    )  # fmt: skip
+    response = client.getresponse()
+    status = response.status
+    if status == 429:
+        raise FetchError("http_429", _explain_status(response))
+    if 400 <= status < 500:
+        raise FetchError("http_4xx", _explain_status(response))
+    if status >= 500:
+        raise FetchError("http_5xx", _explain_status(response))
+    if status != 200 and not 300 <= status < 400:
+        raise FetchError("empty_body", f"status {status}")
+    if status != 200:
+        return Answer(url, status, response.headers, b"")
+    if directive := opt_out(response.headers, guard.user_agent_token):
+        raise FetchError("x_robots_tag", f"X-Robots-Tag: {directive}")
+    return Answer(url, status, response.headers, _read_body(response, guard.max_bytes))
+
+
+def _read_body(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
+    announced = response.length  # None for a chunked body
+    if announced is not None and announced > max_bytes:
+        raise FetchError("too_many_bytes", f"{announced} bytes announced, {max_bytes} allowed")
+    body = bytearray()
+    while chunk := response.read1(CHUNK_BYTES):
+        body += chunk
+        if len(body) > max_bytes:
+            raise FetchError("too_many_bytes", f"more than {max_bytes} bytes")
+    if announced is not None and len(body) < announced:
+        raise FetchError("incomplete_body", f"{len(body)} of {announced} bytes")
+    if not body:
+        raise FetchError("empty_body", "status 200 without a body")
+    return bytes(body)
+
+
+def _explain_status(response: http.client.HTTPResponse) -> str:
+    retry_after = response.headers.get("Retry-After")
+    return f"status {response.status}" + (f", Retry-After: {retry_after}" if retry_after else "")
+
+
+def _split(url: str) -> tuple[str, str, int, str]:
+    """(scheme, host, port, path with query), with spaces and non-ASCII characters encoded."""
+    try:
+        parts = urllib.parse.urlsplit(url.strip())
+        scheme = parts.scheme.lower()
+        if scheme not in ("http", "https"):
+            raise FetchError("bad_scheme", f"scheme {scheme[:20]!r}" if scheme else "no scheme")
+        host = (parts.hostname or "").rstrip(".")
+        port = parts.port or (443 if scheme == "https" else 80)
+        if not host.isascii():
+            host = host.encode("idna").decode()
+    except ValueError as error:  # UnicodeError is one
+        raise FetchError("bad_url", str(error)) from error
+    if not host or parts.username or len(host) > 253:
+        raise FetchError("bad_url", "no host" if not host else "a user name in the address" if parts.username else "host name too long")
+    target = urllib.parse.quote(parts.path or "/", safe="%/:=&~+!$,;'@()*[]")
+    if parts.query:
+        target += "?" + urllib.parse.quote(parts.query, safe="%/:=&?~+!$,;'@()*[]")
+    return scheme, host, port, target
+
+
+def _connect(host: str, port: int, guard: Guard, clock: _Clock) -> socket.socket:
+    """A connection to the first address of `host` that is public, or allowed, and answers."""
+    if host in guard.connect_to:
+        return socket.create_connection(guard.connect_to[host], clock.wait_s())
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:
+        raise FetchError("dns", f"{host} does not resolve ({error})") from error
+    last_error: OSError | FetchError = FetchError("dns", f"{host} has no address")
+    for family, kind, protocol, _, address in found:
+        if not is_allowed(str(address[0]), guard.allow_addresses):
+            last_error = FetchError("private_address", f"{host} is {address[0]}")
+            continue
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.settimeout(clock.wait_s())
+            connection.connect(address)
+            return connection
+        except OSError as error:
+            connection.close()
+            last_error = error
+    raise last_error
+
+
+def is_allowed(address: str, allow_addresses: tuple[str, ...]) -> bool:
+    """Whether `address` is a public unicast address, or one of `allow_addresses`."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        # An IPv4 address inside an IPv6 one is judged as what it reaches.
+        nat64 = ipaddress.IPv4Address(ip.packed[12:]) if ip in _NAT64 else None
+        ip = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None) or nat64 or ip
+    return str(ip) in allow_addresses or (ip.is_global and not ip.is_multicast)
+
+
+@functools.cache
+def _tls_context() -> ssl.SSLContext:
+    return ssl.create_default_context()

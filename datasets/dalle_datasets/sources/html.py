@@ -1,0 +1,127 @@
+"""Captioned images and links of one HTML page. Pure functions from bytes: nothing is fetched here."""
+
+import re
+import urllib.parse
+from dataclasses import dataclass, field
+from email.message import Message
+
+from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+from dalle_datasets.download.guard import OPT_OUT_DIRECTIVES
+from dalle_datasets.sources.base import Drop, Found, clean_caption, clean_url
+
+MAX_SRCSET_WIDTH = 2_048
+"""Of several sizes of a picture we take the largest up to this width, pixels."""
+LAZY_ATTRIBUTES = ("data-src", "data-original", "data-lazy-src", "data-url")
+_SRCSET_ENTRY = re.compile(r"\s*([^\s,]\S*[^\s,]|[^\s,])(?:\s+([\d.]+)([wx]))?\s*(?:,|$)")
+
+
+@dataclass(slots=True)
+class Page:
+    """What a page holds for us."""
+
+    found: list[Found] = field(default_factory=list)
+    drops: list[Drop] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
+
+
+def read_page(body: bytes, page_url: str, headers: Message, user_agent_token: str) -> Page:
+    """Captioned images, drops and links of a page, in document order.
+
+    A page that opts out by `<meta name=robots>` gives one drop and nothing else.
+    """
+    content_type = headers.get_content_type()
+    if content_type not in ("text/html", "application/xhtml+xml"):
+        return Page(drops=[Drop("not_html", f"Content-Type {content_type}", page_url)])
+    tree = LexborHTMLParser(decode_html(body, headers.get_content_charset()))
+    if directive := _meta_opt_out(tree, user_agent_token):
+        return Page(drops=[Drop("meta_robots", f"<meta name=robots> says {directive}", page_url)])
+    base_node = tree.css_first("base[href]")
+    base = clean_url(base_node.attributes.get("href") or "", page_url) if base_node else page_url
+    page = Page()
+    for position, image in enumerate(tree.css("img")):
+        address = _image_address(image)
+        if address is None:
+            continue
+        image_url = clean_url(address, base)
+        caption, found_in = _caption(image)
+        scheme = image_url.partition(":")[0]
+        if not caption:
+            page.drops.append(Drop("no_caption", "no alt text, figure caption or title", page_url, image_url[:200]))
+        elif scheme not in ("http", "https"):
+            page.drops.append(Drop("bad_scheme", f"scheme {scheme[:20]!r}", page_url, image_url[:200], caption))
+        else:
+            page.found.append(Found(image_url, caption, page_url, position, found_in))
+    for anchor in tree.css("a[href]"):
+        if "nofollow" not in (anchor.attributes.get("rel") or ""):
+            link = clean_url(anchor.attributes.get("href") or "", base)
+            if link.startswith(("http://", "https://")):
+                page.links.append(link)
+    return page
+
+
+def decode_html(body: bytes, charset: str | None) -> str:
+    """Text of a page: by the header's charset, the page's own, UTF-8, or Windows-1252, whichever works first."""
+    declared = re.search(rb"""<meta[^>]{0,200}charset\s*=\s*["']?([\w-]{2,20})""", body[:2048], re.IGNORECASE)
+    for name in (charset, declared and declared[1].decode(), "utf-8"):
+        try:
+            if name:
+                return body.decode(name)
+        except (LookupError, UnicodeDecodeError):
+            continue
+    return body.decode("windows-1252", "replace")
+
+
+def _meta_opt_out(tree: LexborHTMLParser, user_agent_token: str) -> str | None:
+    for meta in tree.css("meta[name][content]"):
+        if (meta.attributes.get("name") or "").strip().lower() in ("robots", user_agent_token):
+            for directive in (meta.attributes.get("content") or "").lower().split(","):
+                if directive.strip() in OPT_OUT_DIRECTIVES:
+                    return directive.strip()
+    return None
+
+
+def _image_address(image: LexborNode) -> str | None:
+    """The best address of an image: largest of its sizes, then what lazy loading would load, then `src`."""
+    sizes = _srcset(image.attributes.get("srcset") or image.attributes.get("data-srcset"))
+    picture = image.parent
+    if picture is not None and picture.tag == "picture":
+        for source in picture.css("source"):
+            if source.attributes.get("type") != "image/svg+xml":
+                sizes += _srcset(source.attributes.get("srcset") or source.attributes.get("data-srcset"))
+    if sizes:
+        fitting = [size for size in sizes if size[0] <= MAX_SRCSET_WIDTH]
+        return max(fitting, key=lambda size: size[0])[1] if fitting else min(sizes, key=lambda size: size[0])[1]
+    for attribute in (*LAZY_ATTRIBUTES, "src"):
+        if value := (image.attributes.get(attribute) or "").strip():
+            return value
+    return None
+
+
+def _srcset(value: str | None) -> list[tuple[float, str]]:
+    """(width or density, address) of every entry. A bare address counts as density 1."""
+    return [(float(number or 1), address) for address, number, _ in _SRCSET_ENTRY.findall(value or "")]
+
+
+def _caption(image: LexborNode) -> tuple[str, str]:
+    """The text that describes an image best, and where it was."""
+    if alt := clean_caption(image.attributes.get("alt")):
+        return alt, "img alt"
+    node = image.parent
+    for _ in range(4):  # a figure's caption is rarely further away
+        if node is None:
+            break
+        if node.tag == "figure":
+            caption = node.css_first("figcaption")
+            if caption is not None and (text := clean_caption(caption.text(separator=" "))):
+                return text, "figcaption"
+            break
+        node = node.parent
+    if title := clean_caption(image.attributes.get("title")):
+        return title, "img title"
+    return "", ""
+
+
+def same_site(url: str, hosts: frozenset[str]) -> bool:
+    """Whether `url` is on one of `hosts`."""
+    return urllib.parse.urlsplit(url).netloc in hosts
