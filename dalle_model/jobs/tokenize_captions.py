@@ -5,10 +5,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dalle_datasets.parquet import list_parts, read_parquet, write_parquet
+from dalle_datasets.parquet import read_parquet
 from dalle_datasets.schemas import PAIRS, TEXT_TOKENS
 from dalle_model.jobs.contract import JobRun
-from dalle_model.jobs.progress import report_progress
+from dalle_model.jobs.parts import map_parts
 from dalle_model.text import BpeTokenizer
 
 SECTIONS = ("shards",)
@@ -17,27 +17,14 @@ VERSION = 1
 
 def run(run: JobRun) -> dict[str, Any]:
     """Encode part by part; a part that an interrupted run finished is kept."""
-    parts = list_parts(run.input_path("pairs"))
     tokenizer = BpeTokenizer.load(run.input_path("tokenizer"))
     directory = run.layout.text_tokens(tokenizer.id)
-    made = []
-    num_captions, num_truncated = 0, 0
-    for i, part in enumerate(parts):
-        # Pairs of other sources and dates share the folder, so the name says which pairs these are.
-        path = directory / f"{run.inputs['pairs_id']}-{part.name}"
-        if not path.exists():
-            pairs = read_parquet(part, PAIRS, ["pair_id", "caption"])
-            write_parquet(path, encode_pairs(tokenizer, pairs), TEXT_TOKENS, run.config.shards.row_group_size)
-        is_truncated = read_parquet(path, TEXT_TOKENS, ["is_truncated"])["is_truncated"]
-        num_captions += len(is_truncated)
-        num_truncated += pc.sum(is_truncated, min_count=0).as_py()
-        made.append(run.layout.relative(path))
-        report_progress(i + 1, len(parts), "parts", captions=num_captions)
+    parts = map_parts(run, directory, TEXT_TOKENS, lambda part: encode_pairs(tokenizer, read_parquet(part, PAIRS, ["pair_id", "caption"])))
+    are_truncated = [read_parquet(part, TEXT_TOKENS, ["is_truncated"])["is_truncated"] for part in parts]
     return {
         "text_tokens": run.layout.relative(directory),
-        "parts": made,
-        "num_captions": num_captions,
-        "num_truncated": num_truncated,
+        "num_captions": sum(map(len, are_truncated)),
+        "num_truncated": sum(pc.sum(column, min_count=0).as_py() for column in are_truncated),
     }
 
 

@@ -52,3 +52,30 @@ def test_another_tokenizer_writes_another_folder(tmp_path, pairs, make_config, r
     assert prepare("tokenize_captions", config, inputs_of(config, pairs, run_job)) != prepare(
         "tokenize_captions", shorter, inputs_of(shorter, pairs, run_job)
     )
+
+
+def test_new_pairs_replace_what_was_made_from_the_old_ones(tmp_path, pairs, make_config, run_job):
+    """A catalog that read old and new parts of one source together would count pairs twice."""
+    config = make_config()
+    inputs = inputs_of(config, pairs, run_job)
+    result = run_job("tokenize_captions", config, inputs)
+    list_parts(tmp_path / "pairs" / "emoji")[2].unlink()
+    other = tmp_path / result["text_tokens"] / "elsewhere-part-00009.parquet"
+    other.write_bytes(b"another source's part")
+    again = run_job("tokenize_captions", config, {**inputs, "pairs_id": "d4e5f6"})
+    other.unlink()
+    assert again["num_captions"] == 40
+    rows = read_parts(tmp_path / again["text_tokens"], TEXT_TOKENS).num_rows
+    assert rows == 40
+
+
+def test_a_damaged_part_is_made_again(tmp_path, pairs, make_config, run_job):
+    config = make_config()
+    inputs = inputs_of(config, pairs, run_job)
+    result = run_job("tokenize_captions", config, inputs)
+    part = list_parts(tmp_path / result["text_tokens"])[1]
+    whole = part.read_bytes()
+    part.write_bytes(whole[: len(whole) // 2])
+    (Layout(tmp_path).run(result["run_id"]) / "result.json").unlink()
+    run_job("tokenize_captions", config, inputs)
+    assert part.read_bytes() == whole
