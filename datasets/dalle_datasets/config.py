@@ -113,6 +113,8 @@ class FilterConfig:
     """Shorter captions are dropped (the paper gives no number)."""
     min_caption_letters: int = 5
     """Captions with fewer letters are dropped."""
+    max_boilerplate_share: float = 0.5
+    """Largest share of a caption's letters that may be dates and stock phrases ("photographed on …"), in [0, 1]."""
     languages: tuple[str, ...] = ("en",)
     """Kept languages (ISO 639-1); empty keeps all."""
     max_aspect_ratio: float = 2.0
@@ -125,6 +127,10 @@ class FilterConfig:
     """Share of pairs whose split is `validation`, chosen by a hash of the picture."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.max_boilerplate_share <= 1:
+            raise ValueError(f"filter.max_boilerplate_share={self.max_boilerplate_share} must be in [0, 1]")
+        if self.captions_per_image < 1:
+            raise ValueError(f"filter.captions_per_image={self.captions_per_image} must be at least 1")
         if self.max_aspect_ratio < 1:
             raise ValueError(f"filter.max_aspect_ratio={self.max_aspect_ratio} is long side over short side; use at least 1")
         if not 0 <= self.validation_share < 1:

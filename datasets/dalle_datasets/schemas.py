@@ -44,6 +44,26 @@ IMAGES = _schema(
     ],
 )
 
+MEASURES = _schema(
+    "measures",
+    1,
+    [
+        _required("candidate_id", pa.string()),
+        _required("has_file_name", pa.bool_()),  # the caption is the name of a file
+        _required("num_caption_words", pa.int32()),
+        _required("num_caption_letters", pa.int32()),
+        _required("boilerplate_share", pa.float32()),  # of the caption's letters
+        _required("language", pa.string()),  # ISO 639-1, 'und' if undecided
+        _required("language_probability", pa.float32()),  # fastText's, for the language it named
+        _required("dictionary_share", pa.float32()),  # of the caption's words
+        pa.field("image_problem", pa.string()),  # why there are no pixels; the fields below are null then
+        pa.field("image_detail", pa.string()),
+        pa.field("width", pa.int32()),  # upright
+        pa.field("height", pa.int32()),
+        pa.field("pixel_sha256", pa.string()),
+    ],
+)
+
 PAIRS = _schema(
     "pairs",
     1,

@@ -1,0 +1,34 @@
+"""What a filter returns, and the closed set of reasons."""
+
+from typing import NamedTuple
+
+
+class Verdict(NamedTuple):
+    """Whether a pair is kept; if not, why (`reason` is a key of `REASONS`) and what was seen."""
+
+    reason: str | None
+    detail: str
+
+
+KEEP = Verdict(None, "")
+
+REASONS: dict[str, tuple[str, str]] = {
+    # Reason: (meaning, what to do when too much goes this way). In the order in which the rules are applied.
+    "caption_file_name": ("the caption is the name of a file", "the site has no real captions; choose other pages"),
+    "caption_short": ("too few words or letters", "lower filter.min_caption_words or filter.min_caption_letters"),
+    "caption_boilerplate": ('mostly boilerplate, such as "photographed on <date>"', "raise filter.max_boilerplate_share"),
+    "caption_language": ("not in a wanted language", "add to filter.languages, or leave it empty to keep all"),
+    "not_an_image": ("the bytes are no picture in a format that is read", "look at the addresses; some sites answer with a page"),
+    "decode_error": ("a picture file that is damaged", "collect again; the download may have been cut short"),
+    "too_many_pixels": ("too large to be decoded safely", "raise download.max_pixels"),
+    "too_small": ("a side is too short", "lower filter.min_side"),
+    "aspect_ratio": ("too wide or too high; square crops would cut objects off", "raise filter.max_aspect_ratio"),
+    "duplicate_pair": ("the same picture with the same caption again", "nothing; one of them is kept"),
+    "duplicate_image": ("the same picture with yet another caption", "raise filter.captions_per_image"),
+}
+
+
+def drop(reason: str, detail: str) -> Verdict:
+    """A verdict against a pair."""
+    assert reason in REASONS, reason
+    return Verdict(reason, detail)

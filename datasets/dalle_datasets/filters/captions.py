@@ -1,0 +1,100 @@
+"""What a caption must be (paper, Appendix C): long enough, in the wanted language, not mostly boilerplate.
+
+The values are measured first and judged later, so that thresholds can change without measuring again.
+"""
+
+import re
+import unicodedata
+
+from dalle_datasets.config import FilterConfig
+from dalle_datasets.filters.base import KEEP, Verdict, drop
+
+# Writing without spaces: about two characters make a word.
+_NO_SPACES = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
+
+_EXTENSIONS = r"(?:jpe?g|png|gif|webp|tiff?|bmp|svg|heic|avif|ico|psd|raw|cr2|nef)"
+_FILE_NAME = re.compile(
+    rf".*\.{_EXTENSIONS}|(?:img|dsc[nf]?|dscn|pict|dcim|image|photo|scan|screenshot|p)[-_ ]?\d{{3,}}(?:\s*\(\d+\)| copy)?", re.IGNORECASE
+)
+
+_MONTH = (
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?"
+    r"|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\.?"
+)
+_WEEKDAY = r"(?:(?:mon|tues|wednes|thurs|fri|satur|sun)day,?\s+)?"
+_DATE = (
+    rf"{_WEEKDAY}(?:\d{{1,2}}(?:st|nd|rd|th)?\s+(?:of\s+)?{_MONTH},?\s+\d{{4}}|{_MONTH}\s+\d{{1,2}}(?:st|nd|rd|th)?,?\s+\d{{4}}|{_MONTH},?\s+\d{{4}}"
+    r"|\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})"
+)
+_TIME = r"\d{1,2}:\d{2}(?::\d{2})?(?:\s*[ap]\.?m\.?)?"
+_PICTURE = r"(?:images?|photos?|photographs?|pictures?|pics?)"
+_BOILERPLATE = re.compile(
+    "|".join(
+        (
+            rf"\b(?:{_PICTURE}\s+)?(?:photographed|taken|uploaded|posted|published|added|captured|shot|scanned|updated|created)\s+(?:on|at|in)\b",
+            rf"\b(?:{_PICTURE}\s+)?(?:photographed|taken|captured|shot|uploaded|posted|{_PICTURE})\s+(?:on\s+)?(?={_DATE})",
+            rf"\b{_PICTURE}\s+(?:by|credit|courtesy(?:\s+of)?|source|via)\b:?",
+            r"\b(?:copyright|all\s+rights\s+reserved|some\s+rights\s+reserved|used\s+with\s+permission)\b",
+            rf"\b{_PICTURE}\s+(?:may|might)\s+be\s+subject\s+to\s+copyright\b",
+            rf"\bclick(?:\s+here)?(?:\s+on)?(?:\s+(?:the|this)\s+{_PICTURE})?\s+(?:to|for)\s+(?:(?:a|an|the|this|view|see|enlarge|zoom|open|download|larger?|bigger"
+            rf"|full[- ]?size[d]?|high[- ]resolution|version|{_PICTURE})\b\s*)+",
+            rf"\b(?:royalty[- ]free|stock)\s+(?:{_PICTURE}|illustrations?|vectors?)\b",
+            rf"\bdownload(?:\s+(?:this|the|free|now|hd|stock))*\s+{_PICTURE}\b",
+            r"\bdownload\s+(?:this\s+)?free\b",
+            rf"\bno\s+(?:description|caption|{_PICTURE}|alt\s+text)\s+(?:is\s+)?(?:available|provided)(?:\s+for\s+this\s+{_PICTURE})?",
+            rf"\b{_PICTURE}\s+(?:not\s+available|unavailable|placeholder|\d+\s+of\s+\d+|#?\d+)\b",
+            r"\b(?:share|pin|tweet)\s+(?:this|it)?\s*(?:on|to)\s+\w+",
+            rf"\b(?:at\s+)?{_TIME}",
+            _DATE,
+            r"[©®™]",
+        )
+    ),
+    re.IGNORECASE,
+)
+
+
+def count_words(caption: str) -> int:
+    """Words of a caption, also in writing that has no spaces."""
+    unspaced = len(_NO_SPACES.findall(caption))
+    return (unspaced + 1) // 2 + len(_NO_SPACES.sub(" ", caption).split())
+
+
+def count_letters(caption: str) -> int:
+    """Letters (and the signs that belong to them) of any script."""
+    return sum(unicodedata.category(c)[0] in "LM" for c in caption)
+
+
+def is_file_name(caption: str) -> bool:
+    """Whether the caption is what a camera or a program called the file."""
+    return _FILE_NAME.fullmatch(caption.strip()) is not None
+
+
+def boilerplate_share(caption: str) -> float:
+    """Share of the letters and digits that belong to phrases and dates which say nothing about the picture, in [0, 1]."""
+    total = sum(c.isalnum() for c in caption)
+    rest = sum(c.isalnum() for c in _BOILERPLATE.sub(" ", caption))
+    return 1 - rest / total if total else 1.0
+
+
+def judge_file_name(has_file_name: bool, caption: str) -> Verdict:
+    """No file names."""
+    return drop("caption_file_name", f"{caption[:60]!r} is a file name") if has_file_name else KEEP
+
+
+def judge_length(num_words: int, num_letters: int, limits: FilterConfig) -> Verdict:
+    """Enough words and letters."""
+    if num_words < limits.min_caption_words:
+        return drop("caption_short", f"{num_words} words")
+    if num_letters < limits.min_caption_letters:
+        return drop("caption_short", f"{num_letters} letters")
+    return KEEP
+
+
+def judge_boilerplate(share: float, limits: FilterConfig) -> Verdict:
+    """Not mostly boilerplate."""
+    return drop("caption_boilerplate", f"{share:.0%} boilerplate") if share > limits.max_boilerplate_share else KEEP
+
+
+def judge_language(language: str, limits: FilterConfig) -> Verdict:
+    """In one of the wanted languages."""
+    return drop("caption_language", f"language {language!r}") if limits.languages and language not in limits.languages else KEEP

@@ -1,0 +1,108 @@
+"""Canonical decoding: what a picture file looks like as 8-bit RGB, the same for every stage and on every machine.
+
+The files come from strangers, so only a few formats are opened, size is checked before pixels are made, and every way in which a
+decoder can fail becomes an `ImageError`.
+"""
+
+import hashlib
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+from PIL import Image, ImageOps
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "MPO")
+"""Raster formats that Pillow decodes by itself; EPS and others would start a program."""
+_ORIENTATION = 0x0112
+_DECODER_ERRORS = (
+    OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError, TypeError, AttributeError, ArithmeticError,
+    MemoryError, NotImplementedError, RuntimeError,
+)  # fmt: skip
+
+
+class ImageError(ValueError):
+    """Bytes that give no picture. `reason` is 'not_an_image', 'decode_error' or 'too_many_pixels'."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+def decode_image(data: bytes, max_pixels: int) -> Image.Image:
+    """The first frame as RGB, upright (EXIF orientation), on white where it is transparent, 16 bits brought down to 8.
+
+    Colour profiles are ignored. Raises `ImageError`.
+    """
+    return _decode(data, max_pixels)[0]
+
+
+def canonical_image(data: bytes, max_pixels: int) -> tuple[Image.Image, bytes]:
+    """The decoded picture, and bytes from which any decoder gets these very pixels by `convert("RGB")`.
+
+    The bytes are `data` itself unless it needs our care (orientation, transparency, CMYK, 16 bits); then they are a PNG.
+    Raises `ImageError`.
+    """
+    image, is_plain = _decode(data, max_pixels)
+    if is_plain:
+        return image, data
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return image, buffer.getvalue()
+
+
+def pixel_sha256(image: Image.Image) -> str:
+    """SHA-256 of the size and the RGB pixels: equal for the same picture in different files."""
+    return hashlib.sha256(b"%d %d " % image.size + image.tobytes()).hexdigest()
+
+
+def _decode(data: bytes, max_pixels: int) -> tuple[Image.Image, bool]:
+    """The picture, and whether plain `convert("RGB")` gives the same."""
+    if not data:
+        raise ImageError("not_an_image", "no bytes")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of damaged metadata and of sizes that are checked here
+        try:
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        except Image.DecompressionBombError as error:
+            raise ImageError("too_many_pixels", str(error)) from error
+        except _DECODER_ERRORS as error:
+            raise ImageError("not_an_image", _describe(data)) from error
+        if image.width * image.height > max_pixels:
+            raise ImageError("too_many_pixels", f"{image.width} x {image.height}, {max_pixels} pixels allowed")
+        try:
+            image.load()
+            is_plain = (
+                image.mode in ("RGB", "L", "1", "P") and "transparency" not in image.info and image.getexif().get(_ORIENTATION, 1) == 1
+            )
+            return _to_rgb(ImageOps.exif_transpose(image)), is_plain
+        except Image.DecompressionBombError as error:
+            raise ImageError("too_many_pixels", str(error)) from error
+        except _DECODER_ERRORS as error:
+            raise ImageError("decode_error", f"{type(error).__name__}: {error}"[:200]) from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow itself would cut it off at 255
+        values = np.asarray(image).astype(np.int64)
+        return Image.fromarray((values.clip(0, 65_535) / 257).round().astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no known range")
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _describe(data: bytes) -> str:
+    """What bytes that are no picture seem to be."""
+    start = data[:512].lstrip().lower()
+    for mark, name in (
+        (b"<svg", "an SVG drawing"), (b"<?xml", "XML"), (b"<!doctype html", "an HTML page"), (b"<html", "an HTML page"), (b"%pdf", "a PDF"),
+        (b"%!ps", "PostScript"), (b"{", "JSON"),
+    ):  # fmt: skip
+        if start.startswith(mark):
+            return name
+    return f"starts with {data[:8]!r}"
