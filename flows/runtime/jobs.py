@@ -4,15 +4,20 @@ The process that runs a flow never loads torch: jobs are programs of their own, 
 the whole error interface. A job whose run directory holds a result is not started at all.
 """
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from dalle_datasets.layout import Layout
 from dalle_model.config.tree import Config
 from dalle_model.jobs.contract import JobFailed, prepare, read_result
 from flows.runtime.processes import ChildFailed, stream
 from flows.runtime.progress import Stage, note, parse_progress, watched
+
+_PATH = re.compile(r"[A-Za-z0-9_.=-]+(/[A-Za-z0-9_.=-]+)+")
+"""A result's text is a path if it looks like one: segments of plain characters with '/' between them."""
 
 STALL_S = 1_800.0
 """No job is silent for half an hour: one that is hangs, e.g. on a file system that went away."""
@@ -25,10 +30,23 @@ def run_job(job: str, config: Config, inputs: Mapping[str, str], num_processes: 
     job's last words, and `ValueError` for an unknown job.
     """
     run_dir = prepare(job, config, inputs)
-    if (result := read_result(run_dir)) is not None:
+    if is_finished(run_dir):
         note(f"{title_of(job)}: already done ({run_dir.name})")
-        return result
+        return read_result(run_dir) or {}
+    (run_dir / "result.json").unlink(missing_ok=True)
     return start_job(job, run_dir, num_processes)
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Whether a run has a result and all files that the result names are still there."""
+    result = read_result(run_dir)
+    return result is not None and not lost_files(Layout(run_dir.parent.parent), result)
+
+
+def lost_files(layout: Layout, result: Mapping[str, Any]) -> list[str]:
+    """Paths under the data root that a result names and that do not exist (any more)."""
+    named = [value for entry in result.values() for value in (entry if isinstance(entry, list) else [entry])]
+    return [value for value in named if isinstance(value, str) and _PATH.fullmatch(value) and not (layout.root / value).exists()]
 
 
 def start_job(job: str, run_dir: Path, num_processes: int = 1) -> dict[str, Any]:

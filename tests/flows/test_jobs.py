@@ -122,3 +122,20 @@ def test_lines_that_are_not_progress(line):
 def test_progress_describes_itself():
     line = "PROGRESS " + json.dumps({"done": 1_200, "total": 3_000, "unit": "steps", "image_loss": 0.25})
     assert parse_progress(line).describe() == "1,200/3,000 steps, image loss 0.25"
+
+
+def test_a_finished_job_whose_files_are_gone_runs_again(config, monkeypatch, tmp_path):
+    """Deleting a checkpoint must not leave a result that vouches for it: nothing would ever make it again."""
+    fake_job(monkeypatch, """(run_dir / 'result.json').write_text('{"checkpoint": "runs/x/checkpoint", "parts": ["text/y.parquet"]}')""")
+    jobs.run_job("train_bpe", config, INPUTS)
+    run_dir = prepare("train_bpe", config, INPUTS)
+    assert not jobs.is_finished(run_dir)
+    (tmp_path / "runs" / "x" / "checkpoint").mkdir(parents=True)
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "y.parquet").touch()
+    assert jobs.is_finished(run_dir)
+    (tmp_path / "text" / "y.parquet").unlink()
+    recorder = Recorder()
+    with shown_on(recorder):
+        jobs.run_job("train_bpe", config, INPUTS)
+    assert recorder.titles == ["train bpe"]

@@ -1,0 +1,27 @@
+"""`dalle job`: one job by hand, exactly as a flow would start it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def job(
+    name: Annotated[str, typer.Argument(help="The job, e.g. train_dvae.")],
+    run_dir: Annotated[Path, typer.Argument(help="A run directory that holds a config.json.")],
+    num_processes: Annotated[int, typer.Option(min=1, help="Processes under torchrun, one per GPU.")] = 1,
+) -> None:
+    """Run a job in its run directory and print its result."""
+    import json
+
+    from dalle_model.jobs.contract import open_run, read_result
+    from flows.cli.display import ConsoleDisplay
+    from flows.runtime.jobs import start_job
+    from flows.runtime.progress import shown_on
+
+    open_run(name, run_dir)
+    result = read_result(run_dir)
+    if result is None:
+        with ConsoleDisplay() as display, shown_on(display):
+            result = start_job(name, run_dir, num_processes)
+    typer.echo(json.dumps(result, indent=1))

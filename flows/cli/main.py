@@ -1,0 +1,50 @@
+"""The `dalle` command. Its modules import torch, Prefect and DuckDB only inside the commands that need them.
+
+Exit status: 0 good; 1 the work failed; 2 the request was wrong. Results go to stdout, progress and errors to stderr.
+"""
+
+import sys
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from flows.cli import catalog, config, demo, generate, job, query, report, run, site
+from flows.cli.errors import exit_status, one_line
+
+app = typer.Typer(
+    name="dalle",
+    help="A complete, open DALL-E (2021): from web pages to reranked pictures.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("demo")(demo.demo)
+app.command("run")(run.run)
+app.command("job")(job.job)
+app.command("generate")(generate.generate)
+app.command("query")(query.query)
+app.add_typer(catalog.app, name="catalog")
+app.add_typer(config.app, name="config")
+app.command("report")(report.report)
+app.command("site")(site.site)
+
+
+@app.callback()
+def options(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False) -> None:
+    """Options of the command itself."""
+    if version:
+        typer.echo(f"dalle {metadata.version('open-dalle')}")
+        raise typer.Exit
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and exit with its status."""
+    try:
+        status = app(arguments, prog_name="dalle", standalone_mode=False)
+    except Exception as error:
+        status = exit_status(error)
+        if status is None:
+            raise  # a bug of ours: the traceback is what we want to be sent
+        print(f"dalle: {one_line(error)}", file=sys.stderr)
+    sys.exit(status or 0)

@@ -1,0 +1,104 @@
+"""`dalle query`: ask the catalog's published copy."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from flows.cli.options import Preset, Settings, resolve
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Format = Literal["table", "csv", "json", "parquet"]
+MAX_TABLE_ROWS = 100
+
+
+def query(
+    name: Annotated[str, typer.Argument(help="A named query, `-` to read SQL from standard input, or SQL itself.")] = "",
+    params: Annotated[list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="A query's parameter; may be repeated.")] = None,
+    form: Annotated[Format, typer.Option("--format", "-f", help="How to write the rows.")] = "table",
+    show_list: Annotated[bool, typer.Option("--list", help="List the named queries.")] = False,
+    preset: Preset = "demo",
+    settings: Settings = None,
+) -> None:
+    """Run a named or typed query on the published copy of the catalog."""
+    from dalle_datasets.catalog import queries
+    from dalle_datasets.layout import Layout, open_data_root
+
+    if show_list:
+        _print_list()
+        return
+    if not name:
+        raise ValueError("say which query: a name from `dalle query --list`, or - to read SQL from standard input")
+    layout: Layout = open_data_root(resolve(preset, settings).paths.data_root)
+    if name == "-" or " " in name.strip():
+        if params:
+            raise ValueError("--param goes with a named query; write the values into the SQL itself")
+        rows = queries.run_sql(layout, sys.stdin.read() if name == "-" else name)
+    else:
+        rows = queries.run_query(layout, name, _parse_params(params))
+    _write(rows, form)
+
+
+def _parse_params(params: list[str] | None) -> dict[str, str]:
+    values = {}
+    for text in params or []:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--param {text}: needs the form NAME=VALUE")
+        values[name] = value
+    return values
+
+
+def _print_list() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from dalle_datasets.catalog.queries import list_queries
+
+    table = Table("query", "answers", "parameters", box=None)
+    for file in list_queries():
+        table.add_row(file.name, file.purpose, ", ".join(str(parameter) for parameter in file.parameters if parameter.name != "root"))
+    Console().print(table)
+
+
+def _write(rows: "pa.Table", form: Format) -> None:
+    if form == "parquet":
+        import pyarrow.parquet as pq
+
+        if sys.stdout.isatty():
+            raise ValueError("Parquet is not for terminals; send it to a file: dalle query … --format parquet > rows.parquet")
+        pq.write_table(rows, sys.stdout.buffer)
+    elif form == "csv":
+        import csv
+
+        writer = csv.writer(sys.stdout)
+        writer.writerow(rows.column_names)
+        writer.writerows(tuple(row.values()) for row in rows.to_pylist())
+    elif form == "json":
+        import json
+
+        for row in rows.to_pylist():
+            print(json.dumps(row, default=str, ensure_ascii=False))
+    else:
+        _print_table(rows)
+
+
+def _print_table(rows: "pa.Table") -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(*rows.column_names, box=None)
+    for row in rows.slice(0, MAX_TABLE_ROWS).to_pylist():
+        table.add_row(*(escape(_text(value)) for value in row.values()))
+    Console().print(table)
+    if rows.num_rows > MAX_TABLE_ROWS:
+        print(f"{MAX_TABLE_ROWS} of {rows.num_rows:,} rows; --format csv writes them all", file=sys.stderr)
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,25 @@
+"""`dalle site`: look at the web site that the demo collects."""
+
+import time
+from typing import Annotated
+
+import typer
+
+from flows.cli.options import Preset, Settings, parse_settings
+
+
+def site(
+    preset: Preset = "demo",
+    settings: Settings = None,
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port on the loopback address.")] = 8080,
+) -> None:
+    """Serve the demo's web site for a browser until Ctrl-C."""
+    from dalle_datasets.sources.demo_site import publish_site
+    from flows.runtime.parameters import config_from_parameters
+
+    config = config_from_parameters(preset, {**parse_settings(settings), "source.port": port})
+    with publish_site(config.source) as addresses:
+        for name, (_, bound_port) in addresses.items():
+            typer.echo(f"http://{name}:{bound_port}/ (Ctrl-C ends it)")
+        while True:
+            time.sleep(3_600)

@@ -1,0 +1,100 @@
+"""The end of `dalle demo`: what came of it, on one screen, and what to try next."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.columns import Columns
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.table import Table
+
+from dalle_datasets.layout import Layout
+
+AGREEMENT_COLUMNS = ("n=1", "n=8", "n=32")
+
+
+def print_summary(layout: Layout, account: Mapping[str, Any], already_done: bool) -> None:
+    """Print the account of a finished pipeline on stdout."""
+    console = Console(highlight=False)
+    results = account["results"]
+    console.print()
+    if already_done:
+        made = f"{account['finished_at']} in {account['duration_s']:.0f} s"
+        console.print(f"Everything is there already, made on {made}. Change a setting to make something new.")
+    console.print(Columns([_pairs(results), _networks(results), _stage_times(account)], padding=(0, 4)))
+    if "evaluate" in results:
+        console.print(_agreement(results["evaluate"]))
+    console.print(Panel(_next_steps(layout, account), title="what to look at", expand=False))
+
+
+def _pairs(results: Mapping[str, Any]) -> Table:
+    table = _table("pairs", "number")
+    table.add_row("found on pages", f"{results['discover']['num_candidates']:,}")
+    table.add_row("downloaded", f"{results['download']['num_images']:,}")
+    table.add_row("kept", f"{results['filter']['num_pairs']:,}", style="bold green")
+    for stage in ("discover", "download", "filter"):
+        for reason, count in sorted(results[stage]["dropped"].items(), key=lambda item: -item[1]):
+            table.add_row(f"dropped: {reason.replace('_', ' ')}", f"{count:,}", style="dim")
+    return table
+
+
+def _networks(results: Mapping[str, Any]) -> Table:
+    dvae, clip, transformer = results["train_dvae"], results["train_clip"], results["train_transformer"]
+    rows = {
+        "dVAE: PSNR, dB": f"{dvae['psnr']:.1f}",
+        "codes in use": f"{results['tokenize_images']['codes_used']:,}",
+        "codebook perplexity": f"{results['tokenize_images']['perplexity']:.0f}",
+        "CLIP: loss": f"{clip['loss']:.3f}",
+        "CLIP: batch accuracy": f"{clip['batch_accuracy']:.3f}",
+        "transformer: text loss": f"{transformer['text_loss']:.3f}",
+        "transformer: image loss": f"{transformer['image_loss']:.3f}",
+        "… on unseen pairs": f"{transformer['validation_text_loss']:.3f}, {transformer['validation_image_loss']:.3f}",
+        "parameters": f"{transformer['num_parameters']:,}",
+    }
+    if images_per_s := results["generate_images"].get("images_per_s"):
+        rows["pictures per second"] = f"{images_per_s:.1f}"
+    table = _table("networks", "figure")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def _stage_times(account: Mapping[str, Any]) -> Table:
+    table = _table("stage", "seconds")
+    for record in account["stage_times"]:
+        table.add_row(record["stage"], "was there" if record["was_skipped"] else f"{record['duration_s']:.1f}")
+    table.add_row("everything", f"{account['duration_s']:.0f}", style="bold")
+    return table
+
+
+def _agreement(evaluated: Mapping[str, Any]) -> Table:
+    table = Table("prompts", *(f"best of {n.removeprefix('n=')}" if n != "n=1" else "one picture" for n in AGREEMENT_COLUMNS), box=None)
+    table.title = "object, colour, background and layout all right; best by CLIP"
+    table.title_justify = "left"
+    for prompt_set, shares in evaluated["agreement"].items():
+        table.add_row(prompt_set.replace("_", " "), *(f"{shares[n]['all']:.2f}" if n in shares else "" for n in AGREEMENT_COLUMNS))
+    return table
+
+
+def _next_steps(layout: Layout, account: Mapping[str, Any]) -> Group:
+    root = layout.root
+    return Group(
+        f"gallery    {_uri(root / account['report'])}",
+        f"tables     {root / account['catalog']}",
+        "",
+        'dalle generate "a blue apple on a pink background" --show',
+        "dalle query --list",
+        "dalle query agreement",
+        f"PREFECT_HOME={root / 'prefect'} prefect server start   # every run, log and artifact in a browser",
+    )
+
+
+def _uri(path: Path) -> str:
+    return path.resolve().as_uri()
+
+
+def _table(name: str, value: str) -> Table:
+    table = Table(name, box=None, padding=(0, 1))
+    table.add_column(value, justify="right")
+    return table

@@ -1,0 +1,75 @@
+"""Flow: from web pages to usable pairs of a caption and an image, with a reason for everything that was left out."""
+
+from dataclasses import asdict
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.tasks import exponential_backoff
+
+from dalle_datasets.catalog.ingest import ingest_dropped_pairs, ingest_pairs
+from dalle_datasets.download.images import DownloadResult, download_images
+from dalle_datasets.filters.apply import FilterResult, filter_pairs
+from dalle_datasets.layout import open_data_root
+from dalle_datasets.sources.discover import DiscoverResult, discover
+from dalle_model.config.tree import Config
+from flows.runtime.parameters import Overrides, config_from_parameters
+from flows.runtime.progress import reporter, watched
+from flows.runtime.stage_times import timed
+from flows.runtime.tasks import catalog_writer
+
+
+@flow(name="collect-pairs", flow_run_name="collect-pairs-{preset}")
+def collect_pairs(preset: str = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
+    """Read pages, download their images, filter, and catalogue pairs and drops. Returns the results of the three stages."""
+    config = config_from_parameters(preset, overrides)
+    found = discover_candidates(config)
+    downloaded = download_candidates(config)
+    filtered = filter_candidates(config)
+    catalogue_pairs(config)
+    return {"discover": asdict(found), "download": asdict(downloaded), "filter": asdict(filtered)}
+
+
+@task(task_run_name="discover", cache_policy=NO_CACHE)
+def discover_candidates(config: Config) -> DiscoverResult:
+    """Addresses of captioned images."""
+    with timed("discover") as time, watched("discover") as stage:
+        result = discover(config.source, config.download, open_data_root(config.paths.data_root), reporter(stage))
+        time.was_skipped = result.skipped
+        return result
+
+
+@task(
+    task_run_name="download",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=exponential_backoff(backoff_factor=10),
+    retry_jitter_factor=0.5,
+    retry_condition_fn=lambda task, run, state: isinstance(state.result(raise_on_failure=False), OSError),
+)
+def download_candidates(config: Config) -> DownloadResult:
+    """The images' bytes. The one task whose world is unreliable; what it has is kept, so a retry fetches the rest."""
+    with timed("download") as time, watched("download") as stage:
+        result = download_images(config.source, config.download, open_data_root(config.paths.data_root), reporter(stage))
+        time.was_skipped = result.skipped
+        return result
+
+
+@task(task_run_name="filter", cache_policy=NO_CACHE)
+def filter_candidates(config: Config) -> FilterResult:
+    """The usable pairs."""
+    with timed("filter") as time, watched("filter") as stage:
+        result = filter_pairs(
+            config.source, config.download, config.filter, config.shards, open_data_root(config.paths.data_root), reporter(stage)
+        )
+        time.was_skipped = result.skipped
+        return result
+
+
+@task(task_run_name="catalogue pairs", cache_policy=NO_CACHE)
+def catalogue_pairs(config: Config) -> None:
+    """Pairs and drops into the catalog."""
+    layout = open_data_root(config.paths.data_root)
+    with timed("catalogue pairs"), catalog_writer(config) as con:
+        ingest_pairs(con, layout, config.source.name)
+        ingest_dropped_pairs(con, layout, config.source.name)

@@ -1,0 +1,18 @@
+"""Flow: one job in its run directory. The only flow that GPU workers run: they need neither the database nor the other flows."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from dalle_model.jobs.contract import open_run, read_result
+from flows.runtime.jobs import is_finished, start_job
+
+
+@flow(name="run-job", flow_run_name="{job}")
+def run_job(job: str, run_dir: str, num_processes: int = 1) -> dict[str, Any]:
+    """Run a prepared job, under torchrun if `num_processes` > 1. Returns its result."""
+    open_run(job, Path(run_dir))
+    if is_finished(Path(run_dir)):
+        return read_result(Path(run_dir)) or {}
+    return start_job(job, Path(run_dir), num_processes)

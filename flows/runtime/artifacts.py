@@ -1,0 +1,79 @@
+"""What Prefect's UI shows of a finished pipeline: a page with a contact sheet, and tables. The truth stays in files and tables."""
+
+import base64
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from dalle_datasets.layout import Layout
+from dalle_datasets.parquet import read_parquet
+from dalle_datasets.schemas import GENERATIONS
+
+SHEET_COLUMNS, SHEET_ROWS, SHEET_CELL = 8, 3, 64
+
+
+def show_in_prefect(layout: Layout, account: Mapping[str, Any]) -> None:
+    """Make the artifacts of the current flow run. An artifact is a row of Prefect's database, so the sheet is small."""
+    results = account["results"]
+    create_markdown_artifact(_page(layout, account), key="pipeline-report", description="What the pipeline made")
+    create_table_artifact(drop_table(results), key="dropped-pairs", description="Candidates that were left out, by stage and reason")
+    create_table_artifact(account["stage_times"], key="stage-times", description="Seconds per stage")
+    if "evaluate" in results:
+        create_table_artifact(
+            agreement_table(results["evaluate"]), key="agreement", description="Share of pictures with all four attributes right"
+        )
+
+
+def drop_table(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row per stage and reason, most frequent first within a stage."""
+    return [
+        {"stage": stage, "reason": reason, "dropped": count}
+        for stage in ("discover", "download", "filter")
+        for reason, count in sorted(results[stage]["dropped"].items(), key=lambda item: (-item[1], item[0]))
+    ]
+
+
+def agreement_table(evaluated: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row per prompt set: the share with all attributes right, for one picture and for the best of several by CLIP."""
+    return [
+        {"prompt set": prompt_set, **{n: round(shares["all"], 3) for n, shares in by_number.items()}}
+        for prompt_set, by_number in evaluated["agreement"].items()
+    ]
+
+
+def _page(layout: Layout, account: Mapping[str, Any]) -> str:
+    results = account["results"]
+    transformer, dvae = results["train_transformer"], results["train_dvae"]
+    return "\n".join(
+        [
+            f"# Pipeline {account['pipeline_id']}",
+            "",
+            f"{results['filter']['num_pairs']:,} pairs; dVAE {dvae['psnr']:.1f} dB with {dvae['codes_used']:,} codes in use; transformer "
+            f"validation loss {transformer['validation_text_loss']:.3f} (text), {transformer['validation_image_loss']:.3f} (image).",
+            "",
+            f"![best picture of each prompt](data:image/png;base64,{_contact_sheet(layout, results['generate_images']['generations'])})",
+            "",
+            f"Gallery: `{layout.root / account['report']}`. Tables: `{layout.root / account['catalog']}`.",
+        ]
+    )
+
+
+def _contact_sheet(layout: Layout, generations: str) -> str:
+    """The best picture of some prompts of every set as base64 PNG: one row of cells per set."""
+    from PIL import Image
+
+    table = read_parquet(layout.root / generations, GENERATIONS, ["prompt_set", "rank", "image_path"])
+    best: dict[str, list[str]] = {}
+    for row in table.to_pylist():
+        if row["rank"] == 1 and len(chosen := best.setdefault(row["prompt_set"], [])) < SHEET_COLUMNS:
+            chosen.append(row["image_path"])
+    sheet = Image.new("RGB", (SHEET_COLUMNS * SHEET_CELL, SHEET_CELL * max(1, min(len(best), SHEET_ROWS))), "white")
+    for y, paths in enumerate(list(best.values())[:SHEET_ROWS]):
+        for x, path in enumerate(paths):
+            with Image.open(layout.root / path) as picture:
+                sheet.paste(picture.convert("RGB").resize((SHEET_CELL, SHEET_CELL)), (x * SHEET_CELL, y * SHEET_CELL))
+    file = io.BytesIO()
+    sheet.save(file, "PNG", optimize=True)
+    return base64.b64encode(file.getvalue()).decode()

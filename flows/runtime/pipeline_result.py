@@ -1,0 +1,35 @@
+"""What a finished pipeline leaves for the next one: a file that says "everything is there", checked before anything is started."""
+
+import json
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+from dalle_datasets.layout import Layout
+from dalle_datasets.parquet import atomic_path
+from dalle_model.config.sections import fingerprint, to_dict
+from dalle_model.config.tree import Config
+from dalle_model.jobs.contract import JOBS, declarations
+from flows.runtime.jobs import lost_files
+
+
+def pipeline_id(config: Config) -> str:
+    """Fingerprint of everything that decides what the pipeline makes, but for where it is made."""
+    settings = {name: section for name, section in to_dict(config).items() if name != "paths"}
+    return fingerprint("run_pipeline", metadata.version("open-dalle"), {job: declarations(job)["VERSION"] for job in JOBS}, settings)
+
+
+def finished_pipeline(layout: Layout, config: Config) -> dict[str, Any] | None:
+    """The account of a finished pipeline with these settings whose files are all still there, else None."""
+    try:
+        account: dict[str, Any] = json.loads(layout.pipeline(pipeline_id(config)).read_text())
+    except (OSError, ValueError):
+        return None
+    lost = [path for result in (account, *account["results"].values()) if isinstance(result, dict) for path in lost_files(layout, result)]
+    return None if lost else account
+
+
+def save_pipeline(layout: Layout, config: Config, account: Mapping[str, Any]) -> None:
+    """Say that the pipeline ended well. Written last."""
+    with atomic_path(layout.pipeline(pipeline_id(config))) as partial:
+        partial.write_text(json.dumps(account, indent=1, sort_keys=True))

@@ -1,0 +1,68 @@
+"""The Prefect tasks that the flows are made of: run a job, catalogue what it made.
+
+Every task may run again at any time: jobs are skipped when their result exists, the catalog ingests exactly once. So
+there is no Prefect cache here, and no retry: a failed training is resumed, not repeated.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import duckdb
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.concurrency.sync import concurrency
+from prefect.runtime import deployment
+
+from dalle_datasets.catalog import ingest
+from dalle_datasets.catalog.connection import connect
+from dalle_datasets.catalog.snapshot import publish
+from dalle_datasets.layout import open_data_root
+from dalle_model.config.tree import Config
+from dalle_model.jobs.contract import run_directory
+from flows.runtime import jobs
+from flows.runtime.stage_times import timed
+
+WRITER_SLOT = "duckdb-writer"
+"""Global concurrency limit of deployed flows (made by `flows.bootstrap`), so that waiting for the catalog shows in Prefect's UI."""
+
+
+@task(task_run_name="{job}", cache_policy=NO_CACHE)
+def run_job(job: str, config: Config, inputs: Mapping[str, str]) -> dict[str, Any]:
+    """The result of a job, made in a child process unless it exists."""
+    with timed(jobs.title_of(job)) as time:
+        time.was_skipped = jobs.is_finished(run_directory(job, config, inputs))
+        return jobs.run_job(job, config, inputs)
+
+
+@task(task_run_name="catalogue", cache_policy=NO_CACHE)
+def catalogue(config: Config, *results: Mapping[str, Any]) -> None:
+    """Ingest what finished jobs left: the runs and every file their results name."""
+    layout = open_data_root(config.paths.data_root)
+    with timed("catalogue"), catalog_writer(config) as con:
+        for result in results:
+            ingest.ingest_run(con, layout, layout.run(result["run_id"]))
+
+
+@task(task_run_name="publish catalog", cache_policy=NO_CACHE)
+def publish_catalog(config: Config) -> str:
+    """Make the copy that people query; returns its path."""
+    layout = open_data_root(config.paths.data_root)
+    with timed("publish catalog"), catalog_writer(config) as con:
+        return str(publish(con, layout))
+
+
+@contextmanager
+def catalog_writer(config: Config) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The live catalog for one short write. Deployed flows queue at a Prefect slot first, where waiting can be seen."""
+    with _writer_slot(), connect(open_data_root(config.paths.data_root).catalog, config.catalog.lock_timeout_s) as con:
+        yield con
+
+
+@contextmanager
+def _writer_slot() -> Iterator[None]:
+    if deployment.id is None:  # one process and its own server: the file lock inside `connect` is enough
+        yield
+        return
+    with concurrency(WRITER_SLOT, strict=True, lease_duration=60):
+        yield

@@ -1,0 +1,102 @@
+"""What a stage reads: the results of the stages before it, found by the settings alone.
+
+A run directory is named by everything that decides its result, so the configuration leads from stage to stage:
+pairs -> vocabulary -> ... -> transformer. A flow that is started by itself finds its inputs here, or is told
+which flow makes them.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dalle_datasets.config import SourceConfig
+from dalle_datasets.layout import Layout
+from dalle_datasets.stage import MANIFEST
+from dalle_model.config.tree import Config
+from dalle_model.jobs.contract import read_result, run_directory
+from flows.runtime.jobs import lost_files
+
+READS = {
+    "train_bpe": ("pairs",),
+    "train_dvae": ("pairs",),
+    "tokenize_captions": ("pairs", "tokenizer"),
+    "tokenize_images": ("pairs", "dvae"),
+    "train_clip": ("pairs", "tokenizer", "dvae"),
+    "score_pairs": ("pairs", "clip"),
+    "train_transformer": ("training_set", "dvae", "tokenizer"),
+    "generate_images": ("transformer", "dvae", "clip", "tokenizer"),
+}
+"""Job -> kinds of artefact it reads, in flows of this package. Its inputs are `<kind>` (a path) and `<kind>_id`."""
+
+MADE_BY = {
+    "tokenizer": ("train_bpe", "tokenizer"),
+    "dvae": ("train_dvae", "checkpoint"),
+    "clip": ("train_clip", "checkpoint"),
+    "transformer": ("train_transformer", "checkpoint"),
+}
+"""Kind -> the job whose result has its id, and the name of the result that has its path."""
+
+FLOW_OF = {
+    "pairs": "collect_pairs",
+    "tokenizer": "train_tokenizers",
+    "dvae": "train_tokenizers",
+    "clip": "train_clip",
+    "training_set": "train_transformer",
+    "transformer": "train_transformer",
+}
+
+
+def inputs_of(job: str, config: Config, **given: str) -> dict[str, str]:
+    """Inputs of a job for `prepare`, plus `given`. Raises `ValueError` naming the flow to run when one is not there yet."""
+    inputs = dict(given)
+    for kind in READS[job]:
+        if kind not in given:
+            inputs |= find(kind, config)
+    return inputs
+
+
+def find(kind: str, config: Config) -> dict[str, str]:
+    """`{kind: path, kind_id: id}` of the artefact that these settings lead to. Raises `ValueError` when there is none."""
+    layout = Layout(Path(config.paths.data_root).expanduser())
+    if kind == "pairs":
+        return _find_pairs(layout, config.source)
+    if kind == "training_set":
+        return _find_training_set(layout, config)
+    job, path_key = MADE_BY[kind]
+    run_dir = run_directory(job, config, inputs_of(job, config))
+    result = read_result(run_dir)
+    if result is None:
+        raise ValueError(f"there is no {kind} for these settings yet ({run_dir} has no result.json); {_remedy(kind)}")
+    if lost := lost_files(layout, result):
+        raise ValueError(f"the {kind} of {run_dir} is gone: {lost[0]} does not exist; {_remedy(kind)}")
+    return {kind: result[path_key], f"{kind}_id": result[f"{kind}_id"]}
+
+
+def _find_pairs(layout: Layout, source: SourceConfig) -> dict[str, str]:
+    folder = layout.pairs(source.name)
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+    except OSError:
+        raise ValueError(f"{folder} holds no finished collection of pairs; {_remedy('pairs')}") from None
+    return {"pairs": layout.relative(folder), "pairs_id": manifest["result"]["pairs_id"]}
+
+
+def _find_training_set(layout: Layout, config: Config) -> dict[str, str]:
+    """The export whose manifest names our pairs, networks and settings."""
+    wanted = {kind: find(kind, config)[f"{kind}_id"] for kind in ("tokenizer", "dvae", "clip", "pairs")}
+    manifests = sorted((layout.root / "training_sets").glob("*/manifest.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in manifests:
+        manifest = json.loads(path.read_text())
+        settings = manifest["parameters"]
+        if (
+            manifest["inputs"] == wanted
+            and manifest["query"] == config.catalog.training_set
+            and settings["min_clip_score_quantile"] == config.catalog.min_clip_score_quantile
+            and settings["seed"] == config.seed
+        ):
+            return {"training_set": manifest["path"], "training_set_id": manifest["training_set_id"]}
+    raise ValueError(f"{layout.root / 'training_sets'} holds no training set for these settings; {_remedy('training_set')}")
+
+
+def _remedy(kind: str) -> str:
+    return f"run `dalle run {FLOW_OF[kind]}` with the same settings, or `dalle demo` for everything"

@@ -1,0 +1,18 @@
+"""Flow: how well every caption fits its picture, according to CLIP."""
+
+from typing import Any
+
+from prefect import flow
+
+from flows.runtime.parameters import Overrides, config_from_parameters
+from flows.runtime.tasks import catalogue, run_job
+from flows.runtime.upstream import inputs_of
+
+
+@flow(name="score-pairs", flow_run_name="score-pairs-{preset}")
+def score_pairs(preset: str = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
+    """Score all pairs. Which score is good enough is decided later, by the training set's query. Returns the result."""
+    config = config_from_parameters(preset, overrides)
+    scores = run_job("score_pairs", config, inputs_of("score_pairs", config))
+    catalogue(config, scores)
+    return {"score_pairs": scores}

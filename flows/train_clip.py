@@ -1,0 +1,18 @@
+"""Flow: the CLIP that scores pairs and reranks pictures."""
+
+from typing import Any
+
+from prefect import flow
+
+from flows.runtime.parameters import Overrides, config_from_parameters
+from flows.runtime.tasks import catalogue, run_job
+from flows.runtime.upstream import inputs_of
+
+
+@flow(name="train-clip", flow_run_name="train-clip-{preset}")
+def train_clip(preset: str = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
+    """Train CLIP on the collected pairs. Returns its result."""
+    config = config_from_parameters(preset, overrides)
+    clip = run_job("train_clip", config, inputs_of("train_clip", config))
+    catalogue(config, clip)
+    return {"train_clip": clip}

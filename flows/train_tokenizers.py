@@ -1,0 +1,19 @@
+"""Flow: the two vocabularies, one for captions (BPE) and one for pictures (the discrete VAE's codebook)."""
+
+from typing import Any
+
+from prefect import flow
+
+from flows.runtime.parameters import Overrides, config_from_parameters
+from flows.runtime.tasks import catalogue, run_job
+from flows.runtime.upstream import inputs_of
+
+
+@flow(name="train-tokenizers", flow_run_name="train-tokenizers-{preset}")
+def train_tokenizers(preset: str = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
+    """Train BPE and dVAE on the collected pairs. Returns both results."""
+    config = config_from_parameters(preset, overrides)
+    bpe = run_job("train_bpe", config, inputs_of("train_bpe", config))
+    dvae = run_job("train_dvae", config, inputs_of("train_dvae", config))
+    catalogue(config, bpe, dvae)
+    return {"train_bpe": bpe, "train_dvae": dvae}

@@ -1,0 +1,42 @@
+"""Flow: choose the training set by a query, and train the transformer on it."""
+
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from dalle_datasets.catalog.training_sets import export_training_set
+from dalle_datasets.layout import open_data_root
+from dalle_model.config.tree import Config
+from flows.runtime.parameters import Overrides, config_from_parameters
+from flows.runtime.stage_times import timed
+from flows.runtime.tasks import catalog_writer, catalogue, run_job
+from flows.runtime.upstream import find, inputs_of
+
+
+@flow(name="train-transformer", flow_run_name="train-transformer-{preset}")
+def train_transformer(preset: str = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
+    """Export the training set and train on it. Returns the result and the training set."""
+    config = config_from_parameters(preset, overrides)
+    chosen = choose_training_set(config)
+    transformer = run_job("train_transformer", config, inputs_of("train_transformer", config, **chosen))
+    catalogue(config, transformer)
+    return {"train_transformer": transformer, **chosen}
+
+
+@task(task_run_name="choose training set", cache_policy=NO_CACHE)
+def choose_training_set(config: Config) -> dict[str, str]:
+    """Run the query `catalog.training_set` and write what it selects to Parquet."""
+    ids = {f"{kind}_id": find(kind, config)[f"{kind}_id"] for kind in ("pairs", "tokenizer", "dvae", "clip")}
+    with timed("choose training set"), catalog_writer(config) as con:
+        chosen = export_training_set(
+            con,
+            open_data_root(config.paths.data_root),
+            query=config.catalog.training_set,
+            min_clip_score_quantile=config.catalog.min_clip_score_quantile,
+            seed=config.seed,
+            rows_per_part=config.shards.rows_per_part,
+            row_group_size=config.shards.row_group_size,
+            **ids,
+        )
+    return {"training_set": chosen.path, "training_set_id": chosen.id}
