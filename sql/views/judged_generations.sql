@@ -1,8 +1,15 @@
 -- name: judged_generations
 -- purpose: Every generated picture with its CLIP score and rank, and the checker's verdict where there is one.
--- reads: generations, rerank_scores, evaluations
+-- reads: generations, rerank_scores, evaluations, runs
 -- returns: generation_id, run_id, prompt, prompt_set, candidate_index, image_path, clip_id, clip_score, rank, the five verdicts
 create or replace view judged_generations as
+with newest_verdicts as (
+    select evaluations.*
+    from evaluations
+    left join runs on evaluations.run_id = runs.run_id
+    qualify row_number() over (partition by evaluations.generation_id order by runs.started_at desc, evaluations.run_id) = 1
+)
+
 select
     generations.generation_id,
     generations.run_id,
@@ -15,13 +22,13 @@ select
     rerank_scores.clip_id,
     rerank_scores.clip_score,
     rerank_scores.rank,
-    evaluations.object_right,
-    evaluations.color_right,
-    evaluations.background_right,
-    evaluations.layout_right,
-    evaluations.all_right
+    newest_verdicts.object_right,
+    newest_verdicts.color_right,
+    newest_verdicts.background_right,
+    newest_verdicts.layout_right,
+    newest_verdicts.all_right
 from generations
 inner join rerank_scores on generations.generation_id = rerank_scores.generation_id
-left join evaluations on generations.generation_id = evaluations.generation_id;
+left join newest_verdicts on generations.generation_id = newest_verdicts.generation_id;
 
 comment on view judged_generations is 'Pictures with CLIP score, rank, and the checker''s verdict (null where it has not looked).';

@@ -1,0 +1,16 @@
+-- name: runs
+-- purpose: What ran, when, for how long, and with which result.
+-- params: job (text, optional)
+-- reads: runs
+-- returns: started_at, job, run_id, duration_s, result; oldest first
+select
+    started_at,
+    job,
+    run_id,
+    duration_s,
+    result
+from runs
+where job = coalesce($job, job)
+order by
+    started_at,
+    run_id

@@ -1,0 +1,243 @@
+"""Every query of sql/queries: rows in, rows expected."""
+
+import pytest
+from dalle_datasets.schemas import GENERATIONS, IMAGE_TOKENS
+
+
+def test_drop_reasons_counts_by_stage_and_reason_most_frequent_first(catalog):
+    catalog.add(
+        "dropped_pairs", {"detail": "2 words"}, {"detail": "1 word"}, {"stage": "download", "reason": "http_404", "detail": "HTTP 404"}
+    )
+    assert catalog.query("drop_reasons") == [
+        ("filter", "caption_short", 2, pytest.approx(2 / 3), "1 word"),
+        ("download", "http_404", 1, pytest.approx(1 / 3), "HTTP 404"),
+    ]
+
+
+def test_drop_reasons_of_one_source(catalog):
+    catalog.add("dropped_pairs", {"source": "web"}, {"source": "crawl", "reason": "language"})
+    assert catalog.column("drop_reasons", 1, source="crawl") == ["language"]
+
+
+def test_funnel_ends_at_the_number_of_pairs(catalog):
+    catalog.add("pairs", {"pair_id": 1}, {"pair_id": 2})
+    catalog.add("dropped_pairs", {"stage": "discover"}, {"stage": "filter"}, {"stage": "filter"})
+    assert catalog.query("funnel") == [(0, "found", 0, 5), (1, "discover", 1, 4), (2, "download", 0, 4), (3, "filter", 2, 2)]
+
+
+def test_download_failures_are_counted_by_host(catalog):
+    catalog.add(
+        "dropped_pairs",
+        {"image_url": "http://a.org/2.png", "reason": "http_404"},
+        {"image_url": "http://a.org/1.png", "reason": "http_404"},
+        {"image_url": "https://b.org:81/x", "reason": "timeout"},
+        {"image_url": "http://a.org/3.png", "stage": "filter"},
+        stage="download",
+    )
+    assert catalog.query("download_failures") == [
+        ("a.org", "http_404", 2, "http://a.org/1.png"),
+        ("b.org:81", "timeout", 1, "https://b.org:81/x"),
+    ]
+
+
+def test_duplicates_are_equal_pixels(catalog):
+    catalog.add("pairs", {"pixel_sha256": "same", "caption": "b"}, {"pixel_sha256": "same", "caption": "a"}, {"pixel_sha256": "other"})
+    assert catalog.query("duplicates") == [("same", 2, ["a", "b"], ["http://site/1.png"])]
+
+
+def test_sources_counts_pairs_and_pages(catalog):
+    catalog.add("pairs", {"page_url": "1"}, {"page_url": "1", "split": "validation"}, {"page_url": "2", "num_caption_words": 6})
+    assert catalog.query("sources") == [("web", 3, 2, 1, 2, 4.0)]
+
+
+def test_caption_lengths(catalog):
+    catalog.add("pairs", {"num_caption_words": 5}, {"num_caption_words": 3}, {"num_caption_words": 3}, {"num_caption_words": 3})
+    assert catalog.query("caption_lengths") == [(3, 3, 0.75), (5, 1, 0.25)]
+
+
+def test_text_token_lengths_of_the_newest_tokenizer(catalog):
+    catalog.add("runs", {"run_id": "old", "started_at": "2026-01-01"}, {"run_id": "new", "started_at": "2026-01-02"})
+    catalog.add("artifacts", {"artifact_id": "bpe1", "made_by": "old"}, {"artifact_id": "bpe2", "made_by": "new"}, kind="tokenizer")
+    catalog.add("text_tokens", {"tokenizer_id": "bpe1"}, {"tokenizer_id": "bpe2", "num_text_tokens": 18, "is_truncated": True})
+    assert catalog.query("text_token_lengths") == [(18, 1, 1)]
+    assert catalog.query("text_token_lengths", tokenizer_id="bpe1") == [(2, 1, 0)]
+
+
+def test_codebook_usage_puts_rare_tokens_first(catalog):
+    catalog.add(
+        "codebook_usage", {"image_token": 0, "occurrences": 6}, {"image_token": 1, "occurrences": 0}, {"image_token": 2, "occurrences": 2}
+    )
+    assert catalog.query("codebook_usage", dvae_id="vae") == [(1, 0, 0.0), (2, 2, 0.25), (0, 6, 0.75)]
+
+
+def test_codebook_health_of_two_equally_used_codes_is_a_perplexity_of_two(catalog):
+    catalog.add("runs", config='{"dvae": {"codebook_size": 8}}')
+    catalog.add("artifacts")
+    catalog.add("codebook_usage", {"image_token": 0}, {"image_token": 5}, {"image_token": 6, "occurrences": 0}, occurrences=4)
+    assert catalog.query("codebook_health") == [("vae", 8, 2, 6, pytest.approx(2.0), 0.5)]
+
+
+def test_dead_codes_are_counted_zero_or_not_at_all(catalog):
+    catalog.add("runs", config='{"dvae": {"codebook_size": 4}}')
+    catalog.add("artifacts")
+    catalog.add("codebook_usage", {"image_token": 0}, {"image_token": 2, "occurrences": 0}, {"image_token": 3})
+    assert catalog.query("dead_codes") == [(1,), (2,)]
+
+
+def test_clip_score_histogram_says_how_many_a_threshold_keeps(catalog):
+    catalog.add("clip_scores", {"clip_score": 0.11}, {"clip_score": 0.31}, {"clip_score": 0.35}, {"clip_score": -0.05})
+    assert catalog.query("clip_score_histogram", clip_id="clip", bin_width=0.1) == [
+        (-0.1, 0.0, 1, 1.0),
+        (0.1, 0.2, 1, 0.75),
+        (0.3, 0.4, 2, 0.5),
+    ]
+
+
+def test_lowest_clip_scores_names_the_captions(catalog):
+    catalog.add("pairs", {"pair_id": 1, "caption": "good"}, {"pair_id": 2, "caption": "bad"})
+    catalog.add("clip_scores", {"pair_id": 1, "clip_score": 0.75}, {"pair_id": 2, "clip_score": 0.25})
+    assert catalog.query("lowest_clip_scores", clip_id="clip", limit=1) == [(0.25, "bad", "http://site/1.png", 2)]
+
+
+def test_loss_curves_of_one_name(catalog):
+    catalog.add("runs")
+    catalog.add("run_metrics", {"step": 10, "value": 0.5}, {"step": 0, "value": 2.0}, {"name": "kl"})
+    assert catalog.query("loss_curves", name="loss") == [
+        ("train_dvae", "run", "train", "loss", 0, 2.0),
+        ("train_dvae", "run", "train", "loss", 10, 0.5),
+    ]
+
+
+def test_runs_oldest_first(catalog):
+    catalog.add("runs", {"run_id": "b", "started_at": "2026-01-02"}, {"run_id": "a", "started_at": "2026-01-03"})
+    assert catalog.column("runs", 2) == ["b", "a"]
+    assert catalog.query("runs", job="evaluate") == []
+
+
+def test_stage_times_of_the_newest_pipeline_run(catalog):
+    catalog.add("stage_times", {"pipeline_run_id": "old"})
+    catalog.add(
+        "stage_times",
+        {"position": 1, "stage": "train"},
+        {"position": 0, "stage": "collect", "was_skipped": True},
+        pipeline_run_id="new",
+        started_at="2026-02-01",
+    )
+    assert [row[:3] for row in catalog.query("stage_times")] == [("new", "collect", True), ("new", "train", False)]
+
+
+def test_job_times_gives_the_last_run_of_each_job(catalog):
+    catalog.add(
+        "runs", {"run_id": "a", "started_at": "2026-01-02"}, {"run_id": "b"}, {"run_id": "c", "job": "evaluate", "started_at": "2026-01-03"}
+    )
+    assert catalog.column("job_times", 1) == ["a", "c"]
+
+
+def candidates(catalog, all_right, ranks, prompt="p"):
+    """Candidates 0, 1, … of one prompt, with the checker's verdicts and CLIP's ranks."""
+    for index, (right, rank) in enumerate(zip(all_right, ranks, strict=True)):
+        generation_id = f"{prompt}{index}"
+        catalog.add("generations", generation_id=generation_id, candidate_index=index, prompt_id=prompt, prompt=prompt)
+        catalog.add("rerank_scores", generation_id=generation_id, rank=rank, clip_score=1 - rank / 64)
+        catalog.add("evaluations", generation_id=generation_id, all_right=right, color_right=right)
+
+
+def test_agreement_takes_the_clip_best_of_disjoint_groups(catalog):
+    # Candidates 0-3: the best ranked (rank 2) is wrong. Candidates 4-7: the best ranked (rank 1) is right.
+    candidates(catalog, [True, False, True, False, False, True, False, False], ranks=[3, 2, 4, 5, 6, 1, 7, 8])
+    columns = [(row[1], row[2], row[3], row[4], row[5], row[8]) for row in catalog.query("agreement", run_id="gen")]
+    assert columns == [
+        (1, 1, 3 / 8, 1.0, 3 / 8, 3 / 8),  # no reranking: the mean over all candidates
+        (4, 1, 1 / 2, 1.0, 1 / 2, 1.0),
+        (8, 1, 1.0, 1.0, 1.0, 1.0),
+    ]
+
+
+def test_agreement_leaves_out_pictures_nobody_judged(catalog):
+    catalog.add("generations")
+    catalog.add("rerank_scores")
+    assert catalog.query("agreement", run_id="gen") == []
+
+
+def test_best_of_n_grows_with_the_candidates(catalog):
+    candidates(catalog, [True, True, True], ranks=[32, 16, 64])
+    assert catalog.query("best_of_n", run_id="gen") == [("training", 1, 1, 0.5), ("training", 2, 1, 0.75), ("training", 3, 1, 0.75)]
+
+
+def test_best_generations_shows_one_picture_a_prompt(catalog):
+    candidates(catalog, [False, True], ranks=[2, 1], prompt="a")
+    candidates(catalog, [False, True], ranks=[1, 2], prompt="b")
+    assert [(row[1], row[3], row[5]) for row in catalog.query("best_generations", run_id="gen")] == [("a", True, "a1"), ("b", False, "b0")]
+    assert catalog.query("best_generations", run_id="gen", prompt_set="held_out_pair") == []
+
+
+def test_candidates_are_ordered_by_rank(catalog):
+    candidates(catalog, [False, True, True], ranks=[2, 3, 1])
+    assert catalog.column("candidates", 8, run_id="gen", prompt="p") == ["p2", "p0", "p1"]
+
+
+def test_nearest_training_pairs_finds_a_planted_copy(catalog, write, tmp_path):
+    write("runs/gen/generations.parquet", GENERATIONS, [{"generation_id": "g", "image_tokens": [1, 2, 3, 4]}])
+    write(
+        "image_tokens/dvae=vae/part-00000.parquet",
+        IMAGE_TOKENS,
+        [
+            {"pair_id": 1, "crop": 0, "image_tokens": [4, 3, 2, 1]},  # the same tokens in other places
+            {"pair_id": 2, "crop": 0, "image_tokens": [9, 9, 9, 9]},
+            {"pair_id": 2, "crop": 1, "image_tokens": [1, 2, 3, 4]},  # the copy: one crop of the picture
+            {"pair_id": 3, "crop": 0, "image_tokens": [1, 2, 9, 9]},
+        ],
+    )
+    catalog.add("image_token_shards")
+    catalog.add("runs", run_id="gen", inputs='{"dvae_id": "vae"}')
+    catalog.add("generations")
+    catalog.add("pairs", {"pair_id": 1}, {"pair_id": 2, "caption": "the copied one"}, {"pair_id": 3})
+    rows = catalog.query("nearest_training_pairs", root=str(tmp_path), generation_id="g")
+    assert [(row[0], row[1], row[3], row[5]) for row in rows] == [(2, 4, 0, "the copied one"), (3, 2, 2, "a red apple")]
+    assert rows[0][2] == 1.0
+
+
+def test_training_sets(catalog):
+    catalog.add("training_sets")
+    assert catalog.query("training_sets") == [("set", "captioned_pairs", "{}", 2, 1, ["web"], "training_sets/set")]
+
+
+def test_replaced_parts_newest_first(catalog):
+    catalog.add("replaced_parts", {"ingested_at": "2026-01-01"}, {"ingested_at": "2026-01-02", "new_sha256": None})
+    assert catalog.column("replaced_parts", 4) == [None, "new"]
+
+
+def test_lineage_walks_from_a_picture_to_the_pages(catalog):
+    catalog.add("generations")
+    catalog.add("rerank_scores")
+    networks = '{"transformer_id": "tf", "dvae_id": "vae", "tokenizer_id": "bpe", "clip_id": "clip"}'
+    catalog.add(
+        "runs",
+        {"run_id": "gen", "inputs": networks, "config": '{"sampling": {"temperature": 0.7}}', "git_commit": "c0ffee"},
+        {"run_id": "train-tf", "inputs": '{"training_set_id": "set"}', "config": '{"train_transformer": {"max_steps": 5}}'},
+        {"run_id": "train-vae"},
+    )
+    catalog.add("artifacts", {"artifact_id": "tf", "kind": "transformer", "made_by": "train-tf", "path": "runs/train-tf/checkpoint"})
+    catalog.add("artifacts", {"made_by": "train-vae"}, {"artifact_id": "clip", "kind": "clip"}, {"artifact_id": "bpe", "kind": "tokenizer"})
+    catalog.add("training_sets", {"query_sql": "select the pairs"}, {"training_set_id": "another"})
+    facts = {row[1]: row[2] for row in catalog.query("lineage", generation_id="g")}
+    assert list(facts)[:5] == ["picture", "prompt", "prompt set", "candidate", "seed"]
+    assert facts["prompt"] == "a red apple"
+    assert facts["sampler settings"] == '{"temperature":0.7}'
+    assert facts["code of the sampler"] == "c0ffee"
+    assert (facts["transformer"], facts["transformer checkpoint"]) == ("tf", "runs/train-tf/checkpoint")
+    assert (facts["dVAE"], facts["CLIP"], facts["tokenizer"]) == ("vae", "clip", "bpe")
+    assert facts["training set query"] == "select the pairs"
+    assert (facts["pairs in the training set"], facts["pages"], facts["sources"]) == ("2", "2", "web")
+
+
+def test_lineage_of_an_unknown_picture_is_empty(catalog):
+    assert catalog.query("lineage", generation_id="none") == []
+
+
+def test_ancestors_are_everything_a_network_was_made_from(catalog):
+    catalog.add(
+        "artifacts", {"artifact_id": "tf", "kind": "transformer", "made_by": "train-tf"}, {"artifact_id": "vae", "made_by": "train-vae"}
+    )
+    catalog.add("lineage", {"child_id": "train-tf", "parent_id": "set"}, {"child_id": "set", "parent_id": "vae"}, {"child_id": "other"})
+    assert catalog.column("ancestors", 2, id="tf") == ["tf", "train-tf", "set", "vae", "train-vae"]

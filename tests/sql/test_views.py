@@ -1,0 +1,94 @@
+"""Views, macros and training set queries: rows in, rows expected."""
+
+import pytest
+from dalle_datasets.schemas import GENERATIONS, IMAGE_TOKENS
+
+
+def test_training_pairs_is_one_row_per_pair_tokenizer_and_clip(catalog):
+    catalog.add("pairs", {"pair_id": 1}, {"pair_id": 2})
+    catalog.add("text_tokens", {"pair_id": 1, "tokenizer_id": "bpe1"}, {"pair_id": 1, "tokenizer_id": "bpe2"})
+    catalog.add("clip_scores", {"pair_id": 1}, {"pair_id": 2})
+    assert catalog.rows("training_pairs", "pair_id", "tokenizer_id", "clip_id") == [(1, "bpe1", "clip"), (1, "bpe2", "clip")]
+
+
+def test_image_tokens_reads_only_registered_parts(catalog, write, tmp_path):
+    # The id is all digits: reading it as a number would lose the zeros.
+    for part, pair_id in (("part-00000", 1), ("part-00001", 2)):
+        write(f"image_tokens/dvae=000123456789/{part}.parquet", IMAGE_TOKENS, [{"pair_id": pair_id, "image_tokens": [5, 6]}])
+    catalog.add("image_token_shards", part_path="image_tokens/dvae=000123456789/part-00000.parquet")
+    rows = catalog.con.execute("select * from image_tokens($root)", {"root": str(tmp_path)}).fetchall()
+    assert rows == [("000123456789", 1, 0, [5, 6])]
+
+
+def test_generation_tokens_reads_only_catalogued_runs(catalog, write, tmp_path):
+    write("runs/gen/generations.parquet", GENERATIONS, [{"generation_id": "g", "image_tokens": [1, 2]}])
+    write("runs/unfinished/generations.parquet", GENERATIONS, [{"generation_id": "h", "image_tokens": [3]}])
+    catalog.add("generations")
+    assert catalog.con.execute("select * from generation_tokens($root)", {"root": str(tmp_path)}).fetchall() == [("g", [1, 2])]
+
+
+def test_latest_artifacts_is_the_one_of_the_newest_run(catalog):
+    catalog.add("runs", {"run_id": "a", "started_at": "2026-01-02"}, {"run_id": "b", "started_at": "2026-01-03"}, {"run_id": "c"})
+    catalog.add(
+        "artifacts", {"artifact_id": "1", "made_by": "a"}, {"artifact_id": "2", "made_by": "b"}, {"artifact_id": "3", "made_by": "c"}
+    )
+    assert catalog.rows("latest_artifacts", "kind", "artifact_id", "run_id") == [("dvae", "2", "b")]
+
+
+def test_judged_generations_keeps_pictures_without_a_verdict(catalog):
+    catalog.add("generations", {"generation_id": "a"}, {"generation_id": "b"})
+    catalog.add("rerank_scores", {"generation_id": "a"}, {"generation_id": "b", "rank": 2})
+    catalog.add("evaluations", generation_id="a", color_right=False)
+    assert catalog.rows("judged_generations", "generation_id", "rank", "color_right") == [("a", 1, False), ("b", 2, None)]
+
+
+def test_judged_generations_has_the_newest_verdict_only(catalog):
+    catalog.add("generations")
+    catalog.add("rerank_scores")
+    catalog.add("runs", {"run_id": "old", "started_at": "2026-01-01"}, {"run_id": "new", "started_at": "2026-01-02"})
+    catalog.add("evaluations", {"run_id": "old", "all_right": True}, {"run_id": "new", "all_right": False})
+    assert catalog.rows("judged_generations", "generation_id", "all_right") == [("g", False)]
+
+
+def test_best_generations_is_rank_one(catalog):
+    catalog.add("generations", {"generation_id": "a"}, {"generation_id": "b"})
+    catalog.add("rerank_scores", {"generation_id": "a", "rank": 2}, {"generation_id": "b", "rank": 1})
+    assert catalog.rows("best_generations", "generation_id") == [("b",)]
+
+
+def test_ancestors_end_where_nothing_is_known_and_survive_a_circle(catalog):
+    catalog.add("lineage", {"child_id": "a", "parent_id": "b"}, {"child_id": "b", "parent_id": "a"})
+    rows = catalog.con.execute("select ancestor_id, depth from ancestors('a') order by depth").fetchall()
+    assert rows == [("a", 0), ("b", 1)]
+
+
+@pytest.mark.parametrize(("quantile", "expected"), [(0, [1, 2, 3]), (0.5, [2, 3]), (0.9, [3])])
+def test_captioned_pairs_keeps_what_scores_above_the_quantile(catalog, write, tmp_path, quantile, expected):
+    catalog.add("pairs", {"pair_id": 1}, {"pair_id": 2}, {"pair_id": 3})
+    catalog.add("text_tokens", {"pair_id": 1}, {"pair_id": 2}, {"pair_id": 3}, {"pair_id": 1, "tokenizer_id": "other"})
+    catalog.add("clip_scores", {"pair_id": 1, "clip_score": 0.1}, {"pair_id": 2, "clip_score": 0.2}, {"pair_id": 3, "clip_score": 0.3})
+    catalog.add("clip_scores", pair_id=3, clip_id="other", clip_score=0.9)
+    write("image_tokens/dvae=vae/part-00000.parquet", IMAGE_TOKENS, [{"pair_id": i, "image_tokens": [i]} for i in (1, 2, 3)])
+    write("image_tokens/dvae=other/part-00000.parquet", IMAGE_TOKENS, [{"pair_id": 1, "image_tokens": [9]}])
+    catalog.add("image_token_shards", {}, {"part_path": "image_tokens/dvae=other/part-00000.parquet", "dvae_id": "other"})
+    rows = select_captioned_pairs(catalog, tmp_path, quantile)
+    assert sorted((row[0], row[7]) for row in rows) == [(i, [i]) for i in expected]
+
+
+def test_captioned_pairs_takes_all_crops_to_train_on_and_one_to_validate(catalog, write, tmp_path):
+    catalog.add("pairs", {"pair_id": 1}, {"pair_id": 2, "split": "validation"})
+    catalog.add("text_tokens", {"pair_id": 1}, {"pair_id": 2})
+    catalog.add("clip_scores", {"pair_id": 1}, {"pair_id": 2})
+    tokens = [{"pair_id": i, "crop": crop, "image_tokens": [crop]} for i in (1, 2) for crop in (0, 1)]
+    write("image_tokens/dvae=vae/part-00000.parquet", IMAGE_TOKENS, tokens)
+    catalog.add("image_token_shards")
+    assert sorted(row[:3] for row in select_captioned_pairs(catalog, tmp_path, 0)) == [
+        (1, 0, "train"),
+        (1, 1, "train"),
+        (2, 0, "validation"),
+    ]
+
+
+def select_captioned_pairs(catalog, root, quantile):
+    ids = {"tokenizer_id": "bpe", "dvae_id": "vae", "clip_id": "clip"}
+    return catalog.query("captioned_pairs", folder="training_sets", root=str(root), min_clip_score_quantile=quantile, **ids)
