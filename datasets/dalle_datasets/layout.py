@@ -19,6 +19,10 @@ class Layout:
         """Downloaded bytes of a source."""
         return self.root / "images" / source
 
+    def measures(self, source: str) -> Path:
+        """What the filters measured on the downloaded candidates of a source."""
+        return self.root / "measures" / source
+
     def pairs(self, source: str) -> Path:
         """Usable pairs of a source."""
         return self.root / "pairs" / source
