@@ -10,7 +10,6 @@ So a training that continues at step 1,234, on another number of machines, sees 
 pair twice in an epoch. Only one or two windows are in memory.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dalle_datasets.parquet import SchemaError, check_parquet, list_parts
+from dalle_datasets.parquet import SchemaError, list_parts
+from dalle_datasets.row_order import EpochOrder, RowGroup, epoch_spans, row_groups
 from dalle_datasets.schemas import TRAINING_SET
 
 NO_TOKEN = -1
@@ -65,7 +65,7 @@ class TokenBatches:
         self.text_vocab_size, self.max_text_tokens = text_vocab_size, max_text_tokens
         self.codebook_size, self.num_image_tokens = codebook_size, num_image_tokens
         self.window_rows = window_rows
-        self._groups = [group for path in list_parts(directory) for group in _row_groups(path, split)]
+        self._groups = [group for path in list_parts(directory) for group in row_groups(path, TRAINING_SET, split)]
         self.num_rows = sum(group.num_rows for group in self._groups)
         if not self.num_rows:
             raise ValueError(f"{directory} has no rows of split {split!r}; check what the training set's query selects")
@@ -76,14 +76,14 @@ class TokenBatches:
             raise ValueError(f"batch_size={batch_size} does not split evenly over {world_size} processes; choose a multiple")
         share = batch_size // world_size
         held: dict[tuple[int, int], _Rows] = {}
-        order = _EpochOrder(self._groups, self.window_rows, seed, -1)
+        order = EpochOrder(self._groups, self.window_rows, seed, -1)
         step = start_step
         while True:
             first = step * batch_size + rank * share
             pieces = []
-            for epoch, start, stop in _epoch_spans(first, first + share, self.num_rows):
+            for epoch, start, stop in epoch_spans(first, first + share, self.num_rows):
                 if order.epoch != epoch:
-                    order = _EpochOrder(self._groups, self.window_rows, seed, epoch)
+                    order = EpochOrder(self._groups, self.window_rows, seed, epoch)
                 for window, rows in order.locate(start, stop):
                     if (epoch, window) not in held:
                         held = dict(list(held.items())[-1:])  # a batch may end one window and begin the next
@@ -99,7 +99,7 @@ class TokenBatches:
             for first in range(0, table.num_rows, batch_size):
                 yield self._batch(table.slice(first, batch_size))
 
-    def _read(self, groups: list["_RowGroup"]) -> "_Rows":
+    def _read(self, groups: list[RowGroup]) -> "_Rows":
         tables = []
         for group in groups:
             with pq.ParquetFile(group.path) as file:
@@ -109,7 +109,7 @@ class TokenBatches:
             tables.append(table)
         return _Rows(pa.concat_tables(tables).combine_chunks())
 
-    def _check(self, group: "_RowGroup", table: pa.Table) -> None:
+    def _check(self, group: RowGroup, table: pa.Table) -> None:
         """Tokens that do not belong to the model's vocabularies would train a model of something else, or crash it."""
         where = f"{group.path} (row group {group.index})"
         lengths = pc.unique(pc.list_value_length(table["image_tokens"])).to_pylist()
@@ -150,72 +150,8 @@ def pad_tokens(token_lists: list[list[int]], length: int) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True, slots=True)
-class _RowGroup:
-    path: Path
-    index: int
-    num_rows: int
-    """Rows of the split in question."""
-
-
-def _row_groups(path: Path, split: str) -> Iterator[_RowGroup]:
-    footer = check_parquet(path, TRAINING_SET)
-    column = TRAINING_SET.names.index("split")
-    for index in range(footer.num_row_groups):
-        group = footer.row_group(index)
-        statistics = group.column(column).statistics
-        if statistics is not None and statistics.has_min_max and statistics.min == statistics.max:
-            num_rows = group.num_rows if statistics.min == split else 0
-        else:
-            with pq.ParquetFile(path) as file:
-                num_rows = pc.sum(pc.equal(file.read_row_group(index, columns=["split"])["split"], split)).as_py()
-        if num_rows:
-            yield _RowGroup(path, index, num_rows)
-
-
-@dataclass(frozen=True, slots=True)
 class _Rows:
     table: pa.Table
 
     def take(self, rows: NDArray[np.int64]) -> pa.Table:
         return self.table.take(rows)
-
-
-class _EpochOrder:
-    """Where each row of one epoch is."""
-
-    def __init__(self, groups: list[_RowGroup], window_rows: int, seed: int, epoch: int) -> None:
-        self.seed, self.epoch = seed, epoch
-        self._shuffled = [groups[i] for i in _random(seed, epoch, "row groups").permutation(len(groups))]
-        ends = np.cumsum([group.num_rows for group in self._shuffled])
-        window_of_group = (ends - 1) // window_rows
-        self._last_groups = np.flatnonzero(np.diff(window_of_group, append=window_of_group[-1] + 1))
-        self._ends = ends[self._last_groups]
-
-    def groups_of(self, window: int) -> list[_RowGroup]:
-        first = 0 if window == 0 else int(self._last_groups[window - 1]) + 1
-        return self._shuffled[first : int(self._last_groups[window]) + 1]
-
-    def locate(self, start: int, stop: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """(window, rows within the window's groups) of the epoch's rows `start` … `stop` - 1."""
-        while start < stop:
-            window = int(np.searchsorted(self._ends, start, "right"))
-            window_start = 0 if window == 0 else int(self._ends[window - 1])
-            end = min(stop, int(self._ends[window]))
-            order = _random(self.seed, self.epoch, window).permutation(int(self._ends[window]) - window_start)
-            yield window, order[start - window_start : end - window_start]
-            start = end
-
-
-def _epoch_spans(first: int, last: int, num_rows: int) -> Iterator[tuple[int, int, int]]:
-    """(epoch, start, stop) of the endless sequence's rows `first` … `last` - 1."""
-    while first < last:
-        epoch, start = divmod(first, num_rows)
-        stop = min(num_rows, start + last - first)
-        yield epoch, start, stop
-        first += stop - start
-
-
-def _random(*key: object) -> np.random.Generator:
-    """A generator that depends on the key only, on every machine."""
-    digest = hashlib.blake2b(repr(key).encode(), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=np.frombuffer(digest, np.uint64)))
