@@ -1,0 +1,153 @@
+"""Job: train the transformer on a training set's captions and image tokens (section 2.2, Appendix B.2)."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dalle_datasets.token_batches import TokenBatch, TokenBatches, pad_tokens
+from dalle_model.config.tree import Config
+from dalle_model.jobs.contract import JobRun
+from dalle_model.jobs.progress import report_progress
+from dalle_model.text import BpeTokenizer
+from dalle_model.training.loop import autocast, mix, train
+from dalle_model.training.parallel import World, join_world
+from dalle_model.transformer import NO_TOKEN, DALLETransformer, save_transformer
+
+SECTIONS = ("tokenizer", "dvae", "transformer", "train_transformer")
+VERSION = 1
+
+MAX_VALIDATION_PAIRS = 4_096
+"""Enough to know a loss per token to a few thousandths of a nat."""
+
+
+def run(run: JobRun) -> dict[str, Any]:
+    """Train, continuing from the newest checkpoint of an interrupted run, and publish the weights to keep."""
+    config, seed = run.config, run.config.seed
+    training_set = run.input_path("training_set")
+    made_from = {name: run.inputs[name] for name in ("training_set_id", "tokenizer_id", "dvae_id")}
+    check_training_set(training_set, made_from)
+    tokenizer = BpeTokenizer.load(run.input_path("tokenizer"))
+    torch.manual_seed(mix(seed, 0))
+    model = DALLETransformer(config.transformer, replace(config.stream, text_vocab_size=tokenizer.vocab_size))
+    world = join_world()
+    result = train(
+        model=model,
+        config=config.train_transformer,
+        batches=training_batches(open_split(training_set, "train", model), tokenizer, config, world),
+        compute_loss=lambda model, batch, step: weighted_loss(model, batch, config.train_transformer.text_loss_weight),
+        validate=validation(training_set, model, config, world),
+        run_dir=run.run_dir,
+        seed=seed,
+        report=report_progress,
+    )
+    checkpoint = run.run_dir / "transformer"
+    return {
+        "transformer_id": save_transformer(checkpoint, model, made_from),
+        "checkpoint": run.layout.relative(checkpoint),
+        "text_loss": result.train["text_loss"],
+        "image_loss": result.train["image_loss"],
+        "validation_text_loss": result.validation.get("text_loss"),
+        "validation_image_loss": result.validation.get("image_loss"),
+        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "num_steps": result.step,
+    }
+
+
+def check_training_set(training_set: Path, made_from: Mapping[str, str]) -> None:
+    """Raises `ValueError` when the training set's tokens come from another tokenizer or dVAE than the run's inputs name."""
+    path = training_set / "manifest.json"
+    if not path.exists():
+        raise ValueError(f"{training_set} holds no manifest.json, so its export did not finish; export the training set again")
+    manifest = json.loads(path.read_text())
+    for name in ("tokenizer_id", "dvae_id"):
+        if manifest[name] != made_from[name]:
+            raise ValueError(
+                f"{training_set} was made with {name}={manifest[name]}, but the run's input is {name}={made_from[name]}; "
+                "export a training set for it, or correct config.json"
+            )
+
+
+def open_split(training_set: Path, split: str, model: DALLETransformer) -> TokenBatches:
+    """A split of the training set, checked against the model's vocabularies."""
+    return TokenBatches(
+        training_set,
+        split,
+        text_vocab_size=model.stream.text_vocab_size,
+        max_text_tokens=model.stream.max_text_tokens,
+        codebook_size=model.stream.codebook_size,
+        num_image_tokens=model.stream.num_image_tokens,
+    )
+
+
+def training_batches(
+    pairs: TokenBatches, tokenizer: BpeTokenizer, config: Config, world: World
+) -> Callable[[int], Iterator[dict[str, Tensor]]]:
+    """This process's batches from any step on: captions encoded anew each time, with BPE dropout, some left out for guidance."""
+    settings, seed = config.train_transformer, config.seed
+
+    def batches(start_step: int) -> Iterator[dict[str, Tensor]]:
+        share = settings.batch_size // world.size
+        for i, pair in enumerate(pairs.batches(settings.batch_size, seed, start_step, world.rank, world.size)):
+            key = mix(seed, start_step + i)
+            batch = encode_batch(pair, tokenizer, config.tokenizer.bpe_dropout, key)
+            if settings.caption_dropout:
+                draws = torch.rand(settings.batch_size, generator=torch.Generator().manual_seed(key))
+                is_dropped = draws[world.rank * share : (world.rank + 1) * share] < settings.caption_dropout
+                batch["text_tokens"][is_dropped] = NO_TOKEN
+            batch["mean_text_tokens"] = (batch["text_tokens"] != NO_TOKEN).sum().div(share).expand(share)
+            yield batch
+
+    return batches
+
+
+def encode_batch(pairs: TokenBatch, tokenizer: BpeTokenizer, bpe_dropout: float, seed: int) -> dict[str, Tensor]:
+    """Tensors of a batch. Without BPE dropout the stored text tokens are used."""
+    text_tokens = pairs.text_tokens
+    if bpe_dropout:
+        text_tokens = pad_tokens(tokenizer.encode(pairs.captions, bpe_dropout, seed), text_tokens.shape[1])
+    return {"text_tokens": torch.from_numpy(text_tokens), "image_tokens": torch.from_numpy(pairs.image_tokens)}
+
+
+def weighted_loss(model: nn.Module, batch: Mapping[str, Tensor], text_loss_weight: float) -> dict[str, Tensor]:
+    """1/8 text and 7/8 image in the paper; both means over the batch's tokens, however it is cut into microbatches."""
+    assert isinstance(model, DALLETransformer)
+    num_text_tokens = batch["mean_text_tokens"].sum() if "mean_text_tokens" in batch else None
+    text_loss, image_loss = model.loss(batch["text_tokens"], batch["image_tokens"], num_text_tokens)
+    return {
+        "loss": text_loss_weight * text_loss + (1 - text_loss_weight) * image_loss,
+        "text_loss": text_loss,
+        "image_loss": image_loss,
+    }
+
+
+def validation(training_set: Path, model: DALLETransformer, config: Config, world: World) -> Callable[[nn.Module], dict[str, float]] | None:
+    """Losses on pairs that are never trained on, captions encoded without dropout; None when the training set has none."""
+    settings = config.train_transformer
+    try:
+        pairs = open_split(training_set, "validation", model)
+    except ValueError:
+        return None
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        sums: dict[str, float] = {}
+        num_pairs = 0
+        for pair in pairs.in_order(settings.microbatch_size or settings.batch_size):
+            batch = {
+                "text_tokens": torch.from_numpy(pair.text_tokens).to(world.device),
+                "image_tokens": torch.from_numpy(pair.image_tokens).to(world.device),
+            }
+            with autocast(settings.precision, world.device):
+                losses = weighted_loss(model, batch, settings.text_loss_weight)
+            num_pairs += len(pair)
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + float(value) * len(pair)
+            if num_pairs >= MAX_VALIDATION_PAIRS:
+                break
+        return {name: value / num_pairs for name, value in sums.items()}
+
+    return validate

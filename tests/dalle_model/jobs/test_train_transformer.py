@@ -1,0 +1,156 @@
+"""Training the transformer: learns, resumes exactly, and refuses tokens of other models."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+import torch
+
+from dalle_datasets.parquet import read_parts, write_parts
+from dalle_datasets.schemas import TRAINING_SET
+from dalle_model.config.model import TokenizerConfig
+from dalle_model.config.presets import preset
+from dalle_model.jobs import train_transformer
+from dalle_model.jobs.contract import execute, prepare
+from dalle_model.text import BpeTokenizer
+from dalle_model.training.metrics import read_metrics
+from dalle_model.transformer import NO_TOKEN, load_transformer
+
+CAPTIONS = ["a red apple on a pink background", "two blue cats", "a small owl on the left side on white"]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    tokenizer = BpeTokenizer.train(CAPTIONS, TokenizerConfig(vocab_size=270, max_text_tokens=12))
+    tokenizer.save(tmp_path / "tokenizers" / tokenizer.id)
+    rows = [
+        {
+            "pair_id": i,
+            "crop": 0,
+            "split": "validation" if i % 8 == 0 else "train",
+            "caption": CAPTIONS[i % 3],
+            "source": "test",
+            "page_url": "",
+            "text_tokens": tokenizer.encode([CAPTIONS[i % 3]])[0][:12],
+            "image_tokens": [(i % 3) * 4 + j % 4 for j in range(16)],
+        }
+        for i in range(80)
+    ]
+    schema = TRAINING_SET.with_metadata(None)
+    write_parts(tmp_path / "training_sets/t1", pa.Table.from_pylist(rows, schema), TRAINING_SET, rows_per_part=50, row_group_size=20)
+    manifest = {"tokenizer_id": tokenizer.id, "dvae_id": "d1"}
+    (tmp_path / "training_sets/t1/manifest.json").write_text(json.dumps(manifest))
+    return tmp_path
+
+
+def train(root: Path, overrides: dict[str, Any] | None = None, inputs: dict[str, str] | None = None) -> dict[str, Any]:
+    tokenizer_id = next((root / "tokenizers").iterdir()).name
+    config = preset(
+        "demo",
+        {
+            "paths.data_root": str(root),
+            "tokenizer.max_text_tokens": 12,
+            "dvae.image_size": 16,
+            "dvae.codebook_size": 12,
+            "clip.image_size": 16,
+            "transformer.num_layers": 2,
+            "transformer.num_heads": 2,
+            "transformer.d_model": 16,
+            "transformer.conv_kernel_size": 3,
+            "transformer.dropout": 0.1,
+            "train_transformer.max_steps": 12,
+            "train_transformer.batch_size": 8,
+            "train_transformer.log_every": 3,
+            "train_transformer.validate_every": 6,
+            "train_transformer.checkpoint_every": 5,
+            "train_transformer.ema_decay": 0.9,
+            "train_transformer.caption_dropout": 0.1,
+            **(overrides or {}),
+        },
+    )
+    given = {
+        "training_set": "training_sets/t1",
+        "training_set_id": "t1",
+        "dvae_id": "d1",
+        "tokenizer": f"tokenizers/{tokenizer_id}",
+        "tokenizer_id": tokenizer_id,
+    }
+    return execute("train_transformer", prepare("train_transformer", config, {**given, **(inputs or {})}))
+
+
+def test_it_learns_and_says_what_it_made(root: Path) -> None:
+    result = train(root, {"train_transformer.max_steps": 40, "train_transformer.learning_rate": 2e-2, "train_transformer.ema_decay": 0.0})
+    model = load_transformer(root / result["checkpoint"], {"dvae_id": "d1", "training_set_id": "t1"})
+    assert result["num_parameters"] == sum(p.numel() for p in model.parameters())
+    untrained = math.log(12)
+    assert result["image_loss"] < untrained - 0.8
+    assert result["validation_image_loss"] < untrained - 0.8
+    assert result["validation_text_loss"] > 0
+    lines = read_metrics(root / "runs" / result["run_id"] / "metrics.jsonl")
+    assert [line["step"] for line in lines if line["split"] == "validation"] == [0, *range(6, 37, 6), 40]
+    assert {"loss", "text_loss", "image_loss", "learning_rate"} <= set(lines[-2])
+
+
+def test_a_run_that_was_interrupted_ends_with_the_same_weights(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    undisturbed = train(root, {"seed": 3})
+    metrics = (root / "runs" / undisturbed["run_id"] / "metrics.jsonl").read_text()
+    shutil.rmtree(root / "runs")
+
+    def stop_at_9(done: int, *_: Any, **__: Any) -> None:
+        if done == 9:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train_transformer, "report_progress", stop_at_9)
+        with pytest.raises(KeyboardInterrupt):
+            train(root, {"seed": 3})
+    again = train(root, {"seed": 3})
+    assert again["transformer_id"] == undisturbed["transformer_id"]
+    assert (root / "runs" / again["run_id"] / "metrics.jsonl").read_text() == metrics
+
+
+def test_microbatches_give_the_gradient_of_the_whole_batch(root: Path) -> None:
+    settings = {"transformer.dropout": 0.0, "train_transformer.max_steps": 3, "train_transformer.log_every": 3}
+    whole, parts = train(root, settings), train(root, {**settings, "train_transformer.microbatch_size": 2})
+    assert parts["text_loss"] == pytest.approx(whole["text_loss"], abs=1e-5)
+    assert parts["image_loss"] == pytest.approx(whole["image_loss"], abs=1e-5)
+
+
+def test_captions_are_cut_differently_at_each_step_and_alike_when_a_step_is_repeated(root: Path) -> None:
+    tokenizer = BpeTokenizer.load(next((root / "tokenizers").iterdir()))
+    config = preset("demo", {"tokenizer.bpe_dropout": 0.5, "train_transformer.batch_size": 8, "train_transformer.caption_dropout": 0.3})
+    pairs = train_transformer.TokenBatches(
+        root / "training_sets/t1", "train", text_vocab_size=300, max_text_tokens=12, codebook_size=12, num_image_tokens=16
+    )
+    world = train_transformer.World(0, 1, torch.device("cpu"))
+    stream = train_transformer.training_batches(pairs, tokenizer, config, world)
+    first = [batch for batch, _ in zip(stream(0), range(30), strict=False)]
+    again = [batch for batch, _ in zip(stream(20), range(10), strict=False)]
+    assert all(torch.equal(a["text_tokens"], b["text_tokens"]) for a, b in zip(first[20:], again, strict=True))
+    assert len(torch.cat([batch["text_tokens"] for batch in first]).unique(dim=0)) > len(CAPTIONS) * 10
+    is_empty = torch.cat([(batch["text_tokens"] == NO_TOKEN).all(1) for batch in first])
+    assert 0.2 < is_empty.double().mean() < 0.4
+
+
+def test_a_training_set_of_another_dvae_or_tokenizer_is_refused(root: Path) -> None:
+    with pytest.raises(ValueError, match=r"was made with dvae_id=d1, but the run's input is dvae_id=d2; export a training set for it"):
+        train(root, inputs={"dvae_id": "d2"})
+    with pytest.raises(ValueError, match=r"was made with tokenizer_id=\w+, but the run's input is tokenizer_id=other"):
+        train(root, inputs={"tokenizer_id": "other"})
+
+
+def test_an_unfinished_training_set_is_refused(root: Path) -> None:
+    (root / "training_sets/t1/manifest.json").unlink()
+    with pytest.raises(ValueError, match="holds no manifest.json, so its export did not finish; export the training set again"):
+        train(root)
+
+
+def test_a_training_set_without_validation_pairs_is_trained_on_all_the_same(root: Path) -> None:
+    table = read_parts(root / "training_sets/t1", TRAINING_SET)
+    write_parts(root / "training_sets/t1", table.filter(pc.equal(table["split"], "train")), TRAINING_SET, 50, 20)
+    assert train(root)["validation_image_loss"] is None
