@@ -85,11 +85,14 @@ class TrainClipConfig(TrainConfig):
 
     reconstruction_share: float = 0.5
     """Share of the pictures that are seen as the dVAE reconstructs them, because that is what is reranked."""
+    spoilt_share: float = 0.0
+    """Pictures with a wrong part that are added to each batch as wrong answers for every caption, per picture of the batch."""
 
     def __post_init__(self) -> None:
         TrainConfig.__post_init__(self)
-        if not 0 <= self.reconstruction_share <= 1:
-            raise ValueError(f"reconstruction_share={self.reconstruction_share} must be in [0, 1]")
+        for field in ("reconstruction_share", "spoilt_share"):
+            if not 0 <= getattr(self, field) <= 1:
+                raise ValueError(f"{field}={getattr(self, field)} must be in [0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

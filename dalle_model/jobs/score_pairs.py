@@ -1,0 +1,57 @@
+"""Job: how well every caption fits its picture, according to CLIP; one Parquet part for each part of pairs."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+
+from dalle_datasets.image_batches import centre
+from dalle_datasets.parquet import check_parquet, read_parquet
+from dalle_datasets.schemas import CLIP_SCORES, PAIRS
+from dalle_model.clip import Clip
+from dalle_model.jobs.contract import JobRun
+from dalle_model.jobs.parts import map_parts
+from dalle_model.sampling.rerank import load_scorer, score_pairs
+from dalle_model.training.parallel import join_world
+
+SECTIONS = ("shards",)
+VERSION = 1
+PAIRS_AT_ONCE = 128
+
+
+def run(run: JobRun) -> dict[str, Any]:
+    """Score part by part; a part that an interrupted run finished is kept. Scores are raw cosines of the whole pictures' centres."""
+    clip = load_scorer(run.input_path("clip"))
+    clip.network.to(join_world().device)
+    directory = run.layout.clip_scores(clip.id)
+    parts = map_parts(run, directory, CLIP_SCORES, lambda part: score_part(clip, part))
+    scores = [read_parquet(part, CLIP_SCORES, ["clip_score"])["clip_score"] for part in parts]
+    num_scores = sum(map(len, scores))
+    return {
+        "clip_scores": run.layout.relative(directory),
+        "num_scores": num_scores,
+        "mean_score": sum(pc.sum(column, min_count=0).as_py() for column in scores) / max(1, num_scores),
+    }
+
+
+def score_part(clip: Clip, part: Path) -> pa.Table:
+    """`schemas.CLIP_SCORES` of one part of pairs, a bounded number of pictures in memory."""
+    check_parquet(part, PAIRS)
+    side = clip.about["preprocess_cfg"]["size"]
+    nobody = np.random.default_rng(0)  # `centre` draws nothing from it
+    pair_ids: list[int] = []
+    scores: list[float] = []
+    with pq.ParquetFile(part) as file:
+        for batch in file.iter_batches(PAIRS_AT_ONCE, columns=["pair_id", "caption", "image"]):
+            decoded = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in batch["image"].to_pylist())
+            pictures = np.stack([centre(picture, side, nobody) for picture in decoded])
+            images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+            pair_ids += batch["pair_id"].to_pylist()
+            scores += score_pairs(clip, batch["caption"].to_pylist(), images).tolist()
+    return pa.table({"pair_id": pa.array(pair_ids, pa.int64()), "clip_score": pa.array(scores, pa.float32())})

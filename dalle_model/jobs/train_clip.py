@@ -1,0 +1,155 @@
+"""Job: train our own small CLIP on the pairs, or import a published one; either way a checkpoint that needs nothing else.
+
+The trained CLIP reranks the transformer's samples, which are dVAE reconstructions, often broken ones. So a share of the
+pictures it learns from are reconstructions, and some are spoilt on purpose.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dalle_datasets.image_batches import PairImages
+from dalle_model.clip import Clip, build_clip, contrastive_loss, import_pretrained, save_clip
+from dalle_model.config.training import TrainClipConfig
+from dalle_model.dvae import DVAE, load_dvae
+from dalle_model.jobs.contract import JobRun
+from dalle_model.jobs.progress import report_progress
+from dalle_model.text import BpeTokenizer
+from dalle_model.training.loop import mix, train
+from dalle_model.training.parallel import World, join_world
+
+SECTIONS = ("clip", "train_clip")
+VERSION = 1
+MAX_VALIDATION_PAIRS = 2_048
+MAX_KEPT_TOKENS = 2**26
+"""Image tokens remembered from earlier epochs (128 MiB): encoding costs more than an update of a small CLIP."""
+
+
+def run(run: JobRun) -> dict[str, Any]:
+    """Train (continuing an interrupted run) or import, and publish weights, configuration and tokenizer."""
+    checkpoint = run.run_dir / "clip"
+    if run.config.clip.pretrained:
+        clip_id = save_clip(checkpoint, import_pretrained(run.config.clip.pretrained))
+        return {"clip_id": clip_id, "checkpoint": run.layout.relative(checkpoint), "loss": None, "batch_accuracy": None}
+    settings, seed, world = run.config.train_clip, run.config.seed, join_world()
+    dvae = load_dvae(run.input_path("dvae")).to(world.device)
+    torch.manual_seed(mix(seed, 0))
+    clip = build_clip(run.config.clip, BpeTokenizer.load(run.input_path("tokenizer")))
+    reconstructions = Reconstructions(dvae)
+    result = train(
+        model=clip.network,
+        config=settings,
+        batches=training_batches(PairImages(run.input_path("pairs"), "train", dvae.config.image_size), clip, settings, seed, world),
+        compute_loss=lambda network, batch, step: reconstruction_loss(clip, network, batch, reconstructions, settings),
+        validate=validation(run, clip, reconstructions, settings, world),
+        run_dir=run.run_dir,
+        seed=seed,
+        report=report_progress,
+    )
+    return {
+        "clip_id": save_clip(checkpoint, clip),
+        "checkpoint": run.layout.relative(checkpoint),
+        "loss": result.train["loss"],
+        "batch_accuracy": result.train["batch_accuracy"],
+        "validation_loss": result.validation.get("loss"),
+        "validation_batch_accuracy": result.validation.get("batch_accuracy"),
+        "num_parameters": sum(parameter.numel() for parameter in clip.network.parameters()),
+    }
+
+
+class Reconstructions:
+    """Pictures as the dVAE gives them back. Remembers the tokens of pictures it has seen, up to `MAX_KEPT_TOKENS`."""
+
+    def __init__(self, dvae: DVAE) -> None:
+        self.dvae = dvae
+        self._kept: dict[int, Tensor] = {}
+
+    def tokens(self, pair_ids: Tensor, images: Tensor) -> Tensor:
+        """Image tokens, int64 [B, num_image_tokens], of the pictures [B, 3, H, W] of these pairs."""
+        ids = pair_ids.tolist()
+        new = [i for i, pair_id in enumerate(ids) if pair_id not in self._kept]
+        made = {}
+        if new:
+            made = dict(zip((ids[i] for i in new), self.dvae.tokenize(images[new]).to(torch.int32).cpu(), strict=True))
+            if (len(self._kept) + len(made)) * self.dvae.config.num_image_tokens <= MAX_KEPT_TOKENS:
+                self._kept |= made
+        return torch.stack([made[i] if i in made else self._kept[i] for i in ids]).to(images.device, torch.int64)
+
+
+def training_batches(
+    pairs: PairImages, clip: Clip, settings: TrainClipConfig, seed: int, world: World
+) -> Callable[[int], Iterator[dict[str, Tensor]]]:
+    """This process's batches from any step on. Each process contrasts the pairs of its own share."""
+
+    def batches(start_step: int) -> Iterator[dict[str, Tensor]]:
+        for batch in pairs.shuffled(settings.batch_size, seed, start_step, world.rank, world.size):
+            yield _tensors(batch.pair_ids, batch.images, batch.captions, clip)
+
+    return batches
+
+
+def reconstruction_loss(
+    clip: Clip, network: nn.Module, batch: Mapping[str, Tensor], reconstructions: Reconstructions, settings: TrainClipConfig
+) -> dict[str, Tensor]:
+    """The contrastive loss of a batch, some pictures seen as the dVAE reconstructs them, with spoilt pictures besides."""
+    images = batch["images"].float() / 255
+    num_spoilt = round(settings.spoilt_share * len(images))
+    is_reconstructed = torch.rand(len(images), device=images.device) < settings.reconstruction_share
+    spoilt = None
+    if num_spoilt or is_reconstructed.any():
+        tokens = reconstructions.tokens(batch["pair_ids"], images)
+        images[is_reconstructed] = reconstructions.dvae.decode_tokens(tokens[is_reconstructed])
+        if num_spoilt:
+            spoilt = clip.prepare_images(reconstructions.dvae.decode_tokens(spoil_tokens(tokens)[:num_spoilt]))
+    return contrastive_loss(network, clip.prepare_images(images), batch["texts"], spoilt)
+
+
+def spoil_tokens(tokens: Tensor) -> Tensor:
+    """Each picture's tokens [B, num_image_tokens] with a random rectangle taken from the next picture of the batch.
+
+    That is how samples go wrong: parts that are each likely, but do not belong together.
+    """
+    num_images, num_tokens = tokens.shape
+    side = round(num_tokens**0.5)
+    edges = torch.rand(num_images, 2, 2, device=tokens.device)
+    # Between a quarter and three quarters of each side, anywhere.
+    extent = (0.25 + 0.5 * edges[:, 0]) * side
+    start = edges[:, 1] * (side - extent)
+    place = torch.arange(side, device=tokens.device) + 0.5
+    is_inside = (place >= start[..., None]) & (place < (start + extent)[..., None])  # [B, 2, side]
+    is_taken = (is_inside[:, 0, :, None] & is_inside[:, 1, None, :]).flatten(1)
+    return torch.where(is_taken, tokens.roll(1, 0), tokens)
+
+
+def validation(
+    run: JobRun, clip: Clip, reconstructions: Reconstructions, settings: TrainClipConfig, world: World
+) -> Callable[[nn.Module], dict[str, float]] | None:
+    """Loss and accuracy within batches of pairs that are never trained on; None when there are none."""
+    try:
+        pairs = PairImages(run.input_path("pairs"), "validation", reconstructions.dvae.config.image_size)
+    except ValueError:
+        return None
+
+    def validate(network: nn.Module) -> dict[str, float]:
+        sums, num_pairs = {"loss": 0.0, "batch_accuracy": 0.0}, 0
+        for batch in pairs.in_order(settings.microbatch_size or settings.batch_size):
+            tensors = {name: value.to(world.device) for name, value in _tensors(batch.pair_ids, batch.images, batch.captions, clip).items()}
+            losses = contrastive_loss(network, clip.prepare_images(tensors["images"].float() / 255), tensors["texts"])
+            num_pairs += len(batch.captions)
+            for name, value in losses.items():
+                sums[name] += float(value) * len(batch.captions)
+            if num_pairs >= MAX_VALIDATION_PAIRS:
+                break
+        return {name: value / num_pairs for name, value in sums.items()}
+
+    return validate
+
+
+def _tensors(pair_ids: Any, images: Any, captions: list[str], clip: Clip) -> dict[str, Tensor]:
+    return {
+        "pair_ids": torch.from_numpy(pair_ids),
+        "images": torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
+        "texts": clip.tokenize(captions),
+    }
