@@ -30,12 +30,17 @@ app.command("report")(report.report)
 app.command("site")(site.site)
 
 
-@app.callback()
-def options(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False) -> None:
-    """Options of the command itself."""
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"dalle {metadata.version('open-dalle')}")
         raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)] = False,
+) -> None:
+    """Options of the command itself."""
 
 
 def main(arguments: list[str] | None = None) -> None:

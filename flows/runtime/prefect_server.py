@@ -106,7 +106,9 @@ class PrefectServer:
         if self._process is None:
             return  # a server of the user's own goes on running
         from prefect.client.orchestration import get_client
+        from prefect.logging.handlers import APILogWorker
 
+        APILogWorker.drain_all(timeout=5)
         pause_s = 1.2 * float(SETTINGS["PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL"])
         unfinished = {"task_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "SCHEDULED"]}}}}
         deadline, seen = time.monotonic() + timeout_s, -1
