@@ -6,6 +6,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
+
 from dalle_datasets.catalog.migrations import apply_views, migrate
 from dalle_datasets.catalog.queries import bind
 from dalle_datasets.catalog.sql_files import read_sql
@@ -39,14 +40,15 @@ _ROWS: dict[str, dict[str, Any]] = {
     "artifacts": {"artifact_id": "vae", "kind": "dvae", "path": "runs/run/checkpoints", "made_by": "run"},
     "lineage": {"child_id": "run", "parent_id": "pairs", "role": "pairs"},
     "stage_times": {
-        "pipeline_run_id": "pipe", "position": 0, "stage": "collect", "was_skipped": False, "started_at": "2026-01-01 00:00:00", "duration_s": 1.0,
+        "pipeline_run_id": "pipe", "position": 0, "stage": "collect", "was_skipped": False,
+        "started_at": "2026-01-01 00:00:00", "duration_s": 1.0,
     },
     "training_sets": {
         "training_set_id": "set", "query": "captioned_pairs", "query_sql": "select 1", "parameters": "{}", "tokenizer_id": "bpe",
         "dvae_id": "vae", "clip_id": "clip", "num_rows": 2, "num_pairs": 2, "num_validation": 1, "num_sources": 1, "num_pages": 2,
         "sources": ["web"], "path": "training_sets/set", "part_path": "training_sets/set/manifest.json",
     },
-    "prompts": {"prompt_id": "p", "prompt": "a red apple", "prompt_set": "training", "expected": None, "part_path": "runs/g/prompts.parquet"},
+    "prompts": {"prompt_id": "p", "prompt": "a red apple", "prompt_set": "training", "expected": None, "part_path": "p.parquet"},
     "generations": {
         "generation_id": "g", "run_id": "gen", "prompt_id": "p", "prompt": "a red apple", "prompt_set": "training", "candidate_index": 0,
         "seed": 1, "image_path": "runs/gen/images/g.png", "part_path": "runs/gen/generations.parquet",

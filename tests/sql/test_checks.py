@@ -1,6 +1,7 @@
 """Every check of sql/checks: a good catalog passes, and one fault is reported as the row that has it."""
 
 import pytest
+
 from dalle_datasets.catalog.checks import run_checks
 
 
@@ -18,7 +19,7 @@ def test_a_sound_catalog_passes_every_check(catalog):
     catalog.add("rerank_scores", {"generation_id": "a", "rank": 2, "clip_score": 0.25}, {"generation_id": "b", "rank": 1})
     catalog.add("ingested_parts", artifact_kind="generations", part_path="runs/gen/generations.parquet", num_rows=2)
     catalog.add("prompts")
-    catalog.add("ingested_parts", artifact_kind="prompts", part_path="runs/g/prompts.parquet")
+    catalog.add("ingested_parts", artifact_kind="prompts", part_path="p.parquet")
     catalog.add("runs", run_id="gen")
     assert {result.name: result.rows for result in run_checks(catalog.con) if not result.passed} == {}
 

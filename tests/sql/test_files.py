@@ -5,6 +5,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+
 from dalle_datasets.catalog.migrations import migrate
 from dalle_datasets.catalog.sql_files import SqlFile, list_sql, sql_root
 

@@ -1,6 +1,7 @@
 """Every query of sql/queries: rows in, rows expected."""
 
 import pytest
+
 from dalle_datasets.schemas import GENERATIONS, IMAGE_TOKENS
 
 

@@ -1,6 +1,7 @@
 """Views, macros and training set queries: rows in, rows expected."""
 
 import pytest
+
 from dalle_datasets.schemas import GENERATIONS, IMAGE_TOKENS
 
 

@@ -24,6 +24,8 @@ def publish(con: duckdb.DuckDBPyConnection, layout: Layout) -> Path:
 
     The copy is also the backup that makes the live file's checkpoint safe, which follows it.
     """
+    for leftover in layout.published_catalog.parent.glob(f"{layout.published_catalog.name}.*.partial*"):
+        leftover.unlink()  # of a publication that was killed: we hold the writer's lock, so nobody else is publishing
     with atomic_path(layout.published_catalog) as partial:
         live = con.execute("select current_database()").fetchall()[0][0]
         quoted = str(partial).replace("'", "''")  # `attach` takes no parameters

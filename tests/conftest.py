@@ -1,0 +1,310 @@
+"""A whole small data root without any network: what the pipeline's stages would have left, made in a second from drawn scenes."""
+
+import hashlib
+import json
+import random
+import shutil
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from dalle_datasets import schemas
+from dalle_datasets.identity import generation_id, pair_id, prompt_id
+from dalle_datasets.layout import Layout
+from dalle_datasets.parquet import write_parquet, write_parts
+from dalle_datasets.sources.emoji_scenes import PROMPT_SETS, Scene, caption_scene, draw_scene, prompts, split_scenes
+
+SOURCE = "emoji_scenes"
+GRID = 4
+CODEBOOK_SIZE = 32
+IDS = {"pairs_id": "pairs0", "tokenizer_id": "bpe0", "dvae_id": "vae0", "clip_id": "clip0"}
+
+
+class DataRoot:
+    """Writes artefacts as the stages would; every method may be called alone."""
+
+    def __init__(self, root: Path, num_pairs: int = 12, num_prompts: int = 2, num_candidates: int = 4) -> None:
+        self.layout = Layout(root)
+        self.num_prompts, self.num_candidates = num_prompts, num_candidates
+        scenes = split_scenes(num_pairs)["training"][:num_pairs]
+        self.pairs = [self._pair(scene, i) for i, scene in enumerate(scenes)]
+
+    def collect(self) -> None:
+        """Pairs in parts of eight, and three kinds of drops."""
+        write_parts(self.layout.pairs(SOURCE), pa.Table.from_pylist(self.pairs), schemas.PAIRS, rows_per_part=8, row_group_size=4)
+        drops = {
+            "discover": [("robots_denied", "robots.txt disallows /private/")],
+            "download": [("http_404", "HTTP 404"), ("http_404", "HTTP 404"), ("not_an_image", "text/html")],
+            "filter": [("caption_short", "2 words"), ("duplicate", "same pixels"), ("aspect_ratio", "6.0 : 1")],
+        }
+        for stage, reasons in drops.items():
+            rows = [
+                {
+                    "candidate_id": f"{stage}{i}",
+                    "source": SOURCE,
+                    "stage": stage,
+                    "reason": reason,
+                    "detail": detail,
+                    "caption": "a caption",
+                    "image_url": f"http://127.0.0.1/{stage}/{i}.png",
+                    "page_url": "http://127.0.0.1/",
+                }
+                for i, (reason, detail) in enumerate(reasons)
+            ]
+            write_parquet(self.layout.dropped(SOURCE) / f"{stage}.parquet", pa.Table.from_pylist(rows), schemas.DROPPED_PAIRS)
+
+    def tokenise_and_score(self) -> list[Path]:
+        """Tokenizer, dVAE, tokens, CLIP and scores: their run directories."""
+        folder = {
+            name: self.layout.relative(path)
+            for name, path in {
+                "tokenizer": self.layout.tokenizer("bpe0"),
+                "text": self.layout.text_tokens("bpe0"),
+                "image": self.layout.image_tokens("vae0"),
+                "scores": self.layout.clip_scores("clip0"),
+                "pairs": self.layout.pairs(SOURCE),
+            }.items()
+        }
+        pairs = {"pairs": folder["pairs"], "pairs_id": "pairs0"}
+        rng = np.random.default_rng(0)
+        ids = [pair["pair_id"] for pair in self.pairs]
+        text = [{"pair_id": i, "text_tokens": [1, 2, 3], "num_text_tokens": 3, "is_truncated": False} for i in ids]
+        tokens = rng.integers(0, CODEBOOK_SIZE // 2, (len(ids), GRID * GRID))
+        images = [{"pair_id": i, "crop": 0, "image_tokens": row.tolist()} for i, row in zip(ids, tokens, strict=True)]
+        scores = [{"pair_id": i, "clip_score": float(score)} for i, score in zip(ids, rng.normal(0.3, 0.1, len(ids)), strict=True)]
+        write_parts(self.layout.text_tokens("bpe0"), pa.Table.from_pylist(text), schemas.TEXT_TOKENS, 8, 4)
+        write_parts(self.layout.image_tokens("vae0"), pa.Table.from_pylist(images), schemas.IMAGE_TOKENS, 8, 4)
+        write_parts(self.layout.clip_scores("clip0"), pa.Table.from_pylist(scores), schemas.CLIP_SCORES, 8, 4)
+        counts = np.bincount(tokens.ravel(), minlength=CODEBOOK_SIZE).tolist()
+        usage = self.layout.run("tokenize-images-4") / "codebook_usage.parquet"
+        rows = [{"image_token": i, "occurrences": count} for i, count in enumerate(counts)]
+        write_parquet(usage, pa.Table.from_pylist(rows), schemas.CODEBOOK_USAGE)
+        originals = np.concatenate([self._pixels(scene) for scene in self._scenes("training", 8)], 1)
+        sheet = np.concatenate([originals, np.clip(originals + rng.normal(0, 12, originals.shape), 0, 255)]).astype(np.uint8)
+        reconstructions = self.layout.run("train-dvae-2") / "reconstructions.png"
+        reconstructions.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(sheet).save(reconstructions)
+        return [
+            self.run("train-bpe-1", pairs, {"tokenizer_id": "bpe0", "tokenizer": folder["tokenizer"], "vocab_size": 490}),
+            self.run(
+                "train-dvae-2",
+                pairs,
+                {
+                    "dvae_id": "vae0",
+                    "checkpoint": "runs/train-dvae-2/checkpoint",
+                    "psnr": 23.4,
+                    "perplexity": 31.0,
+                    "codes_used": 700,
+                    "reconstructions": self.layout.relative(reconstructions),
+                },
+                curve("loss", "kl"),
+            ),
+            self.run(
+                "tokenize-captions-3", {**pairs, "tokenizer": folder["tokenizer"], "tokenizer_id": "bpe0"}, {"text_tokens": folder["text"]}
+            ),
+            self.run(
+                "tokenize-images-4",
+                {**pairs, "dvae_id": "vae0"},
+                {"image_tokens": folder["image"], "codebook_usage": self.layout.relative(usage), "codes_used": 16, "images_per_s": 900.0},
+            ),
+            self.run(
+                "train-clip-5", {**pairs, "tokenizer_id": "bpe0", "dvae_id": "vae0"}, {"clip_id": "clip0", "checkpoint": "x"}, curve("loss")
+            ),
+            self.run("score-pairs-6", {**pairs, "clip_id": "clip0"}, {"clip_scores": folder["scores"], "num_scores": len(ids)}),
+        ]
+
+    def train(self, training_set_id: str) -> Path:
+        """The transformer's run directory."""
+        inputs = {
+            "training_set": f"training_sets/{training_set_id}",
+            "training_set_id": training_set_id,
+            "dvae_id": "vae0",
+            "tokenizer_id": "bpe0",
+        }
+        result = {
+            "transformer_id": "tf0",
+            "checkpoint": "runs/train-transformer-7/checkpoint",
+            "image_loss": 0.03,
+            "num_parameters": 1_190_000,
+        }
+        return self.run("train-transformer-7", inputs, result, curve("loss", "text_loss", "image_loss"))
+
+    def generate_and_judge(self) -> list[Path]:
+        """Prompts of the three sets, noisy pictures for them, and verdicts: two run directories."""
+        run_id, rng = "generate-images-8", np.random.default_rng(1)
+        asked = [(name, text, scene) for name in PROMPT_SETS for text, scene in prompts(name, self.num_prompts, 64)]
+        prompt_rows = [
+            {"prompt_id": prompt_id(text), "prompt": text, "prompt_set": name, "expected": json.dumps({"object": scene.object})}
+            for name, text, scene in asked
+        ]
+        write_parquet(self.layout.root / "prompts" / "p.parquet", pa.Table.from_pylist(prompt_rows), schemas.PROMPTS)
+        generations, verdicts = [], []
+        for name, text, scene in asked:
+            scores = rng.normal(0.3, 0.1, self.num_candidates)
+            ranks = (-scores).argsort().argsort() + 1
+            for i in range(self.num_candidates):
+                path = self.layout.run(run_id) / "images" / f"{prompt_id(text)}-{i:03d}.png"
+                noise = 8 * ranks[i]
+                picture = np.clip(self._pixels(scene) + rng.normal(0, noise, (32, 32, 3)), 0, 255).astype(np.uint8)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(picture).save(path)
+                made = generation_id(run_id, text, i)
+                generations.append(
+                    {
+                        "generation_id": made,
+                        "prompt_id": prompt_id(text),
+                        "prompt": text,
+                        "prompt_set": name,
+                        "candidate_index": i,
+                        "seed": i,
+                        "image_tokens": rng.integers(0, CODEBOOK_SIZE, GRID * GRID).tolist(),
+                        "clip_score": float(scores[i]),
+                        "rank": int(ranks[i]),
+                        "image_path": self.layout.relative(path),
+                    }
+                )
+                right = dict(zip(("object", "color", "background", "layout"), (rng.random(4) < 1 - ranks[i] / 64).tolist(), strict=True))
+                flags = {f"{key}_right": value for key, value in right.items()}
+                verdicts.append({"generation_id": made, "prompt_set": name, **flags, "all_right": all(right.values())})
+        generated, judged = self.layout.run(run_id) / "generations.parquet", self.layout.run("evaluate-9") / "evaluations.parquet"
+        write_parquet(generated, pa.Table.from_pylist(generations), schemas.GENERATIONS)
+        write_parquet(judged, pa.Table.from_pylist(verdicts), schemas.EVALUATIONS)
+        networks = {"transformer_id": "tf0", "dvae_id": "vae0", "clip_id": "clip0", "tokenizer_id": "bpe0"}
+        inputs = {"prompts": "prompts/p.parquet", "prompts_id": "p0", **networks}
+        result = {"generations": self.layout.relative(generated), "images": f"runs/{run_id}/images", "num_images": len(generations)}
+        return [
+            self.run(run_id, inputs, result),
+            self.run(
+                "evaluate-9",
+                {
+                    "generations": self.layout.relative(generated),
+                    "generations_run": run_id,
+                    "prompts": "prompts/p.parquet",
+                    "prompts_id": "p0",
+                },
+                {"evaluations": self.layout.relative(judged)},
+            ),
+        ]
+
+    def catalogue(self) -> str:
+        """The whole pipeline's catalogue side: ingest, export the training set, publish. Returns the training set's id."""
+        from dalle_datasets.catalog import ingest, snapshot
+        from dalle_datasets.catalog.connection import connect
+        from dalle_datasets.catalog.training_sets import export_training_set
+
+        layout = self.layout
+        self.collect()
+        runs = self.tokenise_and_score()
+        with connect(layout.catalog) as con:
+            ingest.ingest_pairs(con, layout, SOURCE)
+            ingest.ingest_dropped_pairs(con, layout, SOURCE)
+            for run in runs:
+                ingest.ingest_run(con, layout, run)
+            chosen = export_training_set(
+                con, layout, query="captioned_pairs", min_clip_score_quantile=0.0, seed=0, rows_per_part=5, row_group_size=4, **IDS
+            )
+            for run in [self.train(chosen.id), *self.generate_and_judge()]:
+                ingest.ingest_run(con, layout, run)
+            times = layout.stage_times("pipe-1")
+            times.parent.mkdir(exist_ok=True)
+            stages = ["discover", "download", "filter", "train dvae", "train clip", "train transformer", "generate images"]
+            lines = [
+                {"stage": stage, "was_skipped": False, "started_at": 1_790_000_000.0 + i, "duration_s": 10.0 + i}
+                for i, stage in enumerate(stages)
+            ]
+            times.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            ingest.log_stage_times(con, layout, times)
+            snapshot.publish(con, layout)
+        return chosen.id
+
+    def run(self, run_id: str, inputs: dict[str, str], result: dict[str, Any], metrics: list[dict[str, Any]] | None = None) -> Path:
+        """A finished run directory, as `dalle_model.jobs.contract` writes it."""
+        job, number = run_id.rsplit("-", 1)
+        job, started = job.replace("-", "_"), 1_790_000_000.0 + 60 * int(number)
+        config = {
+            "preset": "demo",
+            "seed": 0,
+            "paths": {"data_root": str(self.layout.root)},
+            "dvae": {"codebook_size": CODEBOOK_SIZE},
+            "sampling": {"temperature": 0.7, "num_images": self.num_candidates},
+            "train_transformer": {"max_steps": 5},
+        }
+        folder = self.layout.run(run_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        made = {"job": job, "run_id": run_id, **result, "started_at": started, "duration_s": 1.5}
+        (folder / "config.json").write_text(json.dumps({"job": job, "config": config, "inputs": inputs}))
+        (folder / "job.json").write_text(json.dumps({"job": job, "git_commit": "c0ffee", "host": "here", "pid": 1}))
+        if metrics:
+            (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
+        (folder / "result.json").write_text(json.dumps(made))
+        return folder
+
+    def _scenes(self, name: str, count: int) -> list[Scene]:
+        return [scene for _, scene in prompts(name, count, 64)]
+
+    def _pixels(self, scene: Scene) -> np.ndarray[Any, Any]:
+        return draw_scene(scene, 32)
+
+    def _pair(self, scene: Scene, number: int) -> dict[str, Any]:
+        buffer = BytesIO()
+        Image.fromarray(draw_scene(scene, 32)).save(buffer, "PNG")
+        digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+        caption = caption_scene(scene, random.Random(number))
+        return {
+            "pair_id": pair_id(digest, caption),
+            "caption": caption,
+            "image": buffer.getvalue(),
+            "width": 32,
+            "height": 32,
+            "sha256": digest,
+            "pixel_sha256": digest,
+            "split": "validation" if number % 4 == 3 else "train",
+            "num_caption_words": len(caption.split()),
+            "aspect_ratio": 1.0,
+            "language": "en",
+            "source": SOURCE,
+            "page_url": f"http://127.0.0.1/page/{number // 4}",
+            "image_url": f"http://127.0.0.1/{number}.png",
+            "candidate_id": f"c{number}",
+        }
+
+
+def curve(*names: str) -> list[dict[str, Any]]:
+    """Falling numbers of 20 steps of training, with validation at every tenth."""
+    lines: list[dict[str, Any]] = []
+    for step in range(0, 200, 10):
+        numbers = {name: round(3 * 0.98**step + 0.3 * i, 4) for i, name in enumerate(names)}
+        lines.append({"step": step, "split": "train", **numbers})
+        if step % 50 == 0:
+            lines.append({"step": step, "split": "validation", **{name: value + 0.2 for name, value in numbers.items()}})
+    return lines
+
+
+@pytest.fixture
+def make_data_root(tmp_path: Path) -> Callable[..., DataRoot]:
+    """A builder of data roots: `make_data_root(num_pairs=12)`; files only, nothing is catalogued."""
+
+    def make(name: str = "data", **sizes: int) -> DataRoot:
+        return DataRoot(tmp_path / name, **sizes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def _catalogued_template(tmp_path_factory: pytest.TempPathFactory) -> DataRoot:
+    root = DataRoot(tmp_path_factory.mktemp("catalogued") / "data")
+    root.catalogue()
+    return root
+
+
+@pytest.fixture
+def catalogued_root(_catalogued_template: DataRoot, tmp_path: Path) -> DataRoot:
+    """A data root with everything in it, catalogued and published; the test's own copy."""
+    shutil.copytree(_catalogued_template.layout.root, tmp_path / "data")
+    return DataRoot(tmp_path / "data")

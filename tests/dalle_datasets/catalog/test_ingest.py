@@ -1,0 +1,173 @@
+"""Ingests count a file once, follow what happens to it, and refuse what they do not know."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dalle_datasets import schemas
+from dalle_datasets.catalog import ingest
+from dalle_datasets.catalog.connection import connect
+from dalle_datasets.catalog.ingest import Ingested
+from dalle_datasets.parquet import SchemaError, write_parquet
+
+
+@pytest.fixture
+def root(make_data_root):
+    root = make_data_root()
+    root.collect()
+    return root
+
+
+@pytest.fixture
+def con(root):
+    with connect(root.layout.catalog) as con:
+        yield con
+
+
+def count(con, table):
+    return con.execute(f"select count(*) from {table}").fetchall()[0][0]
+
+
+def test_a_second_ingest_changes_nothing(con, root):
+    assert ingest.ingest_pairs(con, root.layout, "emoji_scenes") == Ingested(added=2)
+    before = con.execute("select * from ingested_parts order by part_path").fetchall()
+    assert ingest.ingest_pairs(con, root.layout, "emoji_scenes") == Ingested(unchanged=2)
+    assert con.execute("select * from ingested_parts order by part_path").fetchall() == before
+    assert count(con, "pairs") == 12
+
+
+def test_a_part_with_new_content_replaces_its_rows_and_is_remembered(con, root):
+    ingest.ingest_pairs(con, root.layout, "emoji_scenes")
+    part = root.layout.pairs("emoji_scenes") / "part-00000.parquet"
+    write_parquet(part, pa.Table.from_pylist(root.pairs[:3]), schemas.PAIRS)
+    assert ingest.ingest_pairs(con, root.layout, "emoji_scenes") == Ingested(replaced=1, unchanged=1)
+    assert count(con, "pairs") == 3 + 4
+    remembered = con.execute("select part_path, num_old_rows, new_sha256 is not null from replaced_parts").fetchall()
+    assert remembered == [("pairs/emoji_scenes/part-00000.parquet", 8, True)]
+
+
+def test_a_part_that_is_gone_takes_its_rows_along(con, root):
+    ingest.ingest_pairs(con, root.layout, "emoji_scenes")
+    (root.layout.pairs("emoji_scenes") / "part-00001.parquet").unlink()
+    assert ingest.ingest_pairs(con, root.layout, "emoji_scenes") == Ingested(removed=1, unchanged=1)
+    assert count(con, "pairs") == 8
+    assert con.execute("select num_old_rows, new_sha256 from replaced_parts").fetchall() == [(4, None)]
+
+
+def test_a_source_whose_name_begins_like_another_s_is_left_alone(con, root):
+    other = root.layout.pairs("emoji_scenes_2")
+    write_parquet(other / "part-00000.parquet", pa.Table.from_pylist([{**root.pairs[0], "pair_id": 99}]), schemas.PAIRS)
+    ingest.ingest_pairs(con, root.layout, "emoji_scenes_2")
+    assert ingest.ingest_pairs(con, root.layout, "emoji_scenes").removed == 0
+    assert count(con, "pairs") == 13
+
+
+def test_a_failing_insert_leaves_neither_rows_nor_a_ledger_row(con, root):
+    part = root.layout.pairs("emoji_scenes") / "part-00000.parquet"
+    claims_to_be_pairs = pa.table({"pair_id": [1, 2]}).replace_schema_metadata(schemas.PAIRS.metadata)
+    pq.write_table(claims_to_be_pairs, part)
+    with pytest.raises(SchemaError, match=r"part-00000\.parquet cannot be read \(.*\); delete it and run the stage that writes it again"):
+        ingest.ingest_pairs(con, root.layout, "emoji_scenes")
+    assert count(con, "pairs") == count(con, "ingested_parts") == 0
+
+
+def test_a_corrupted_part_is_named(con, root):
+    part = root.layout.pairs("emoji_scenes") / "part-00001.parquet"
+    part.write_bytes(part.read_bytes()[:-100])
+    with pytest.raises(SchemaError, match=r"part-00001\.parquet is not a readable Parquet file .* run the stage again"):
+        ingest.ingest_pairs(con, root.layout, "emoji_scenes")
+    assert count(con, "pairs") == 8, "the good part before it stays"
+
+
+def test_damage_inside_a_part_is_named(con, root):
+    part = root.layout.pairs("emoji_scenes") / "part-00000.parquet"
+    content = bytearray(part.read_bytes())
+    content[4:2_000] = b"\xff" * 1_996
+    part.write_bytes(content)
+    with pytest.raises(SchemaError, match=r"part-00000\.parquet cannot be read"):
+        ingest.ingest_pairs(con, root.layout, "emoji_scenes")
+    assert count(con, "pairs") == 0
+
+
+def test_a_foreign_part_is_refused(con, root):
+    table = pa.table({"pair_id": [1], "clip_score": pa.array([0.5], pa.float32())})
+    write_parquet(root.layout.pairs("emoji_scenes") / "part-00000.parquet", table, schemas.CLIP_SCORES)
+    with pytest.raises(SchemaError, match="schema clip_scores v1, but this code reads pairs v1"):
+        ingest.ingest_pairs(con, root.layout, "emoji_scenes")
+
+
+def test_log_run_keeps_what_lasts_apart_from_what_depends_on_the_machine(con, root):
+    *_, tokenised, _, _ = root.tokenise_and_score()
+    assert ingest.log_run(con, root.layout, tokenised) == Ingested(added=1)
+    assert ingest.log_run(con, root.layout, tokenised) == Ingested(unchanged=1)
+    rows = con.execute("select job, result, config, timings, duration_s, git_commit, started_at::varchar from runs").fetchall()
+    job, result, config, timings, duration_s, git_commit, started_at = rows[0]
+    assert (job, duration_s, git_commit, started_at) == ("tokenize_images", 1.5, "c0ffee", "2026-09-21 14:17:20")
+    assert set(json.loads(result)) == {"image_tokens", "codebook_usage", "codes_used"}
+    assert "paths" not in json.loads(config)
+    assert json.loads(timings) == {"duration_s": 1.5, "images_per_s": 900.0}
+
+
+def test_log_run_of_a_run_that_was_made_again_replaces_it(con, root):
+    bpe, dvae, *_ = root.tokenise_and_score()
+    ingest.log_run(con, root.layout, bpe)
+    ingest.log_run(con, root.layout, dvae)
+    num_metrics = count(con, "run_metrics")
+    result = json.loads((dvae / "result.json").read_text())
+    (dvae / "result.json").write_text(json.dumps({**result, "psnr": 25.0}))
+    assert ingest.log_run(con, root.layout, dvae) == Ingested(replaced=1)
+    assert con.execute("select result ->> 'psnr' from runs where job = 'train_dvae'").fetchall() == [("25.0",)]
+    assert count(con, "run_metrics") == num_metrics
+    assert con.execute("select artifact_id, kind, path, made_by from artifacts order by kind").fetchall() == [
+        ("vae0", "dvae", "runs/train-dvae-2/checkpoint", "train-dvae-2"),
+        ("bpe0", "tokenizer", "tokenizers/bpe0", "train-bpe-1"),
+    ]
+    assert con.execute("select child_id, parent_id, role from lineage order by child_id").fetchall() == [
+        ("train-bpe-1", "pairs0", "pairs"),
+        ("train-dvae-2", "pairs0", "pairs"),
+    ]
+
+
+@pytest.mark.parametrize("function", [ingest.log_run, ingest.log_generations, ingest.log_evaluations, ingest.ingest_run])
+def test_an_unfinished_run_is_refused(con, root, function):
+    run = root.tokenise_and_score()[0]
+    (run / "result.json").unlink()
+    with pytest.raises(ValueError, match=r"train-bpe-1 holds no result\.json: the run has not finished; run the stage again, it resumes"):
+        function(con, root.layout, run)
+
+
+def test_a_run_of_another_job_has_no_generations(con, root):
+    with pytest.raises(ValueError, match="names no generations: it is a run of train_bpe"):
+        ingest.log_generations(con, root.layout, root.tokenise_and_score()[0])
+
+
+def test_broken_json_is_named(con, root):
+    run = root.tokenise_and_score()[0]
+    (run / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json: not valid JSON .* delete it and run the stage that writes it again"):
+        ingest.log_run(con, root.layout, run)
+
+
+def test_a_training_set_without_its_manifest_is_named(con, root):
+    with pytest.raises(ValueError, match=r"training_sets/none/manifest\.json does not exist"):
+        ingest.ingest_training_set(con, root.layout, "none")
+
+
+def test_generations_and_verdicts_of_a_run(con, root):
+    generated, judged = root.generate_and_judge()
+    assert ingest.log_generations(con, root.layout, generated) == Ingested(added=2)
+    assert ingest.log_evaluations(con, root.layout, judged) == Ingested(added=1)
+    assert ingest.log_generations(con, root.layout, generated) == Ingested(unchanged=2)
+    assert [count(con, table) for table in ("prompts", "generations", "rerank_scores", "evaluations")] == [6, 24, 24, 24]
+    assert con.execute("select distinct clip_id from rerank_scores").fetchall() == [("clip0",)]
+
+
+def test_stage_times_may_be_logged_again(con, root):
+    path = root.layout.stage_times("pipe")
+    path.parent.mkdir()
+    path.write_text('{"stage": "a", "started_at": 1, "duration_s": 2}\n')
+    ingest.log_stage_times(con, root.layout, path)
+    ingest.log_stage_times(con, root.layout, path)
+    assert con.execute("select pipeline_run_id, stage, duration_s from stage_times").fetchall() == [("pipe", "a", 2.0)]

@@ -1,0 +1,99 @@
+"""The published copy is whole and the catalog can be made again from files."""
+
+import pytest
+
+from dalle_datasets.catalog import ingest
+from dalle_datasets.catalog.checks import run_checks
+from dalle_datasets.catalog.connection import connect, open_published
+from dalle_datasets.catalog.snapshot import VOLATILE_COLUMNS, contents, publish, rebuild
+from dalle_datasets.layout import Layout
+from dalle_datasets.parquet import SchemaError
+
+
+def live_contents(layout):
+    with connect(layout.catalog) as con:
+        return contents(con)
+
+
+def test_a_rebuilt_catalog_equals_the_one_that_grew(catalogued_root):
+    layout = catalogued_root.layout
+    grown = live_contents(layout)
+    assert all(grown.values()), "every table has rows, so that none is equal for being empty"
+    layout.catalog.unlink()
+    rebuild(layout)
+    assert live_contents(layout) == grown
+    with open_published(layout) as con:
+        assert contents(con) == grown
+        assert [check for check in run_checks(con) if not check.passed] == []
+
+
+def test_a_corrupt_catalog_can_be_rebuilt(catalogued_root):
+    layout = catalogued_root.layout
+    grown = live_contents(layout)
+    layout.catalog.write_bytes(b"\0" * 20_000)
+    rebuild(layout)
+    assert live_contents(layout) == grown
+
+
+def test_ingesting_everything_again_changes_nothing(catalogued_root):
+    with connect(catalogued_root.layout.catalog) as con:
+        before = contents(con)
+        done = ingest.ingest_everything(con, catalogued_root.layout)
+        assert (done.added, done.removed) == (0, 0)
+        assert contents(con) == before
+
+
+def test_a_rebuild_that_meets_a_broken_part_leaves_the_old_catalog(catalogued_root):
+    layout = catalogued_root.layout
+    grown = live_contents(layout)
+    (layout.clip_scores("clip0") / "part-00000.parquet").write_bytes(b"broken")
+    with pytest.raises(SchemaError, match=r"part-00000\.parquet is not a readable Parquet file"):
+        rebuild(layout)
+    assert live_contents(layout) == grown
+
+
+def test_readers_keep_the_old_copy_while_a_new_one_is_published(tmp_path):
+    layout = Layout(tmp_path)
+    with connect(layout.catalog) as con:
+        publish(con, layout)
+        with open_published(layout) as reader:
+            con.execute("insert into lineage values ('a', 'b', 'c')")
+            publish(con, layout)
+            assert reader.execute("select * from lineage").fetchall() == []
+        with open_published(layout) as reader:
+            assert reader.execute("select child_id from lineage").fetchall() == [("a",)]
+
+
+def test_the_copy_has_views_macros_and_comments(tmp_path):
+    layout = Layout(tmp_path)
+    with connect(layout.catalog) as con:
+        publish(con, layout)
+        views = con.execute("select view_name from duckdb_views() where not internal order by all").fetchall()
+        macros = con.execute("select function_name from duckdb_functions() where not internal order by all").fetchall()
+    with open_published(layout) as con:
+        assert con.execute("select view_name from duckdb_views() where not internal order by all").fetchall() == views
+        assert con.execute("select function_name from duckdb_functions() where not internal order by all").fetchall() == macros
+        assert con.execute("select comment from duckdb_tables() where table_name = 'pairs'").fetchall()[0][0].startswith("Usable pairs")
+
+
+def test_leftovers_of_a_killed_publication_are_cleared(tmp_path):
+    layout = Layout(tmp_path)
+    layout.catalog.parent.mkdir()
+    for name in ("published.duckdb.123.partial", "published.duckdb.123.partial.wal"):
+        (layout.catalog.parent / name).write_bytes(b"half")
+    with connect(layout.catalog) as con:
+        publish(con, layout)
+    assert sorted(path.name for path in layout.catalog.parent.iterdir()) == ["catalog.duckdb", "catalog.duckdb.lock", "published.duckdb"]
+
+
+def test_two_catalogs_differ_in_volatile_columns_only(make_data_root):
+    first, second = make_data_root("first"), make_data_root("second")
+    first.catalogue()
+    second.catalogue()
+    assert live_contents(first.layout) == live_contents(second.layout)
+
+
+def test_volatile_columns_exist(catalogued_root):
+    with connect(catalogued_root.layout.catalog) as con:
+        names = {row[0] for row in con.execute("select distinct column_name from duckdb_columns() where not internal").fetchall()}
+    assert names >= VOLATILE_COLUMNS
