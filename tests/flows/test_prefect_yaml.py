@@ -1,0 +1,81 @@
+"""prefect.yaml is code: `prefect deploy` ignores keys it does not know, so a slip of the pen would go unnoticed. No server here."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.cli.run import FLOWS
+
+ROOT = Path(__file__).resolve().parents[2]
+FILE = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+DEPLOYMENTS = {f"{entry['entrypoint'].rpartition('.')[2]}/{entry['name']}": entry for entry in FILE["deployments"]}
+
+TOP_KEYS = {"name", "prefect-version", "build", "push", "pull", "definitions", "deployments"}
+KEYS = {
+    "name", "description", "entrypoint", "tags", "parameters", "enforce_parameter_schema", "schedules", "concurrency_limit", "work_pool"
+}  # fmt: skip
+SCHEDULE_KEYS = {"cron", "timezone", "active", "slug", "parameters"}
+
+
+def test_only_keys_that_prefect_knows():
+    assert set(FILE) <= TOP_KEYS
+    for name, entry in DEPLOYMENTS.items():
+        assert set(entry) <= KEYS, f"{name}: {set(entry) - KEYS}"
+        assert set(entry["work_pool"]) <= {"name", "work_queue_name", "job_variables"}
+        for schedule in entry.get("schedules", []):
+            assert set(schedule) <= SCHEDULE_KEYS
+
+
+def test_every_flow_is_deployed_once_under_each_name():
+    assert len(DEPLOYMENTS) == len(FILE["deployments"])
+    assert {name.partition("/")[0] for name in DEPLOYMENTS} == {*FLOWS, "run_job"}
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_the_entrypoint_exists_and_takes_the_parameters(name):
+    from prefect.flows import load_flow_from_entrypoint
+
+    entry = DEPLOYMENTS[name]
+    flow = load_flow_from_entrypoint(entry["entrypoint"])
+    assert flow.name.replace("-", "_") == name.partition("/")[0]
+    if "parameters" in entry:
+        flow.validate_parameters(entry["parameters"])
+    with pytest.raises(TypeError):  # Prefect's ParameterBindError: the signature is strict
+        flow.validate_parameters({**entry.get("parameters", {}), "presett": "demo"})
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_pools_queues_and_schedules_exist(name):
+    from prefect.client.schemas.schedules import CronSchedule
+
+    from flows import bootstrap
+
+    entry = DEPLOYMENTS[name]
+    pool = entry["work_pool"]
+    assert pool["name"] in bootstrap.POOLS
+    assert pool["work_queue_name"] in {"default", *bootstrap.QUEUES[pool["name"]]}
+    for schedule in entry.get("schedules", []):
+        CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
+        assert schedule["slug"], "without a slug every deploy would add the schedule again"
+        assert schedule["active"] is False, "a fresh deployment must not start collecting by itself"
+
+
+def test_gpu_machines_run_nothing_but_jobs():
+    on_gpu = {name for name, entry in DEPLOYMENTS.items() if entry["work_pool"]["name"] == "gpu"}
+    assert on_gpu == {"run_job/gpu"}
+
+
+def test_the_cli_applies_the_same_prefect_settings_as_pyproject():
+    """Prefect reads pyproject.toml only from the current directory; `dalle` must behave the same from anywhere."""
+    import tomllib
+
+    from flows.runtime.prefect_server import SETTINGS
+
+    def flatten(node, path):
+        if isinstance(node, dict):
+            return {name: text for key, value in node.items() for name, text in flatten(value, f"{path}_{key}").items()}
+        return {path.upper(): str(node).lower()}
+
+    configured = flatten(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["prefect"], "PREFECT")
+    assert configured == SETTINGS
