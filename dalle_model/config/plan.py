@@ -1,0 +1,161 @@
+"""What a configuration costs before anything is run: parameters, FLOPs per token and memory per device.
+
+Parameters are counted on the network itself, built without memory (torch's meta device); everything else follows from shapes.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dalle_model.config.model import StreamShape, TransformerConfig
+from dalle_model.config.tree import Config
+
+Sharding = Literal["replicated", "full"]
+"""`replicated`: every device holds everything (DDP). `full`: weights, gradients and optimiser state are cut into equal parts (FSDP2)."""
+
+MASTER_BYTES, ADAM_BYTES = 4, 8
+COMPUTE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+CHUNK_POSITIONS = 2_048
+"""Positions whose logits exist at a time (`dalle_model.transformer.loss`)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceMemory:
+    """Bytes on one device while training."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    average: int
+    """The moving average of the weights."""
+    activations: int
+    logits: int
+
+    @property
+    def total(self) -> int:
+        """Everything together; the allocator's fragmentation and the framework come on top."""
+        return self.weights + self.gradients + self.optimizer + self.average + self.activations + self.logits
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TransformerPlan:
+    """The transformer of one configuration on `world_size` devices."""
+
+    parameters: dict[str, int]
+    """By part of the network."""
+    num_parameters: int
+    forward_flops_per_token: dict[str, float]
+    """Multiplications and additions per stream position: linear layers, attention over the pairs the masks allow, attention over all
+    pairs, heads over each position's own vocabulary."""
+    training_flops_per_token: float
+    """Forward and backward, sparse attention: three forward passes."""
+    pairs_per_device: int
+    memory: DeviceMemory
+    memory_with_checkpointing: DeviceMemory
+    """When each layer keeps its input only and is computed again in the backward pass."""
+
+
+def plan_transformer(config: Config, world_size: int = 1, sharding: Sharding = "full") -> TransformerPlan:
+    """The plan of `config`'s transformer. Raises `ValueError` when the batch does not split over `world_size` devices."""
+    settings, stream = config.train_transformer, config.stream
+    if settings.batch_size % world_size:
+        raise ValueError(
+            f"train_transformer.batch_size={settings.batch_size} does not split evenly over {world_size} devices; choose a multiple"
+        )
+    pairs = settings.batch_size // world_size
+    if settings.microbatch_size:
+        pairs = max(1, settings.microbatch_size // world_size)
+    parameters = count_parameters(config.transformer, stream)
+    flops = forward_flops_per_token(config.transformer, stream)
+
+    def memory(is_checkpointing: bool) -> DeviceMemory:
+        total = sum(parameters.values())
+        own = -(-total // world_size) if sharding == "full" else total
+        compute = COMPUTE_BYTES[settings.precision]
+        # Low-precision copies: of everything, or, sharded, of the block in use and of the one being fetched.
+        per_block = parameters["blocks"] // config.transformer.num_layers
+        copied = 2 * per_block if sharding == "full" else total
+        copies = compute * copied if sharding == "full" or compute < MASTER_BYTES else 0
+        return DeviceMemory(
+            weights=MASTER_BYTES * own + copies,
+            gradients=MASTER_BYTES * own,
+            optimizer=ADAM_BYTES * own,
+            average=MASTER_BYTES * own if settings.ema_decay else 0,
+            activations=pairs * activation_bytes_per_pair(config.transformer, stream, compute, is_checkpointing),
+            logits=2 * 4 * min(CHUNK_POSITIONS, pairs * stream.num_positions) * max(stream.text_vocab_size, stream.codebook_size),
+        )
+
+    return TransformerPlan(
+        parameters=parameters,
+        num_parameters=sum(parameters.values()),
+        forward_flops_per_token=flops,
+        training_flops_per_token=3 * (flops["linear"] + flops["sparse_attention"] + flops["heads"]),
+        pairs_per_device=pairs,
+        memory=memory(is_checkpointing=False),
+        memory_with_checkpointing=memory(is_checkpointing=True),
+    )
+
+
+def count_parameters(config: TransformerConfig, stream: StreamShape) -> dict[str, int]:
+    """Parameters by part, counted on the network, built on the meta device."""
+    import torch
+
+    from dalle_model.transformer.model import DALLETransformer
+
+    with torch.device("meta"):
+        model = DALLETransformer(config, stream)
+    parts = {
+        "token embeddings": ("text_embedding", "image_embedding"),
+        "pad embeddings": ("pad_embedding",),
+        "position embeddings": ("text_position_embedding", "row_embedding", "column_embedding", "start"),
+        "blocks": ("blocks",),
+        "final norm": ("final_norm",),
+        "heads": ("text_head", "image_head"),
+    }
+    part_of = {name: part for part, names in parts.items() for name in names}
+    counts = dict.fromkeys(parts, 0)
+    for name, parameter in model.named_parameters():
+        counts[part_of[name.split(".")[0]]] += parameter.numel()
+    return counts
+
+
+def parameter_formula(config: TransformerConfig, stream: StreamShape) -> int:
+    """The same total in closed form: per layer 12 d^2 + 13 d; embeddings, pads, positions and start; final norm; heads with biases."""
+    d, vocabulary = config.d_model, stream.text_vocab_size + stream.codebook_size
+    embeddings = (vocabulary + 2 * stream.max_text_tokens + 2 * stream.image_grid_size + 1) * d
+    return config.num_layers * (12 * d**2 + 13 * d) + embeddings + 2 * d + vocabulary * (d + 1)
+
+
+def forward_flops_per_token(config: TransformerConfig, stream: StreamShape) -> dict[str, float]:
+    """FLOPs of one forward pass divided by the stream's positions; a multiply-add counts as two."""
+    from dalle_model.transformer.masks import image_offsets, layer_kinds
+
+    T, num_image = stream.max_text_tokens, stream.num_image_tokens
+    N, d = stream.num_positions, config.d_model
+
+    def allowed_pairs(kind: str) -> int:
+        offsets = image_offsets(kind, stream.image_grid_size, config.conv_kernel_size)  # type: ignore[arg-type]
+        return T * (T + 1) // 2 + num_image * T + sum(num_image - offset for offset in offsets)
+
+    kinds = layer_kinds(config.num_layers, config.attention)
+    per_pair = 4 * d  # one product with the key, one with the value
+    heads = 2 * d * (T * stream.text_vocab_size + num_image * stream.codebook_size)
+    return {
+        "linear": float(24 * d**2 * config.num_layers),
+        "sparse_attention": per_pair * sum(map(allowed_pairs, kinds)) / N,
+        "dense_attention": float(per_pair * N * config.num_layers),
+        "heads": heads / N,
+    }
+
+
+def activation_bytes_per_pair(config: TransformerConfig, stream: StreamShape, compute_bytes: int, is_checkpointing: bool) -> int:
+    """Bytes that the blocks keep of one pair for the backward pass (without dropout's masks).
+
+    Per position a block keeps, in multiples of d_model: in fp32 the residual stream before either branch (2); in the compute type
+    the outputs of both norms (2), queries, keys and values (3), what attention returned, as it came and with heads side by
+    side (2), and the hidden layer before and after GELU (8). The attention kernel keeps one number per head and position more.
+    """
+    wide, narrow = 2, 15
+    per_block = stream.num_positions * (config.d_model * (4 * wide + compute_bytes * narrow) + 4 * config.num_heads)
+    if not is_checkpointing:
+        return config.num_layers * per_block
+    return config.num_layers * 4 * stream.num_positions * config.d_model + per_block
