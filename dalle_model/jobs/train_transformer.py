@@ -34,6 +34,7 @@ def run(run: JobRun) -> dict[str, Any]:
     tokenizer = BpeTokenizer.load(run.input_path("tokenizer"))
     torch.manual_seed(mix(seed, 0))
     model = DALLETransformer(config.transformer, replace(config.stream, text_vocab_size=tokenizer.vocab_size))
+    model.activation_checkpointing = config.train_transformer.activation_checkpointing
     world = join_world()
     result = train(
         model=model,

@@ -19,6 +19,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from dalle_model.config.model import StreamShape, TransformerConfig
 from dalle_model.transformer.attention import build_attention
@@ -71,6 +72,8 @@ class DALLETransformer(nn.Module):
         super().__init__()
         d_model, grid_size = config.d_model, stream.image_grid_size
         self.config, self.stream = config, stream
+        self.activation_checkpointing = False
+        """Whether training keeps only each block's input and computes the block again in the backward pass."""
         self.text_embedding = nn.Embedding(stream.text_vocab_size, d_model)
         self.pad_embedding = nn.Embedding(stream.max_text_tokens, d_model)
         self.text_position_embedding = nn.Embedding(stream.max_text_tokens, d_model)
@@ -125,7 +128,10 @@ class DALLETransformer(nn.Module):
         x_BND = torch.cat((self.embed_text(text_tokens), self.embed_image(image_tokens)), 1)
         x_BND = F.dropout(x_BND, self.config.dropout, self.training)
         for block, kind in zip(self.blocks, self.kinds, strict=True):
-            x_BND = block(x_BND, self.attention[kind])
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x_BND = checkpoint(block, x_BND, self.attention[kind], use_reentrant=False)
+            else:
+                x_BND = block(x_BND, self.attention[kind])
         start_B1D = self.start.expand(len(x_BND), 1, -1).to(x_BND.dtype)
         states_BND = self.final_norm(torch.cat((start_B1D, x_BND[:, :-1]), 1))
         text_BTD, image_BID = states_BND.tensor_split([self.stream.max_text_tokens], 1)

@@ -135,6 +135,26 @@ def test_four_pairs_can_be_learned_by_heart() -> None:
     assert image_loss.item() < 0.05
 
 
+def test_checkpointing_changes_what_is_kept_but_no_gradient() -> None:
+    model = a_model(TransformerConfig(num_layers=4, num_heads=2, d_model=16, conv_kernel_size=3, dropout=0.3)).train()
+    kept: dict[bool, int] = {}
+    gradients: dict[bool, list[torch.Tensor]] = {}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        kept[is_on] += tensor.numel()
+        return tensor
+
+    for is_on in (False, True):
+        model.activation_checkpointing, kept[is_on] = is_on, 0
+        torch.manual_seed(1)  # the same dropout
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            loss = sum(model.loss(TEXT, IMAGE))
+        gradients[is_on] = list(torch.autograd.grad(loss, list(model.parameters())))
+    assert kept[True] < kept[False] / 4
+    for one, other in zip(gradients[True], gradients[False], strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
 def test_dropout_acts_in_training_only() -> None:
     model = a_model(TransformerConfig(num_layers=2, num_heads=2, d_model=16, conv_kernel_size=3, dropout=0.5))
     assert torch.equal(model(TEXT, IMAGE)[1], model(TEXT, IMAGE)[1])
