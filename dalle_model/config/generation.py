@@ -21,6 +21,8 @@ class SamplingConfig:
     """Candidates decoded side by side."""
     image_format: str = "png"
     """png, webp or jpeg."""
+    truncate_prompts: bool = False
+    """Cut prompts that are longer than the text positions, instead of leaving them out with a reason."""
 
     def __post_init__(self) -> None:
         for field in ("num_images", "batch_size"):

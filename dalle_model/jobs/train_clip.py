@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dalle_datasets.image_batches import PairImages
+from dalle_datasets.image_batches import ImageBatch, ImageBatches
 from dalle_model.clip import Clip, build_clip, contrastive_loss, import_pretrained, save_clip
 from dalle_model.config.training import TrainClipConfig
 from dalle_model.dvae import DVAE, load_dvae
@@ -41,7 +41,7 @@ def run(run: JobRun) -> dict[str, Any]:
     result = train(
         model=clip.network,
         config=settings,
-        batches=training_batches(PairImages(run.input_path("pairs"), "train", dvae.config.image_size), clip, settings, seed, world),
+        batches=training_batches(ImageBatches(run.input_path("pairs"), "train", dvae.config.image_size), clip, settings, seed, world),
         compute_loss=lambda network, batch, step: reconstruction_loss(clip, network, batch, reconstructions, settings),
         validate=validation(run, clip, reconstructions, settings, world),
         run_dir=run.run_dir,
@@ -79,13 +79,13 @@ class Reconstructions:
 
 
 def training_batches(
-    pairs: PairImages, clip: Clip, settings: TrainClipConfig, seed: int, world: World
+    pairs: ImageBatches, clip: Clip, settings: TrainClipConfig, seed: int, world: World
 ) -> Callable[[int], Iterator[dict[str, Tensor]]]:
     """This process's batches from any step on. Each process contrasts the pairs of its own share."""
 
     def batches(start_step: int) -> Iterator[dict[str, Tensor]]:
-        for batch in pairs.shuffled(settings.batch_size, seed, start_step, world.rank, world.size):
-            yield _tensors(batch.pair_ids, batch.images, batch.captions, clip)
+        for batch in pairs.batches(settings.batch_size, seed, start_step, world.rank, world.size):
+            yield _tensors(batch, clip)
 
     return batches
 
@@ -128,28 +128,44 @@ def validation(
 ) -> Callable[[nn.Module], dict[str, float]] | None:
     """Loss and accuracy within batches of pairs that are never trained on; None when there are none."""
     try:
-        pairs = PairImages(run.input_path("pairs"), "validation", reconstructions.dvae.config.image_size)
+        pairs = ImageBatches(run.input_path("pairs"), "validation", reconstructions.dvae.config.image_size)
     except ValueError:
         return None
 
     def validate(network: nn.Module) -> dict[str, float]:
-        sums, num_pairs = {"loss": 0.0, "batch_accuracy": 0.0}, 0
-        for batch in pairs.in_order(settings.microbatch_size or settings.batch_size):
-            tensors = {name: value.to(world.device) for name, value in _tensors(batch.pair_ids, batch.images, batch.captions, clip).items()}
-            losses = contrastive_loss(network, clip.prepare_images(tensors["images"].float() / 255), tensors["texts"])
-            num_pairs += len(batch.captions)
-            for name, value in losses.items():
-                sums[name] += float(value) * len(batch.captions)
-            if num_pairs >= MAX_VALIDATION_PAIRS:
-                break
-        return {name: value / num_pairs for name, value in sums.items()}
+        sums, num_batches = {"loss": 0.0, "batch_accuracy": 0.0}, 0
+        for batch in _equal_batches(pairs, clip, settings.microbatch_size or settings.batch_size):
+            images, texts = batch["images"].to(world.device), batch["texts"].to(world.device)
+            for name, value in contrastive_loss(network, clip.prepare_images(images.float() / 255), texts).items():
+                sums[name] += float(value)
+            num_batches += 1
+        return {name: value / num_batches for name, value in sums.items()}
 
     return validate
 
 
-def _tensors(pair_ids: Any, images: Any, captions: list[str], clip: Clip) -> dict[str, Tensor]:
+def _equal_batches(pairs: ImageBatches, clip: Clip, batch_size: int) -> Iterator[dict[str, Tensor]]:
+    """Up to `MAX_VALIDATION_PAIRS` pairs in file order. Batches have one size, since guessing gets harder with it: what is left
+    over is left out, unless it is all there is."""
+    waiting: list[dict[str, Tensor]] = []
+    num_waiting = num_given = 0
+    for batch in pairs.in_order(batch_size):
+        waiting.append(_tensors(batch, clip))
+        num_waiting += len(batch)
+        if num_waiting >= batch_size:
+            joined = {name: torch.cat([some[name] for some in waiting]) for name in waiting[0]}
+            yield {name: value[:batch_size] for name, value in joined.items()}
+            waiting, num_waiting = [{name: value[batch_size:] for name, value in joined.items()}], num_waiting - batch_size
+            num_given += batch_size
+            if num_given + batch_size > MAX_VALIDATION_PAIRS:
+                return
+    if not num_given:
+        yield {name: torch.cat([some[name] for some in waiting]) for name in waiting[0]}
+
+
+def _tensors(batch: ImageBatch, clip: Clip) -> dict[str, Tensor]:
     return {
-        "pair_ids": torch.from_numpy(pair_ids),
-        "images": torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
-        "texts": clip.tokenize(captions),
+        "pair_ids": torch.tensor(batch.pair_ids),
+        "images": torch.from_numpy(batch.images).permute(0, 3, 1, 2).contiguous(),
+        "texts": clip.tokenize(batch.captions),
     }

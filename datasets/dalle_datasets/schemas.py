@@ -131,6 +131,8 @@ CODEBOOK_USAGE = _schema(
     ],
 )
 
+CODEBOOK_USAGE = _schema("codebook_usage", 1, [_required("image_token", pa.int32()), _required("occurrences", pa.int64())])
+
 CLIP_SCORES = _schema("clip_scores", 1, [_required("pair_id", pa.int64()), _required("clip_score", pa.float32())])
 
 TRAINING_SET = _schema(
@@ -153,6 +155,18 @@ PROMPTS = _schema(
         _required("prompt", pa.string()),
         _required("prompt_set", pa.string()),  # 'training', 'unseen_scene', 'held_out_pair', or the user's own name
         pa.field("expected", pa.string()),  # JSON of the scene, for the demo's checker
+    ],
+)
+
+DROPPED_PROMPTS = _schema(
+    "dropped_prompts",
+    1,
+    [
+        _required("prompt_id", pa.string()),
+        _required("prompt", pa.string()),
+        _required("prompt_set", pa.string()),
+        _required("reason", pa.string()),  # 'empty', 'too_long', 'duplicate' or 'not_text'
+        _required("detail", pa.string()),  # what was seen, for people
     ],
 )
 

@@ -4,11 +4,13 @@ import hashlib
 import io
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+import torch
 from PIL import Image
 
 from dalle_datasets.identity import pair_id
@@ -16,11 +18,22 @@ from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import write_parts
 from dalle_datasets.schemas import PAIRS
 from dalle_datasets.sources.emoji_scenes import Scene, all_scenes, caption_scene, draw_scene
+from dalle_model.clip import build_clip, save_clip
 from dalle_model.config.presets import preset
 from dalle_model.config.tree import Config
+from dalle_model.dvae import DVAE, save_dvae
 from dalle_model.jobs.contract import execute, prepare
+from dalle_model.text import BpeTokenizer
+from dalle_model.transformer import DALLETransformer, save_transformer
 
 RunJob = Callable[..., dict[str, Any]]
+TINY = {
+    "tokenizer.vocab_size": 300, "tokenizer.max_text_tokens": 16,
+    "dvae.codebook_size": 16, "dvae.hidden_width": 8, "dvae.codebook_width": 8, "dvae.codebook_init": "random",
+    "clip.patch_size": 8, "clip.embed_width": 32, "clip.width": 32, "clip.head_width": 16, "clip.vision_layers": 1, "clip.text_layers": 1,
+    "transformer.num_layers": 2, "transformer.num_heads": 2, "transformer.d_model": 16,
+    "sampling.num_images": 4, "sampling.batch_size": 8,
+}  # fmt: skip
 
 
 def pairs_table(scenes: list[Scene]) -> pa.Table:
@@ -53,8 +66,8 @@ def pairs(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def make_config(tmp_path: Path) -> Callable[..., Config]:
-    """The demo's configuration with overrides, in `tmp_path`."""
-    return lambda overrides=None: preset("demo", {"paths.data_root": str(tmp_path), **(overrides or {})})
+    """The demo's configuration with tiny networks and overrides, in `tmp_path`."""
+    return lambda overrides=None: preset("demo", {"paths.data_root": str(tmp_path), **TINY, **(overrides or {})})
 
 
 @pytest.fixture
@@ -65,3 +78,21 @@ def run_job() -> RunJob:
         return execute(job, prepare(job, config, inputs))
 
     return run
+
+
+@pytest.fixture
+def networks(tmp_path: Path) -> dict[str, str]:
+    """The inputs of `generate_images`: an untrained transformer, dVAE and CLIP with their tokenizer, under the data root."""
+    torch.manual_seed(0)
+    config = preset("demo", {"paths.data_root": str(tmp_path), **TINY})
+    tokenizer = BpeTokenizer.train([caption_scene(s, random.Random(i)) for i, s in enumerate(all_scenes()[::50])], config.tokenizer)
+    tokenizer.save(tmp_path / "bpe")
+    dvae_id = save_dvae(tmp_path / "dvae", DVAE(config.dvae))
+    clip_id = save_clip(tmp_path / "clip", build_clip(config.clip, tokenizer))
+    transformer = DALLETransformer(config.transformer, replace(config.stream, text_vocab_size=tokenizer.vocab_size))
+    made_from = {"dvae_id": dvae_id, "tokenizer_id": tokenizer.id}
+    transformer_id = save_transformer(tmp_path / "transformer", transformer, made_from)
+    return {
+        "tokenizer": "bpe", "tokenizer_id": tokenizer.id, "dvae": "dvae", "dvae_id": dvae_id, "clip": "clip", "clip_id": clip_id,
+        "transformer": "transformer", "transformer_id": transformer_id,
+    }  # fmt: skip

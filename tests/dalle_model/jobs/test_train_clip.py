@@ -5,17 +5,18 @@ import json
 import pytest
 import torch
 
+from dalle_datasets.image_batches import ImageBatches
 from dalle_datasets.layout import Layout
-from dalle_model.config.model import DVAEConfig
+from dalle_model.clip import build_clip
+from dalle_model.config.model import ClipConfig, DVAEConfig, TokenizerConfig
 from dalle_model.dvae import DVAE, save_dvae
 from dalle_model.jobs.contract import prepare
-from dalle_model.jobs.train_clip import Reconstructions, spoil_tokens
+from dalle_model.jobs.train_clip import Reconstructions, _equal_batches, spoil_tokens
 from dalle_model.sampling.rerank import load_scorer
+from dalle_model.text import BpeTokenizer
 from dalle_model.training.metrics import read_metrics
 
 TINY = {
-    "tokenizer.vocab_size": 300, "tokenizer.max_text_tokens": 16,
-    "clip.patch_size": 8, "clip.embed_width": 32, "clip.width": 32, "clip.head_width": 16, "clip.vision_layers": 1, "clip.text_layers": 1,
     "train_clip.batch_size": 16, "train_clip.max_steps": 8, "train_clip.warmup_steps": 1, "train_clip.learning_rate": 3e-3,
     "train_clip.checkpoint_every": 4, "train_clip.log_every": 2, "train_clip.validate_every": 4, "train_clip.spoilt_share": 0.5,
 }  # fmt: skip
@@ -97,3 +98,16 @@ def test_a_published_clip_is_imported_as_it_is(tmp_path, inputs, make_config, ru
     result = run_job("train_clip", config, inputs)
     assert result["loss"] is None
     assert load_scorer(tmp_path / result["checkpoint"]).encode_texts(["a cat"]).shape == (1, 16)
+
+
+def test_validation_batches_have_one_size_however_the_pairs_are_stored(tmp_path, pairs):
+    """The pairs of a split lie scattered over row groups: batches as small as those would make the loss look tiny."""
+    tokenizer = BpeTokenizer.train(["a red apple"], TokenizerConfig(vocab_size=270, max_text_tokens=8))
+    clip = build_clip(
+        ClipConfig(image_size=32, patch_size=8, embed_width=32, width=32, head_width=16, vision_layers=1, text_layers=1), tokenizer
+    )
+    validation = ImageBatches(tmp_path / "pairs" / "emoji", "validation", 32)
+    assert [len(batch["images"]) for batch in _equal_batches(validation, clip, 4)] == [4]  # of six
+    (all_there_is,) = _equal_batches(validation, clip, 100)
+    in_order = [pair_id for batch in validation.in_order(100) for pair_id in batch.pair_ids.tolist()]
+    assert all_there_is["pair_ids"].tolist() == in_order

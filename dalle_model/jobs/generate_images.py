@@ -1,0 +1,185 @@
+"""Job: pictures for prompts. N candidates each, all of them scored by CLIP and ranked, all of them kept with their origin.
+
+The unit of work is a handful of prompts, written as one part of `generations/`: a killed run continues after its
+last part, and a picture depends on its own seed alone, so nothing is repeated, lost or different.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from dalle_datasets.identity import generation_id
+from dalle_datasets.parquet import atomic_path, read_parquet, write_parquet
+from dalle_datasets.schemas import DROPPED_PROMPTS, GENERATIONS, PROMPTS
+from dalle_datasets.token_batches import pad_tokens
+from dalle_model.clip import Clip
+from dalle_model.config.generation import SamplingConfig
+from dalle_model.dvae import DVAE, load_dvae
+from dalle_model.jobs.contract import JobRun
+from dalle_model.jobs.pictures import save_picture
+from dalle_model.jobs.progress import report_progress
+from dalle_model.sampling.generate import candidate_seeds, sample_image_tokens
+from dalle_model.sampling.rerank import load_scorer, ranks, score_candidates
+from dalle_model.text import BpeTokenizer
+from dalle_model.training.parallel import join_world
+from dalle_model.transformer import DALLETransformer, load_transformer
+
+SECTIONS = ("sampling",)
+VERSION = 1
+PICTURES_PER_PART = 512
+"""About how many pictures a kill can cost; also what bounds the memory, whatever the number of prompts."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """Everything that takes part in making a picture."""
+
+    tokenizer: BpeTokenizer
+    transformer: DALLETransformer
+    dvae: DVAE
+    clip: Clip
+
+
+def run(run: JobRun) -> dict[str, Any]:
+    """Sample, decode, score, rank and save, part by part."""
+    settings, started = run.config.sampling, time.monotonic()
+    networks = load_networks(run)
+    prompts, dropped = sort_out(read_parquet(run.input_path("prompts"), PROMPTS).to_pylist(), networks.tokenizer, settings)
+    dropped_path = run.run_dir / "dropped_prompts.parquet"
+    write_parquet(dropped_path, pa.Table.from_pylist(dropped, DROPPED_PROMPTS.with_metadata(None)), DROPPED_PROMPTS)
+    if not prompts:
+        raise ValueError(
+            f"none of the {len(dropped)} prompts can be used; the first is {dropped[0]['prompt']!r}: {dropped[0]['detail']}"
+            if dropped
+            else f"{run.input_path('prompts')} holds no prompts; give some"
+        )
+    prompts_per_part = max(1, PICTURES_PER_PART // settings.num_images)
+    num_images, num_made = len(prompts) * settings.num_images, 0
+    parts = []
+    for i, start in enumerate(range(0, len(prompts), prompts_per_part)):
+        path = run.run_dir / "generations" / f"part-{i:05d}.parquet"
+        some = prompts[start : start + prompts_per_part]
+        if not path.exists():
+            write_parquet(path, make_part(run, networks, some, f"part-{i:05d}"), GENERATIONS)
+            num_made += len(some) * settings.num_images
+        parts.append(path)
+        rate = num_made / (time.monotonic() - started)
+        report_progress(min(start + prompts_per_part, len(prompts)) * settings.num_images, num_images, "images", images_per_s=rate)
+    generations = run.run_dir / "generations.parquet"
+    join_parts(parts, generations)
+    return {
+        "generations": run.layout.relative(generations),
+        "images": run.layout.relative(run.run_dir / "images"),
+        "dropped_prompts": run.layout.relative(dropped_path),
+        "num_prompts": len(prompts),
+        "num_images": num_images,
+        "images_per_s": round(num_made / (time.monotonic() - started), 2),
+        "dropped": {reason: sum(row["reason"] == reason for row in dropped) for reason in sorted({row["reason"] for row in dropped})},
+    }
+
+
+def load_networks(run: JobRun) -> Networks:
+    """Read all checkpoints. Raises `ValueError` when one is missing or damaged, or when they do not belong together."""
+    device = join_world().device
+    for kind in ("transformer", "dvae", "clip", "tokenizer"):
+        about = run.input_path(kind) / "config.json"
+        found = json.loads(about.read_text())["id"] if about.exists() else None
+        if found is not None and found != run.inputs[f"{kind}_id"]:
+            wanted = run.inputs[f"{kind}_id"]
+            raise ValueError(f"{about.parent} is {kind} {found}, but the run asks for {kind} {wanted}; correct the path or the id")
+    made_from = {name: run.inputs[name] for name in ("dvae_id", "tokenizer_id")}
+    clip = load_scorer(run.input_path("clip"))
+    clip.network.to(device)
+    return Networks(
+        tokenizer=BpeTokenizer.load(run.input_path("tokenizer")),
+        transformer=load_transformer(run.input_path("transformer"), made_from).to(device),
+        dvae=load_dvae(run.input_path("dvae")).to(device),
+        clip=clip,
+    )
+
+
+def sort_out(rows: list[Row], tokenizer: BpeTokenizer, settings: SamplingConfig) -> tuple[list[Row], list[Row]]:
+    """(prompts that can be used, with their `text_tokens`; prompts that cannot, with `reason` and `detail`)."""
+    usable: list[Row] = []
+    dropped: list[Row] = []
+    seen: set[str] = set()
+    for row, tokens in zip(rows, tokenizer.encode([row["prompt"] for row in rows]), strict=True):
+        if not tokens:
+            dropped.append({**row, "reason": "empty", "detail": "it has no text"})
+        elif row["prompt_id"] in seen:
+            dropped.append({**row, "reason": "duplicate", "detail": "the same prompt stands further up"})
+        elif len(tokens) > tokenizer.max_text_tokens and not settings.truncate_prompts:
+            detail = (
+                f"{len(tokens)} tokens, but the transformer reads {tokenizer.max_text_tokens}; "
+                "shorten it or set sampling.truncate_prompts=true"
+            )
+            dropped.append({**row, "reason": "too_long", "detail": detail})
+        else:
+            seen.add(row["prompt_id"])
+            usable.append({**row, "text_tokens": tokens[: tokenizer.max_text_tokens]})
+    return usable, dropped
+
+
+def make_part(run: JobRun, networks: Networks, prompts: list[Row], name: str) -> pa.Table:
+    """All candidates of some prompts as `schemas.GENERATIONS`; their pictures are saved on the way."""
+    settings = run.config.sampling
+    seeds = candidate_seeds(run.config.seed, [row["prompt"] for row in prompts], settings.num_images)
+    text_tokens = torch.from_numpy(pad_tokens([row["text_tokens"] for row in prompts], networks.tokenizer.max_text_tokens))
+    image_tokens = sample_image_tokens(networks.transformer, text_tokens, settings.num_images, settings, seeds)
+    directory = run.run_dir / "images" / name
+    directory.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = []
+    for prompt, tokens, prompt_seeds in zip(prompts, image_tokens, seeds.tolist(), strict=True):
+        candidates = [
+            {
+                "generation_id": generation_id(run.run_id, prompt["prompt"], i),
+                "prompt_id": prompt["prompt_id"],
+                "prompt": prompt["prompt"],
+                "prompt_set": prompt["prompt_set"],
+                "candidate_index": i,
+                "seed": seed,
+                "image_tokens": candidate.tolist(),
+                "image_path": run.layout.relative(directory / f"{prompt['prompt_id']}-{i:04d}.{settings.image_format}"),
+            }
+            for i, (candidate, seed) in enumerate(zip(tokens, prompt_seeds, strict=True))
+        ]
+        pictures = save_pictures(run, candidates, decode_batches(networks.dvae, tokens, settings.batch_size))
+        scores = score_candidates(networks.clip, prompt["prompt"], pictures)
+        for row, score, rank in zip(candidates, scores.tolist(), ranks(scores).tolist(), strict=True):
+            rows.append({**row, "clip_score": score, "rank": rank})
+    return pa.Table.from_pylist(rows, GENERATIONS.with_metadata(None))
+
+
+def decode_batches(dvae: DVAE, tokens: Tensor, batch_size: int) -> Iterator[Tensor]:
+    """Pictures [B, 3, H, W] of tokens [N, num_image_tokens], rounded to the 256 levels that a file keeps."""
+    for start in range(0, len(tokens), batch_size):
+        yield (dvae.decode_tokens(tokens[start : start + batch_size]) * 255).round() / 255
+
+
+def save_pictures(run: JobRun, candidates: list[Row], batches: Iterator[Tensor]) -> Iterator[Tensor]:
+    """Pass batches of pictures on, saving each picture under its candidate's path with its origin inside."""
+    rows = iter(candidates)
+    for images in batches:
+        pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        for picture, row in zip(pixels, rows, strict=False):
+            origin = {name: row[name] for name in ("prompt", "generation_id", "prompt_id", "candidate_index", "seed")}
+            networks = {name: run.inputs[name] for name in ("transformer_id", "dvae_id", "tokenizer_id")}
+            save_picture(run.layout.root / row["image_path"], picture, {**origin, **networks, "run_id": run.run_id})
+        yield images
+
+
+def join_parts(parts: list[Path], path: Path) -> None:
+    """One file of all parts, a part at a time in memory."""
+    with atomic_path(path) as partial, pq.ParquetWriter(partial, GENERATIONS, compression="zstd", compression_level=1) as writer:
+        for part in parts:
+            writer.write_table(read_parquet(part, GENERATIONS).replace_schema_metadata(GENERATIONS.metadata))

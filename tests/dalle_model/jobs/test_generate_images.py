@@ -1,0 +1,126 @@
+"""Every candidate is kept with its score, rank, seed and origin; kills, bad prompts and mixed-up networks lose nothing."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dalle_datasets.layout import Layout
+from dalle_datasets.parquet import list_parts, read_parquet, write_parquet
+from dalle_datasets.prompts import own_prompts
+from dalle_datasets.schemas import DROPPED_PROMPTS, GENERATIONS, PROMPTS
+from dalle_model.config.model import DVAEConfig
+from dalle_model.dvae import DVAE, load_dvae, save_dvae
+from dalle_model.jobs import generate_images
+from dalle_model.jobs.contract import run_directory
+from dalle_model.jobs.pictures import read_origin
+from dalle_model.sampling.rerank import load_scorer, score_candidates
+
+TEXTS = ["a red apple on white", "two blue cats on a pink background", "a small owl on the left on yellow"]
+
+
+@pytest.fixture
+def inputs(tmp_path, networks):
+    write_parquet(tmp_path / "prompts.parquet", own_prompts(TEXTS), PROMPTS)
+    return {"prompts": "prompts.parquet", "prompts_id": "1", **networks}
+
+
+def rows_of(tmp_path, result):
+    return read_parquet(tmp_path / result["generations"], GENERATIONS).to_pylist()
+
+
+def test_every_candidate_has_score_rank_seed_and_a_picture_with_its_origin(tmp_path, inputs, make_config, run_job):
+    result = run_job("generate_images", make_config(), inputs)
+    rows = rows_of(tmp_path, result)
+    assert (result["num_prompts"], result["num_images"], result["dropped"]) == (3, 12, {})
+    assert [(row["prompt"], row["candidate_index"]) for row in rows] == [(text, i) for text in TEXTS for i in range(4)]
+    assert len({row["generation_id"] for row in rows}) == len({row["seed"] for row in rows}) == 12
+    dvae, clip = load_dvae(tmp_path / "dvae"), load_scorer(tmp_path / "clip")
+    for text in TEXTS:
+        some = [row for row in rows if row["prompt"] == text]
+        assert sorted(row["rank"] for row in some) == [1, 2, 3, 4]
+        scores = [row["clip_score"] for row in sorted(some, key=lambda row: row["rank"])]
+        assert scores == sorted(scores, reverse=True)
+        files = np.stack([np.asarray(Image.open(tmp_path / row["image_path"])) for row in some])
+        expected = dvae.decode_tokens(torch.tensor([row["image_tokens"] for row in some]))
+        assert np.array_equal(files, (expected * 255).round().byte().permute(0, 2, 3, 1).numpy())
+        # The stored score is that of the picture as stored: whoever scores the file gets the same number.
+        again = score_candidates(clip, text, [torch.from_numpy(files).permute(0, 3, 1, 2).float() / 255])
+        assert again.tolist() == pytest.approx([row["clip_score"] for row in some], abs=1e-5)
+    origin = read_origin(tmp_path / rows[5]["image_path"])
+    assert origin["prompt"] == rows[5]["prompt"]
+    assert origin["generation_id"] == rows[5]["generation_id"]
+    assert origin["seed"] == rows[5]["seed"]
+    assert origin["transformer_id"] == inputs["transformer_id"]
+    assert origin["run_id"] == result["run_id"]
+
+
+def test_a_killed_run_continues_after_its_last_part_with_the_same_rows(tmp_path, inputs, make_config, run_job, monkeypatch):
+    monkeypatch.setattr(generate_images, "PICTURES_PER_PART", 4)  # a part for each prompt
+    result = run_job("generate_images", make_config(), inputs)
+    run_dir = Layout(tmp_path).run(result["run_id"])
+    parts = list_parts(run_dir / "generations")
+    assert len(parts) == 3
+    whole, kept = (tmp_path / result["generations"]).read_bytes(), [part.stat().st_mtime_ns for part in parts[:2]]
+    for lost in (parts[2], run_dir / "generations.parquet", run_dir / "result.json"):
+        lost.unlink()  # killed while it made the third part
+    again = run_job("generate_images", make_config(), inputs)
+    assert (tmp_path / again["generations"]).read_bytes() == whole
+    assert [part.stat().st_mtime_ns for part in parts[:2]] == kept
+
+
+def test_a_picture_does_not_depend_on_the_other_prompts_or_on_batches(tmp_path, inputs, make_config, run_job):
+    together = rows_of(tmp_path, run_job("generate_images", make_config({"sampling.batch_size": 12}), inputs))
+    write_parquet(tmp_path / "one.parquet", own_prompts(TEXTS[1:2]), PROMPTS)
+    alone = rows_of(tmp_path, run_job("generate_images", make_config({"sampling.batch_size": 3}), {**inputs, "prompts": "one.parquet"}))
+    assert [row["image_tokens"] for row in alone] == [row["image_tokens"] for row in together if row["prompt"] == TEXTS[1]]
+
+
+def test_bad_prompts_become_reason_rows_and_the_rest_goes_on(tmp_path, inputs, make_config, run_job):
+    table = own_prompts([TEXTS[0], " ".join(["a red apple"] * 20), TEXTS[1]]).to_pylist()
+    bad = [*table, {**table[0]}, {"prompt_id": "e", "prompt": " \t", "prompt_set": "own", "expected": None}]
+    write_parquet(tmp_path / "prompts.parquet", own_prompts(TEXTS).from_pylist(bad, PROMPTS.with_metadata(None)), PROMPTS)
+    result = run_job("generate_images", make_config(), inputs)
+    assert result["num_prompts"] == 2
+    assert result["dropped"] == {"duplicate": 1, "empty": 1, "too_long": 1}
+    dropped = {row["reason"]: row for row in read_parquet(tmp_path / result["dropped_prompts"], DROPPED_PROMPTS).to_pylist()}
+    assert "but the transformer reads 16; shorten it or set sampling.truncate_prompts=true" in dropped["too_long"]["detail"]
+    assert dropped["empty"]["prompt_id"] == "e"
+    truncated = run_job("generate_images", make_config({"sampling.truncate_prompts": True}), inputs)
+    assert truncated["num_prompts"] == 3
+
+
+def test_no_usable_prompt_is_an_error(tmp_path, inputs, make_config, run_job):
+    write_parquet(tmp_path / "prompts.parquet", own_prompts([" ".join(["a red apple"] * 20)]), PROMPTS)
+    with pytest.raises(ValueError, match=r"none of the 1 prompts can be used; the first is 'a red apple .*: \d+ tokens, but"):
+        run_job("generate_images", make_config(), inputs)
+    write_parquet(tmp_path / "prompts.parquet", PROMPTS.empty_table(), PROMPTS)
+    with pytest.raises(ValueError, match=r"prompts\.parquet holds no prompts; give some"):
+        run_job("generate_images", make_config(), inputs)
+
+
+def test_networks_that_do_not_belong_together_are_an_error(tmp_path, inputs, make_config, run_job):
+    """Tokens of one codebook decoded by another give pictures that look merely bad."""
+    torch.manual_seed(5)
+    config = json.loads((tmp_path / "dvae" / "config.json").read_text())["config"]["dvae"]
+    other = save_dvae(tmp_path / "other", DVAE(DVAEConfig(**config)))
+    with pytest.raises(ValueError, match=r"was trained with dvae_id=\w+, but dvae_id=\w+ is given: its tokens would mean something else"):
+        run_job("generate_images", make_config(), {**inputs, "dvae": "other", "dvae_id": other})
+    with pytest.raises(ValueError, match=r"other is dvae \w+, but the run asks for dvae \w+; correct the path or the id"):
+        run_job("generate_images", make_config(), {**inputs, "dvae": "other"})
+
+
+def test_without_clip_there_are_no_pictures(tmp_path, inputs, make_config, run_job):
+    (tmp_path / "clip" / "model.safetensors").unlink()
+    config = make_config()
+    with pytest.raises(ValueError, match=r"model\.safetensors is missing; train or import the clip again"):
+        run_job("generate_images", config, inputs)
+    assert not (run_directory("generate_images", config, inputs) / "images").exists()
+
+
+@pytest.mark.parametrize("image_format", ["webp", "jpeg"])
+def test_other_formats(tmp_path, inputs, make_config, run_job, image_format):
+    rows = rows_of(tmp_path, run_job("generate_images", make_config({"sampling.image_format": image_format}), inputs))
+    assert read_origin(tmp_path / rows[0]["image_path"])["prompt"] == TEXTS[0]
