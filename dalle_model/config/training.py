@@ -75,8 +75,26 @@ class TrainDVAEConfig(TrainConfig):
     """Updates over which the KL weight rises from 0 (cosine)."""
     min_log_scale: float | None = None
     """Soft floor of ln b of the logit-Laplace likelihood; none in the paper. Keeps flat backgrounds from taking all the gradient."""
+    random_crop: bool = True
+    """Random squares at random scales (Listing 1); without, the centred square at exactly `dvae.image_size`."""
     random_flip: bool = True
     """Horizontal flips in the augmentation (Listing 1)."""
+    decode_threads: int = 0
+    """Threads that decode pictures; 0 decodes in the training's own thread. Does not change what is computed."""
+
+    def __post_init__(self) -> None:
+        TrainConfig.__post_init__(self)
+        for field in ("gumbel_temperature_start", "gumbel_temperature_end"):
+            if getattr(self, field) <= 0:
+                raise ValueError(f"train_dvae.{field}={getattr(self, field)} must be positive: samples are one-hot only in the limit")
+        if self.random_flip and not self.random_crop:
+            raise ValueError(
+                "train_dvae.random_flip=true is part of the augmentation that train_dvae.random_crop=false turns off; set both"
+            )
+        if self.kl_weight < 0 or self.decode_threads < 0:
+            raise ValueError(
+                f"train_dvae.kl_weight={self.kl_weight} and train_dvae.decode_threads={self.decode_threads} must be at least 0"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +121,8 @@ class TrainTransformerConfig(TrainConfig):
     """Weight of the mean text cross entropy; the mean image cross entropy has the rest."""
     caption_dropout: float = 0.0
     """Share of captions replaced by an empty one, for classifier-free guidance; 0 in the paper."""
+    activation_checkpointing: bool = False
+    """Keep only each layer's input and compute the layer again in the backward pass: a third more work for a fraction of the memory."""
 
     def __post_init__(self) -> None:
         TrainConfig.__post_init__(self)
