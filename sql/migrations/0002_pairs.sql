@@ -49,7 +49,7 @@ create table dropped_pairs (
 comment on table dropped_pairs is 'Candidates that did not become pairs, each with its reason.';
 comment on column dropped_pairs.candidate_id is 'Hash of the address and the caption.';
 comment on column dropped_pairs.source is 'Name of the source the candidate was found in.';
-comment on column dropped_pairs.stage is 'Where it was dropped: discover, download or filter.';
+comment on column dropped_pairs.stage is 'Where it was dropped: discover, download, filter or tokenize.';
 comment on column dropped_pairs.reason is 'Code of the reason, from a closed set.';
 comment on column dropped_pairs.detail is 'What was seen, for people.';
 comment on column dropped_pairs.caption is 'Caption as found.';

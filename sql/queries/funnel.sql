@@ -16,7 +16,9 @@ drops as (
         stage,
         count(*) as num_dropped
     from dropped_pairs
-    where source = coalesce($source, source)
+    where
+        source = coalesce($source, source)
+        and stage in (select stage from stages)  -- later stages drop pairs, which are counted as pairs already
     group by stage
 ),
 

@@ -22,7 +22,7 @@ def test_drop_reasons_of_one_source(catalog):
 
 def test_funnel_ends_at_the_number_of_pairs(catalog):
     catalog.add("pairs", {"pair_id": 1}, {"pair_id": 2})
-    catalog.add("dropped_pairs", {"stage": "discover"}, {"stage": "filter"}, {"stage": "filter"})
+    catalog.add("dropped_pairs", {"stage": "discover"}, {"stage": "filter"}, {"stage": "filter"}, {"stage": "tokenize"})
     assert catalog.query("funnel") == [(0, "found", 0, 5), (1, "discover", 1, 4), (2, "download", 0, 4), (3, "filter", 2, 2)]
 
 

@@ -82,8 +82,11 @@ def ingest_text_tokens(con: duckdb.DuckDBPyConnection, layout: Layout, tokenizer
 
 
 def register_image_token_shards(con: duckdb.DuckDBPyConnection, layout: Layout, dvae_id: str) -> Ingested:
-    """The image token parts of a dVAE: where they lie; the tokens stay there."""
-    return _ingest_folder(con, layout, "image_tokens", layout.image_tokens(dvae_id), dvae_id=dvae_id)
+    """The image token parts of a dVAE: where they lie; the tokens stay there. Pictures that could not be tokenised are dropped pairs."""
+    folder = layout.image_tokens(dvae_id)
+    return _ingest_folder(con, layout, "image_tokens", folder, dvae_id=dvae_id) + _ingest_folder(
+        con, layout, "dropped_pairs", folder / "dropped"
+    )
 
 
 def ingest_codebook_usage(con: duckdb.DuckDBPyConnection, layout: Layout, dvae_id: str, path: Path) -> Ingested:
@@ -217,9 +220,13 @@ def ingest_everything(con: duckdb.DuckDBPyConnection, layout: Layout) -> Ingeste
     for kind, base in (("pairs", layout.root / "pairs"), ("dropped_pairs", layout.root / "dropped")):
         for folder in sorted(base.glob("*/")):
             done += _ingest_folder(con, layout, kind, folder)
-    for kind, key in (("text_tokens", "tokenizer"), ("image_tokens", "dvae"), ("clip_scores", "clip")):
-        for folder in sorted((layout.root / kind).glob(f"{key}=*/")):
-            done += _ingest_folder(con, layout, kind, folder, **{f"{key}_id": folder.name.partition("=")[2]})
+    for kind, function in (
+        ("text_tokens", ingest_text_tokens),
+        ("image_tokens", register_image_token_shards),
+        ("clip_scores", ingest_clip_scores),
+    ):
+        for folder in sorted((layout.root / kind).glob("*=*/")):
+            done += function(con, layout, folder.name.partition("=")[2])
     for manifest in sorted((layout.root / "training_sets").glob("*/manifest.json")):
         done += ingest_training_set(con, layout, manifest.parent.name)
     for result in sorted((layout.root / "runs").glob("*/result.json")):

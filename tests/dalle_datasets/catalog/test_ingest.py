@@ -98,6 +98,16 @@ def test_a_foreign_part_is_refused(con, root):
         ingest.ingest_pairs(con, root.layout, "emoji_scenes")
 
 
+def test_pictures_that_could_not_be_tokenised_are_dropped_pairs(con, root):
+    root.tokenise_and_score()
+    row = {name: "x" for name in schemas.DROPPED_PAIRS.names} | {"stage": "tokenize", "reason": "not_an_image"}
+    write_parquet(
+        root.layout.image_tokens("vae0") / "dropped" / "web-part-00000.parquet", pa.Table.from_pylist([row]), schemas.DROPPED_PAIRS
+    )
+    assert ingest.register_image_token_shards(con, root.layout, "vae0") == Ingested(added=3)
+    assert con.execute("select stage, reason from dropped_pairs").fetchall() == [("tokenize", "not_an_image")]
+
+
 def test_log_run_keeps_what_lasts_apart_from_what_depends_on_the_machine(con, root):
     *_, tokenised, _, _ = root.tokenise_and_score()
     assert ingest.log_run(con, root.layout, tokenised) == Ingested(added=1)
