@@ -20,7 +20,9 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         if not 257 <= self.vocab_size <= 65_536:
-            raise ValueError(f"tokenizer.vocab_size={self.vocab_size} must be in [257, 65536]: 256 bytes and at least one merge; stored as uint16")
+            raise ValueError(
+                f"tokenizer.vocab_size={self.vocab_size} must be in [257, 65536]: 256 bytes and at least one merge; stored as uint16"
+            )
         if self.max_text_tokens < 1:
             raise ValueError(f"tokenizer.max_text_tokens={self.max_text_tokens} must be at least 1")
         if not 0 <= self.bpe_dropout < 1:
@@ -55,7 +57,9 @@ class DVAEConfig:
         if self.downsample not in (4, 8, 16):
             raise ValueError(f"dvae.downsample={self.downsample} must be 4, 8 or 16")
         if self.image_size % self.downsample:
-            raise ValueError(f"dvae.image_size={self.image_size} is not a multiple of dvae.downsample={self.downsample}; change one of them")
+            raise ValueError(
+                f"dvae.image_size={self.image_size} is not a multiple of dvae.downsample={self.downsample}; change one of them"
+            )
         if not 2 <= self.codebook_size <= 65_536:
             raise ValueError(f"dvae.codebook_size={self.codebook_size} must be in [2, 65536]; tokens are stored as uint16")
         if self.hidden_width % 4:

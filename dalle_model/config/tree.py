@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from dalle_datasets.config import CatalogConfig, DownloadConfig, FilterConfig, PathsConfig, ShardsConfig, SourceConfig
 from dalle_model.config.generation import EvaluateConfig, SamplingConfig
 from dalle_model.config.model import ClipConfig, DVAEConfig, StreamShape, TokenizerConfig, TransformerConfig
+from dalle_model.config.tokenizing import TokenizeImagesConfig
 from dalle_model.config.training import TrainClipConfig, TrainDVAEConfig, TrainTransformerConfig
 
 
@@ -27,6 +28,7 @@ class Config:
     clip: ClipConfig = field(default_factory=ClipConfig)
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     train_dvae: TrainDVAEConfig
+    tokenize_images: TokenizeImagesConfig = field(default_factory=TokenizeImagesConfig)
     train_clip: TrainClipConfig
     train_transformer: TrainTransformerConfig
     sampling: SamplingConfig = field(default_factory=SamplingConfig)

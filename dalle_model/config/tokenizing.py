@@ -1,0 +1,22 @@
+"""How pictures become image tokens before the transformer is trained."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizeImagesConfig:
+    """Pre-tokenising with a trained dVAE (section 2.2)."""
+
+    random_crops: int = 0
+    """Near-centre crops per picture at random scales (Listing 2), each tokenised; 0 takes the centred square once."""
+    batch_size: int = 64
+    """Pictures per forward pass."""
+    decode_threads: int = 2
+    """Threads that decode the next batch while the network works. Does not change the tokens."""
+
+    def __post_init__(self) -> None:
+        if self.random_crops < 0 or self.decode_threads < 1 or self.batch_size < 1:
+            raise ValueError(
+                f"tokenize_images.random_crops={self.random_crops} must be at least 0, tokenize_images.batch_size={self.batch_size} "
+                f"and tokenize_images.decode_threads={self.decode_threads} at least 1"
+            )

@@ -1,0 +1,183 @@
+"""Job: train the discrete VAE on the pairs' pictures (section 2.1, Appendix A.2), and say how good its tokens are."""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from dalle_datasets.image_batches import ImageBatches, Square, centre, dvae_augmentation, dvae_augmentation_with_flip
+from dalle_datasets.parquet import atomic_path
+from dalle_model.config.training import TrainDVAEConfig
+from dalle_model.config.tree import Config
+from dalle_model.dvae import DVAE, save_dvae
+from dalle_model.dvae.codebook import initialise_codebook
+from dalle_model.dvae.likelihood import logit_laplace_log_prob, map_pixels, soft_floor, unmap_pixels
+from dalle_model.dvae.loss import codebook_perplexity, dvae_loss
+from dalle_model.dvae.relaxation import cosine_schedule, kl_to_uniform
+from dalle_model.jobs.contract import JobRun
+from dalle_model.jobs.progress import report_progress
+from dalle_model.training.checkpoint import list_training_states
+from dalle_model.training.loop import mix, train
+from dalle_model.training.parallel import World, join_world
+
+SECTIONS = ("dvae", "train_dvae")
+VERSION = 1
+
+MAX_VALIDATION_PAIRS = 4_096
+INITIALISATION_PAIRS = 8_192
+"""Pictures whose patches k-means looks at."""
+COLLAPSED_SHARE = 0.02
+"""Perplexity over codebook size below which the codebook counts as collapsing; a healthy one is several times larger."""
+SHOWN_PAIRS = 12
+
+log = logging.getLogger(__name__)
+
+
+def run(run: JobRun) -> dict[str, Any]:
+    """Train, continuing from the newest checkpoint of an interrupted run, and publish the weights to keep."""
+    # Cold samples are full of numbers below 1e-38, which a CPU multiplies in microcode: without this an update takes 3.5 times as long.
+    torch.set_flush_denormal(True)
+    config, world = run.config, join_world()
+    torch.manual_seed(mix(config.seed, 0))
+    model = DVAE(config.dvae).to(memory_format=torch.channels_last)
+    pairs = run.input_path("pairs")
+    pictures = ImageBatches(
+        pairs, "train", config.dvae.image_size, square=augmentation(config.train_dvae), num_threads=config.train_dvae.decode_threads
+    )
+    if config.dvae.codebook_init == "patch_kmeans" and not list_training_states(run.run_dir):
+        initialise_codebook(model, initialisation_pictures(pairs, config), config.seed)
+    validation_pictures = ImageBatches(pairs, "validation", config.dvae.image_size)
+    result = train(
+        model=model,
+        config=config.train_dvae,
+        batches=training_batches(pictures, config, world),
+        compute_loss=lambda model, batch, step: relaxed_loss(model, batch, step, config.train_dvae),
+        validate=lambda model: validate(model, validation_pictures, config.train_dvae),
+        run_dir=run.run_dir,
+        seed=config.seed,
+        report=report_progress,
+    )
+    checkpoint, reconstructions = run.run_dir / "dvae", run.run_dir / "reconstructions.png"
+    draw_reconstructions(reconstructions, model, validation_pictures)
+    return {
+        "dvae_id": save_dvae(checkpoint, model),
+        "checkpoint": run.layout.relative(checkpoint),
+        "reconstructions": run.layout.relative(reconstructions),
+        **{name: result.validation[name] for name in ("psnr", "perplexity", "codes_used", "kl_nats", "reconstruction_loss")},
+        "is_collapsed": bool(result.validation["is_collapsed"]),
+        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "num_steps": result.step,
+    }
+
+
+def augmentation(settings: TrainDVAEConfig) -> Square:
+    """How a picture becomes square: the paper's Listing 1, or parts of it."""
+    if not settings.random_crop:
+        return centre
+    return dvae_augmentation_with_flip if settings.random_flip else dvae_augmentation
+
+
+def initialisation_pictures(pairs: Path, config: Config) -> Tensor:
+    """Float pictures [B, 3, H, W] in [0, 1] whose patches k-means looks at: training pictures, a fixed random choice."""
+    pictures = ImageBatches(pairs, "train", config.dvae.image_size)
+    batch = next(pictures.batches(min(pictures.num_rows, INITIALISATION_PAIRS), config.seed))
+    return as_floats(as_tensor(batch.images))
+
+
+def training_batches(pictures: ImageBatches, config: Config, world: World) -> Callable[[int], Iterator[dict[str, Tensor]]]:
+    """This process's batches from any step on: bytes, so that a GPU receives a quarter of the data."""
+
+    def batches(start_step: int) -> Iterator[dict[str, Tensor]]:
+        for batch in pictures.batches(config.train_dvae.batch_size, config.seed, start_step, world.rank, world.size):
+            yield {"images": as_tensor(batch.images)}
+
+    return batches
+
+
+def relaxed_loss(model: nn.Module, batch: Mapping[str, Tensor], step: int, settings: TrainDVAEConfig) -> dict[str, Tensor]:
+    """The paper's objective at this step of its schedules, and where the schedules stand."""
+    assert isinstance(model, DVAE)
+    temperature = cosine_schedule(step, settings.gumbel_temperature_start, settings.gumbel_temperature_end, settings.gumbel_anneal_steps)
+    kl_weight = cosine_schedule(step, 0.0, settings.kl_weight, settings.kl_warmup_steps)
+    images = as_floats(batch["images"])
+    losses = dvae_loss(model, images, temperature=temperature, kl_weight=kl_weight, min_log_scale=settings.min_log_scale)
+    return {**losses, "gumbel_temperature": torch.tensor(temperature), "kl_weight": torch.tensor(kl_weight)}
+
+
+@torch.no_grad()
+def validate(model: nn.Module, pictures: ImageBatches, settings: TrainDVAEConfig) -> dict[str, float]:
+    """How well hard tokens, as the transformer will see them, rebuild held-out pictures, and how much of the codebook they use.
+
+    Warns when the codebook is collapsing, with what to change.
+    """
+    assert isinstance(model, DVAE)
+    config, device = model.config, next(model.parameters()).device
+    occurrences_K = torch.zeros(config.codebook_size, dtype=torch.int64)
+    squared_error = kl = loss = 0.0
+    num_pictures = 0
+    for batch in pictures.in_order(64):
+        images = as_floats(as_tensor(batch.images).to(device))
+        logits = model.encode_logits(images)
+        tokens = logits.argmax(1)
+        mu, log_scale = model.decoder.from_tokens(tokens)
+        rebuilt = unmap_pixels(torch.sigmoid(mu.float()))
+        log_prob = logit_laplace_log_prob(map_pixels(images), mu.float(), soft_floor(log_scale.float(), settings.min_log_scale))
+        occurrences_K += torch.bincount(tokens.flatten().cpu(), minlength=config.codebook_size)
+        squared_error += float((rebuilt - images).square().mean((1, 2, 3)).sum())
+        kl += float(kl_to_uniform(logits)) * len(batch)
+        loss -= float(log_prob.mean()) * len(batch)
+        num_pictures += len(batch)
+        if num_pictures >= MAX_VALIDATION_PAIRS:
+            break
+    perplexity = codebook_perplexity(occurrences_K)
+    is_collapsed = perplexity < max(2.0, COLLAPSED_SHARE * config.codebook_size)
+    if is_collapsed:
+        log.warning(
+            "the codebook is collapsing: perplexity %.1f of %d tokens; raise train_dvae.kl_warmup_steps or lower train_dvae.kl_weight, "
+            "lower train_dvae.learning_rate, start warmer (train_dvae.gumbel_temperature_start), or use dvae.codebook_init=patch_kmeans",
+            perplexity,
+            config.codebook_size,
+        )
+    return {
+        "loss": loss / num_pictures,
+        "reconstruction_loss": loss / num_pictures,
+        "kl_nats": kl / num_pictures,
+        "psnr": -10 * math.log10(max(squared_error / num_pictures, 1e-10)),
+        "perplexity": perplexity,
+        "codes_used": float((occurrences_K > 0).sum()),
+        "is_collapsed": float(is_collapsed),
+    }
+
+
+@torch.no_grad()
+def draw_reconstructions(path: Path, model: DVAE, pictures: ImageBatches) -> None:
+    """Write a PNG: a row of validation pictures above the same pictures rebuilt from their tokens."""
+    device = next(model.parameters()).device
+    originals = next(pictures.in_order(SHOWN_PAIRS)).images
+    rebuilt = model.decode_tokens(model.tokenize(as_floats(as_tensor(originals).to(device))))
+    rows = [np.concatenate(list(row), axis=1) for row in (originals, as_bytes(rebuilt))]
+    with atomic_path(path) as partial:
+        Image.fromarray(np.concatenate(rows)).save(partial, "PNG")
+
+
+def as_tensor(images: NDArray[np.uint8]) -> Tensor:
+    """Pictures [B, H, W, 3] as [B, 3, H, W] without moving them: torch calls that layout channels_last."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+def as_floats(images: Tensor) -> Tensor:
+    """Bytes as floats in [0, 1]."""
+    return images.float().div(255)
+
+
+def as_bytes(images: Tensor) -> NDArray[np.uint8]:
+    """Pictures [B, 3, H, W] in [0, 1] as bytes [B, H, W, 3]."""
+    pixels: NDArray[np.uint8] = images.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return pixels

@@ -1,0 +1,117 @@
+"""Image tokens: one row per pair and crop, the same on every run, bad pictures left out with a reason."""
+
+import hashlib
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from dalle_datasets.layout import Layout
+from dalle_datasets.parquet import list_parts, read_parquet, read_parts, write_parquet
+from dalle_datasets.schemas import CODEBOOK_USAGE, DROPPED_PAIRS, IMAGE_TOKENS, PAIRS
+from dalle_model.dvae import DVAE, save_dvae
+from dalle_model.jobs import tokenize_images
+from dalle_model.jobs.train_dvae import as_floats, as_tensor
+
+TINY = {"dvae.codebook_size": 16, "dvae.hidden_width": 8, "dvae.codebook_width": 8}
+
+
+@pytest.fixture
+def inputs(make_config, pairs, tmp_path):
+    """Inputs of the job: the small world's pairs and an untrained dVAE."""
+    torch.manual_seed(0)
+    dvae_id = save_dvae(tmp_path / "dvae", DVAE(make_config(TINY).dvae))
+    return {**pairs, "dvae": "dvae", "dvae_id": dvae_id}
+
+
+def hashes(directory):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.rglob("*.parquet")}
+
+
+def spoil(tmp_path, row: int) -> None:
+    """Replace the picture of one row of the first part by bytes that are none."""
+    path = list_parts(Layout(tmp_path).pairs("emoji"))[0]
+    table = read_parquet(path, PAIRS)
+    images = table["image"].to_pylist()
+    images[row] = b"<html>gone</html>"
+    write_parquet(path, table.set_column(table.schema.get_field_index("image"), "image", pa.array(images, pa.binary())), PAIRS)
+
+
+def test_every_pair_gets_the_tokens_of_its_picture(make_config, inputs, run_job, tmp_path):
+    result = run_job("tokenize_images", make_config(TINY), inputs)
+    tokens = read_parts(tmp_path / result["image_tokens"], IMAGE_TOKENS)
+    rows = read_parts(Layout(tmp_path).pairs("emoji"), PAIRS)
+    assert result["image_tokens"] == f"image_tokens/dvae={inputs['dvae_id']}"
+    assert result["num_images"] == 60
+    assert tokens["pair_id"].to_pylist() == rows["pair_id"].to_pylist()
+    assert {len(row) for row in tokens["image_tokens"].to_pylist()} == {64}
+    model = tokenize_images.load_dvae(tmp_path / "dvae")
+    pixels = np.asarray(tokenize_images.decode_image(rows["image"][41].as_py(), 10**6))
+    assert tokens["image_tokens"][41].as_py() == model.tokenize(as_floats(as_tensor(pixels[None])))[0].tolist()
+
+
+def test_usage_counts_every_token(make_config, inputs, run_job, tmp_path):
+    result = run_job("tokenize_images", make_config(TINY), inputs)
+    usage = read_parquet(tmp_path / result["codebook_usage"], CODEBOOK_USAGE)
+    tokens = np.concatenate(read_parts(tmp_path / result["image_tokens"], IMAGE_TOKENS)["image_tokens"].to_pylist())
+    assert usage["occurrences"].to_pylist() == np.bincount(tokens, minlength=16).tolist()
+    assert result["codes_used"] == len(set(tokens))
+
+
+def test_another_number_of_workers_writes_the_same_bytes(make_config, inputs, run_job, tmp_path):
+    directory = Layout(tmp_path).image_tokens(inputs["dvae_id"])
+    run_job("tokenize_images", make_config({**TINY, "tokenize_images.random_crops": 2, "tokenize_images.decode_threads": 1}), inputs)
+    first = hashes(directory)
+    for path in directory.iterdir():
+        path.unlink()
+    run_job("tokenize_images", make_config({**TINY, "tokenize_images.random_crops": 2, "tokenize_images.decode_threads": 4}), inputs)
+    assert hashes(directory) == first
+
+
+def test_an_interrupted_run_keeps_its_finished_parts_and_ends_with_the_same_bytes(make_config, inputs, run_job, tmp_path, monkeypatch):
+    directory, config = Layout(tmp_path).image_tokens(inputs["dvae_id"]), make_config(TINY)
+    run_job("tokenize_images", config, inputs)
+    undisturbed = hashes(directory)
+    for path in directory.iterdir():
+        path.unlink()
+    other = make_config({**TINY, "tokenize_images.batch_size": 32})  # another run directory, as after the kill of a first
+    tokenize_part, parts = tokenize_images.tokenize_part, []
+
+    def dies_in_the_second_part(model, part, *rest):
+        parts.append(part.name)
+        if len(parts) == 2:
+            raise KeyboardInterrupt
+        return tokenize_part(model, part, *rest)
+
+    monkeypatch.setattr(tokenize_images, "tokenize_part", dies_in_the_second_part)
+    with pytest.raises(KeyboardInterrupt):
+        run_job("tokenize_images", other, inputs)
+    run_job("tokenize_images", other, inputs)
+    assert parts == ["part-00000.parquet", "part-00001.parquet", "part-00001.parquet", "part-00002.parquet"]
+    assert hashes(directory) == undisturbed
+
+
+def test_several_crops_are_rows_of_their_own(make_config, inputs, run_job, tmp_path):
+    run_job("tokenize_images", make_config(TINY), inputs)
+    result = run_job("tokenize_images", make_config({**TINY, "tokenize_images.random_crops": 3}), inputs)
+    tokens = read_parts(tmp_path / result["image_tokens"], IMAGE_TOKENS)
+    assert result["num_images"] == 180, "parts made with other crops are made again"
+    assert tokens["crop"].to_pylist()[:4] == [0, 1, 2, 0]
+
+
+def test_a_picture_that_cannot_be_decoded_leaves_a_reason_and_the_others_their_tokens(make_config, inputs, run_job, tmp_path):
+    spoil(tmp_path, row=3)
+    result = run_job("tokenize_images", make_config(TINY), inputs)
+    assert result["dropped"] == {"not_an_image": 1}
+    assert result["num_images"] == 59
+    dropped = read_parquet(next((tmp_path / result["image_tokens"] / "dropped").iterdir()), DROPPED_PAIRS).to_pylist()
+    assert [(row["stage"], row["reason"], row["candidate_id"]) for row in dropped] == [("tokenize", "not_an_image", f"{3:016x}")]
+
+
+def test_parts_name_their_dvae_and_pairs(make_config, inputs, run_job, tmp_path):
+    result = run_job("tokenize_images", make_config(TINY), inputs)
+    metadata = pq.read_schema(list_parts(tmp_path / result["image_tokens"])[0]).metadata
+    assert metadata[b"dvae_id"] == inputs["dvae_id"].encode()
+    assert metadata[b"pairs_id"] == inputs["pairs_id"].encode()

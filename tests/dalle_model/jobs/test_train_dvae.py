@@ -1,0 +1,86 @@
+"""The dVAE trains from pairs, resumes exactly, and says when its codebook collapses."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dalle_datasets.image_batches import ImageBatches
+from dalle_model.dvae import DVAE, load_dvae
+from dalle_model.jobs import train_dvae
+from dalle_model.jobs.contract import prepare
+
+TINY = {
+    "dvae.codebook_size": 64, "dvae.hidden_width": 8, "dvae.codebook_width": 8, "train_dvae.max_steps": 6, "train_dvae.batch_size": 4,
+    "train_dvae.log_every": 2, "train_dvae.validate_every": 3, "train_dvae.checkpoint_every": 2,
+}  # fmt: skip
+
+
+def test_training_publishes_a_checkpoint_its_figures_and_reconstructions(make_config, pairs, run_job, tmp_path):
+    result = run_job("train_dvae", make_config(TINY), pairs)
+    model = load_dvae(tmp_path / result["checkpoint"])
+    assert model.config.codebook_size == 64
+    assert json.loads((tmp_path / result["checkpoint"] / "config.json").read_text())["id"] == result["dvae_id"]
+    assert 1 <= result["perplexity"] <= result["codes_used"] <= 64
+    assert 10 < result["psnr"] < 40, "the k-means start alone rebuilds the pictures roughly"
+    assert Image.open(tmp_path / result["reconstructions"]).size == (6 * 32, 2 * 32)
+    lines = [json.loads(line) for line in (tmp_path / "runs" / result["run_id"] / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["split"]) for line in lines if line["split"] == "validation"][-1] == (6, "validation")
+    assert {"loss", "reconstruction_loss", "kl_nats", "gumbel_temperature", "kl_weight"} <= lines[0].keys()
+
+
+def test_a_killed_training_continues_to_the_same_weights(make_config, pairs, run_job, monkeypatch, tmp_path):
+    undisturbed = run_job("train_dvae", make_config({**TINY, "paths.data_root": str(tmp_path)}), pairs)
+    again = make_config({**TINY, "train_dvae.keep_checkpoints": 3})
+    loss, calls = train_dvae.dvae_loss, []
+
+    def dies_in_the_fifth_update(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return loss(*args, **kwargs)
+
+    monkeypatch.setattr(train_dvae, "dvae_loss", dies_in_the_fifth_update)
+    with pytest.raises(KeyboardInterrupt):
+        run_job("train_dvae", again, pairs)
+    monkeypatch.undo()
+    assert run_job("train_dvae", again, pairs)["dvae_id"] == undisturbed["dvae_id"]
+
+
+def test_schedules_reach_the_objective(make_config, pairs):
+    settings = make_config(
+        {**TINY, "train_dvae.kl_weight": 4.0, "train_dvae.kl_warmup_steps": 10, "train_dvae.gumbel_anneal_steps": 10}
+    ).train_dvae
+    model = DVAE(make_config(TINY).dvae)
+    batch = {"images": torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)}
+    at = [train_dvae.relaxed_loss(model, batch, step, settings) for step in (0, 5, 10)]
+    assert [float(losses["kl_weight"]) for losses in at] == pytest.approx([0, 2, 4])
+    start, end = settings.gumbel_temperature_start, settings.gumbel_temperature_end
+    assert [float(losses["gumbel_temperature"]) for losses in at] == pytest.approx([start, (start + end) / 2, end])
+
+
+def test_a_collapsed_codebook_raises_the_alarm(make_config, pairs, tmp_path, caplog):
+    config = make_config(TINY)
+    model = DVAE(config.dvae)
+    with torch.no_grad():
+        model.encoder.output.bias[3] = 1e6
+    with caplog.at_level(logging.WARNING):
+        figures = train_dvae.validate(model, ImageBatches(tmp_path / pairs["pairs"], "validation", 32), config.train_dvae)
+    assert figures["codes_used"] == 1
+    assert figures["perplexity"] == pytest.approx(1)
+    assert figures["is_collapsed"] == 1
+    assert "the codebook is collapsing: perplexity 1.0 of 64 tokens; raise train_dvae.kl_warmup_steps" in caplog.text
+
+
+def test_the_run_depends_on_the_dvae_and_its_training_only(make_config, pairs):
+    first = prepare("train_dvae", make_config(TINY), pairs)
+    assert prepare("train_dvae", make_config({**TINY, "transformer.num_layers": 2}), pairs) == first
+    assert prepare("train_dvae", make_config({**TINY, "train_dvae.kl_weight": 0.5}), pairs) != first
+
+
+def test_bytes_survive_the_way_to_floats_and_back():
+    images = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), np.uint8)
+    assert (train_dvae.as_bytes(train_dvae.as_floats(train_dvae.as_tensor(images))) == images).all()
