@@ -59,10 +59,6 @@ class Layout:
         """One job's run directory."""
         return self.root / "runs" / run_id
 
-    def stage_times(self, pipeline_run_id: str) -> Path:
-        """How long the stages of one pipeline run took, one JSON object a line."""
-        return self.root / "stage_times" / f"{pipeline_run_id}.jsonl"
-
     def stage_times(self, execution: str) -> Path:
         """How long the stages of one execution of the pipeline took, one JSON object a line."""
         return self.root / "stage_times" / f"{execution}.jsonl"

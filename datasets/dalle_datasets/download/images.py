@@ -138,6 +138,7 @@ def _fetch_new(new: pa.Table, work: Path, source: SourceConfig, download: Downlo
             user_agent=source.user_agent, timeout_s=download.timeout_s, deadline_s=download.deadline_s, max_bytes=download.max_bytes,
             allow_addresses=download.allow_addresses, connect_to=connect_to,
         )  # fmt: skip
+        robots = Robots(guard)
         shards = _cut(image_urls, download.urls_per_shard)
         if download.runner == "img2dataset":
             first = work / "img2dataset"
@@ -148,7 +149,7 @@ def _fetch_new(new: pa.Table, work: Path, source: SourceConfig, download: Downlo
                     lambda done: report(min(known + done, len(image_urls)), len(image_urls), "images"),
                 )  # fmt: skip
         else:
-            _fetch_shards(shards, work / "first", guard, download, report)
+            _fetch_shards(shards, work / "first", guard, robots, download, report)
         for attempt in range(download.retries):
             again = [url for url, code in _statuses(work, shards).items() if code != OK and FAILURES[code].retryable]
             if not again:
@@ -158,13 +159,12 @@ def _fetch_new(new: pa.Table, work: Path, source: SourceConfig, download: Downlo
                     "%d addresses failed in a way that may pass; asking again (%d of %d)", len(again), attempt + 1, download.retries
                 )
                 time.sleep(download.retry_wait_s * 2**attempt)
-            _fetch_shards(_cut(again, download.urls_per_shard), work / f"retry-{attempt}", guard, download, report)
+            _fetch_shards(_cut(again, download.urls_per_shard), work / f"retry-{attempt}", guard, robots, download, report)
     return len(image_urls)
 
 
-def _fetch_shards(shards: list[list[str]], directory: Path, guard: Guard, download: DownloadConfig, report: Report) -> None:
+def _fetch_shards(shards: list[list[str]], directory: Path, guard: Guard, robots: Robots, download: DownloadConfig, report: Report) -> None:
     """Fetch shard after shard in this process; those that are there already are kept."""
-    robots = Robots(guard)
     total = sum(map(len, shards))
     done = 0
 

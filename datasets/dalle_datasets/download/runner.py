@@ -16,6 +16,8 @@ from dalle_datasets.config import DownloadConfig
 from dalle_datasets.download.guard import Guard
 
 POLL_S = 0.1
+START_S = 180.0
+"""How long the first worker may take to start at least, seconds: a busy machine imports slowly."""
 GRACE_S = 10.0
 """How long the child may take to leave after its last shard, seconds."""
 
@@ -81,22 +83,23 @@ def _watch(
     download: DownloadConfig, tick: Callable[[int], None],
 ) -> str | None:  # fmt: skip
     """Follow the child until it ends; the reason to end it early, if there is one."""
-    done, last_change, complete_since = -1, time.monotonic(), None
+    seen, last_change, complete_since = (0, 0), time.monotonic(), None
     while child.poll() is None:
         time.sleep(POLL_S)
         signs = list(progress_dir.iterdir())
-        now_done = sum(_size(sign) for sign in signs)
-        if now_done != done:
-            done, last_change = now_done, time.monotonic()
-            tick(done)
+        now = (sum(_size(sign) for sign in signs), len(signs))
+        if now != seen:
+            seen, last_change = now, time.monotonic()
+            tick(now[0])
         if len(finished_shards(output_dir)) == num_shards:
             # Its workers are being ended now, which looks like a loss.
             complete_since = complete_since or time.monotonic()
             if time.monotonic() - complete_since > GRACE_S:
                 return None
             continue
-        if time.monotonic() - last_change > download.stall_timeout_s:
-            return f"no address finished for {download.stall_timeout_s:g} s"
+        allowed_s = download.stall_timeout_s if signs else max(download.stall_timeout_s, START_S)
+        if time.monotonic() - last_change > allowed_s:
+            return f"no address finished for {allowed_s:g} s"
         lost = [sign.name for sign in signs if not sign.suffix and not _is_alive(int(sign.name))]
         if lost and all((progress_dir / name).exists() for name in lost) and len(finished_shards(output_dir)) < num_shards:
             return f"worker process {lost[0]} was lost"

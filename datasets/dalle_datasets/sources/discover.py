@@ -108,7 +108,7 @@ class _Crawl:
             self.drops.append(Drop(error.code, error.detail, url))
             return
         page = read_page(answer.body, clean_url(answer.url), answer.headers, self.guard.user_agent_token)
-        self.num_pages += bool(page.found or not page.drops)
+        self.num_pages += not page.is_closed
         self.found += page.found
         self.drops += page.drops
         for link in page.links:

@@ -23,6 +23,8 @@ class Page:
     found: list[Found] = field(default_factory=list)
     drops: list[Drop] = field(default_factory=list)
     links: list[str] = field(default_factory=list)
+    is_closed: bool = False
+    """True if the page is not for us; its one drop says why."""
 
 
 def read_page(body: bytes, page_url: str, headers: Message, user_agent_token: str) -> Page:
@@ -32,10 +34,10 @@ def read_page(body: bytes, page_url: str, headers: Message, user_agent_token: st
     """
     content_type = headers.get_content_type()
     if content_type not in ("text/html", "application/xhtml+xml"):
-        return Page(drops=[Drop("not_html", f"Content-Type {content_type}", page_url)])
+        return Page(drops=[Drop("not_html", f"Content-Type {content_type}", page_url)], is_closed=True)
     tree = LexborHTMLParser(decode_html(body, headers.get_content_charset()))
     if directive := _meta_opt_out(tree, user_agent_token):
-        return Page(drops=[Drop("meta_robots", f"<meta name=robots> says {directive}", page_url)])
+        return Page(drops=[Drop("meta_robots", f"<meta name=robots> says {directive}", page_url)], is_closed=True)
     base_node = tree.css_first("base[href]")
     base = clean_url(base_node.attributes.get("href") or "", page_url) if base_node else page_url
     page = Page()

@@ -1,0 +1,116 @@
+"""img2dataset in its child process, when things go wrong there."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dalle_datasets.config import DownloadConfig
+from dalle_datasets.download import runner
+from dalle_datasets.download.guard import Guard
+from dalle_datasets.download.runner import finished_shards, run_img2dataset
+
+GUARD = Guard(user_agent="open-dalle/0.1", timeout_s=60, deadline_s=60, max_bytes=10**6, allow_addresses=("127.0.0.1",))
+
+
+def run(tmp_path, urls, num_shards, tick=lambda done: None, **settings):
+    path = tmp_path / "urls.parquet"
+    pq.write_table(pa.table({"image_url": urls}), path)
+    download = DownloadConfig(urls_per_shard=-(-len(urls) // num_shards), num_threads=4, **settings)
+    run_img2dataset(path, tmp_path / "out", num_shards, GUARD, download, tick)
+    return finished_shards(tmp_path / "out")
+
+
+def test_a_worker_that_hangs_is_ended(web, tmp_path):
+    """img2dataset alone would wait as long as the server likes; the shard that was finished before is kept."""
+    urls = [web.url(f"/{i}.png") for i in range(4)] + [web.url("/hang.png")] * 4
+    web.hang("/hang.png", 60)
+    start = time.monotonic()
+    assert run(tmp_path, urls, num_shards=2, stall_timeout_s=2.0) == [0]
+    assert time.monotonic() - start < 45
+
+
+def test_a_worker_that_is_killed_does_not_stall_the_run(web, tmp_path):
+    """multiprocessing.Pool forgets the task of a worker that dies, so img2dataset would never return."""
+    for i in range(4):
+        web.put(f"/{i}.png", b"x")
+    web.hang("/hang.png", 60)
+    progress = tmp_path / "out-progress"
+
+    def kill_worker():
+        while not web.count("/hang.png"):
+            time.sleep(0.05)
+        for sign in progress.iterdir():
+            os.kill(int(sign.name), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_worker)
+    killer.start()
+    start = time.monotonic()
+    finished = run(tmp_path, [web.url(f"/{i}.png") for i in range(4)] + [web.url("/hang.png")] * 4, num_shards=2, stall_timeout_s=300.0)
+    killer.join()
+    assert finished == [0]
+    assert time.monotonic() - start < 45
+
+
+def test_finished_shards_are_not_fetched_again(web, tmp_path):
+    for i in range(4):
+        web.put(f"/{i}.png", b"%d" % i)
+    urls = [web.url(f"/{i}.png") for i in range(4)]
+    ticks = []
+    assert run(tmp_path, urls, num_shards=2, tick=ticks.append) == [0, 1]
+    assert ticks[-1] == 4
+    asked = len(web.requests)
+    (tmp_path / "out" / "00001_stats.json").unlink()  # as if it had been killed during the second
+    assert run(tmp_path, urls, num_shards=2) == [0, 1]
+    assert {path for path, _ in web.requests[asked:]} == {"/robots.txt", "/2.png", "/3.png"}
+    assert sorted(pq.read_table(tmp_path / "out" / "00001.parquet")["jpg"].to_pylist()) == [b"2", b"3"]
+
+
+def test_a_child_that_cannot_start_says_why(web, tmp_path, monkeypatch):
+    broken = tmp_path / "broken" / "img2dataset"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('img2dataset is not here')")
+    monkeypatch.setenv("PYTHONPATH", str(broken.parent))
+    with pytest.raises(
+        ValueError,
+        match=r"img2dataset could not start \(status 1: ImportError: img2dataset is not here\); install open-dalle\[scrape\], "
+        r"or set download\.runner=threads to do without it",
+    ):
+        run(tmp_path, [web.url("/a.png")], num_shards=1)
+
+
+def test_the_child_is_ended_with_whoever_waits_for_it(web, tmp_path, monkeypatch):
+    web.hang("/hang.png", 60)
+
+    class Stop(BaseException):
+        pass
+
+    children = []
+    popen = runner.subprocess.Popen
+    monkeypatch.setattr(runner.subprocess, "Popen", lambda *args, **options: children.append(popen(*args, **options)) or children[0])
+
+    def tick(done):
+        if done:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(tmp_path, [web.url("/hang.png"), web.url("/gone.png")], num_shards=1, tick=tick)
+    assert children[0].poll() is not None
+    (worker,) = (tmp_path / "out-progress").iterdir()
+    deadline = time.monotonic() + 5
+    while is_running(worker.name) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(worker.name)
+
+
+def is_running(pid):
+    """Whether the process exists and is more than an entry that nobody has collected."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

@@ -1,0 +1,119 @@
+"""Discovery over real HTTP."""
+
+import pyarrow.compute as pc
+import pytest
+
+from dalle_datasets.config import DownloadConfig, SourceConfig
+from dalle_datasets.layout import Layout
+from dalle_datasets.parquet import read_parquet
+from dalle_datasets.schemas import CANDIDATES, DROPPED_PAIRS
+from dalle_datasets.sources.discover import candidates_path, discover
+
+LOCAL = DownloadConfig(allow_addresses=("127.0.0.1",))
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return Layout(tmp_path)
+
+
+def page(*parts):
+    return ("<!doctype html>" + "".join(parts)).encode()
+
+
+def put_page(web, path, *parts):
+    web.put(path, page(*parts), "text/html")
+
+
+def drops_of(layout, source="web"):
+    table = read_parquet(layout.dropped(source) / "discover.parquet", DROPPED_PAIRS)
+    return sorted(zip(table["reason"].to_pylist(), table["page_url"].to_pylist(), strict=True))
+
+
+def test_links_are_followed_on_the_same_site(web, layout):
+    put_page(
+        web,
+        "/",
+        '<a href="/a.html">a</a><a href="/a.html#again">a</a><a href="http://127.0.0.2/b.html">b</a><img src=1.png alt="first one">',
+    )
+    put_page(web, "/a.html", '<a href="/">home</a><img src=2.png alt="second one"><img src=1.png alt="first one">')
+    result = discover(SourceConfig(start_urls=(web.url("/"),)), LOCAL, layout)
+    assert (result.num_candidates, result.num_pages, result.num_pages_left, result.dropped) == (2, 2, 0, {"duplicate_candidate": 1})
+    table = read_parquet(layout.root / result.candidates, CANDIDATES)
+    assert sorted(table["caption"].to_pylist()) == ["first one", "second one"]
+    assert table["candidate_id"].to_pylist() == sorted(table["candidate_id"].to_pylist())
+    assert web.count("/a.html") == 1
+    assert all(headers["user-agent"].startswith("open-dalle/") for _, headers in web.requests)
+
+
+def test_robots_txt_is_obeyed_for_pages(web, layout):
+    web.put("/robots.txt", b"User-agent: *\nDisallow: /closed/\n", "text/plain")
+    put_page(web, "/", '<a href="/closed/a.html">a</a><img src=1.png alt="first one">')
+    put_page(web, "/closed/a.html", '<img src=2.png alt="second one">')
+    result = discover(SourceConfig(start_urls=(web.url("/"),)), LOCAL, layout)
+    assert result.num_candidates == 1
+    assert drops_of(layout) == [("robots_txt", web.url("/closed/a.html"))]
+    assert web.count("/closed/a.html") == 0
+
+
+def test_max_pages_is_a_bound(web, layout):
+    for i in range(10):
+        put_page(web, f"/{i}", f'<a href="/{i + 1}">next</a><a href="/{i + 2}">over</a><img src={i}.png alt="number {i}">')
+    result = discover(SourceConfig(start_urls=(web.url("/0"),), max_pages=3), LOCAL, layout)
+    assert (result.num_pages, result.num_candidates, result.num_pages_left) == (3, 3, 2)
+
+
+def test_addresses_are_taken_from_where_a_redirect_led(web, layout):
+    web.redirect("/old/", "/new/page.html")
+    put_page(web, "/new/page.html", '<img src=1.png alt="first one">')
+    discover(SourceConfig(start_urls=(web.url("/old/"),)), LOCAL, layout)
+    assert read_parquet(candidates_path(layout, "web"), CANDIDATES)["image_url"].to_pylist() == [web.url("/new/1.png")]
+
+
+def test_a_second_run_does_nothing(web, layout):
+    put_page(web, "/", '<img src=1.png alt="first one">')
+    source = SourceConfig(start_urls=(web.url("/"),))
+    first = discover(source, LOCAL, layout)
+    num_requests = len(web.requests)
+    second = discover(source, LOCAL, layout)
+    assert second.skipped
+    assert not first.skipped
+    assert second.candidates_id == first.candidates_id
+    assert len(web.requests) == num_requests
+
+
+def test_nothing_found_is_an_error_that_says_why(web, layout):
+    put_page(web, "/", '<img src=1.png><a href="/gone.html">x</a>')
+    with pytest.raises(
+        ValueError,
+        match=r"source\.start_urls: no captioned image on 1 pages \(no_caption 1, http_4xx 1; for example .*\); check the addresses",
+    ):
+        discover(SourceConfig(start_urls=(web.url("/"),)), LOCAL, layout)
+
+
+def test_a_private_site_must_be_allowed(web, layout):
+    put_page(web, "/", '<img src=1.png alt="first one">')
+    with pytest.raises(
+        ValueError, match=r"private_address 1; .*127\.0\.0\.1 is 127\.0\.0\.1\); check the addresses, and download\.allow_addresses"
+    ):
+        discover(SourceConfig(start_urls=(web.url("/"),)), DownloadConfig(), layout)
+    assert not web.requests
+
+
+def test_no_start_urls(layout):
+    with pytest.raises(ValueError, match=r"source\.start_urls is empty, so there is no page to read; give at least one address"):
+        discover(SourceConfig(), LOCAL, layout)
+
+
+def test_drops_keep_what_was_seen(web, layout):
+    put_page(web, "/", '<img src="data:x" alt="a cat"><img src=1.png alt="first one">')
+    discover(SourceConfig(start_urls=(web.url("/"),)), LOCAL, layout)
+    table = read_parquet(layout.dropped("web") / "discover.parquet", DROPPED_PAIRS)
+    row = table.filter(pc.equal(table["reason"], "bad_scheme")).to_pylist()[0]
+    assert (row["caption"], row["image_url"], row["page_url"], row["stage"], row["source"]) == (
+        "a cat",
+        "data:x",
+        web.url("/"),
+        "discover",
+        "web",
+    )

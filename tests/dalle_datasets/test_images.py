@@ -1,0 +1,156 @@
+"""Canonical decoding: every way of storing a picture gives the picture that people see."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dalle_datasets.images import ImageError, canonical_image, decode_image, pixel_sha256
+
+MAX_PIXELS = 1_000_000
+RNG = np.random.default_rng(0)
+PICTURE = Image.fromarray(np.kron(RNG.integers(0, 256, (3, 4, 3)), np.ones((8, 8, 1))).astype(np.uint8))  # 32 x 24, flat blocks
+
+
+def packed(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def problem(data, max_pixels=MAX_PIXELS):
+    with pytest.raises(ImageError) as caught:
+        decode_image(data, max_pixels)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True}), ("BMP", {}), ("TIFF", {}), ("PNG", {"compress_level": 0})]
+)
+def test_the_same_pixels_from_every_lossless_format(kind, options):
+    data = packed(PICTURE, kind, **options)
+    image, bytes_ = canonical_image(data, MAX_PIXELS)
+    assert image.mode == "RGB"
+    assert pixel_sha256(image) == pixel_sha256(PICTURE)
+    assert bytes_ == data  # nothing to repair, so nothing is re-encoded
+
+
+@pytest.mark.parametrize(("kind", "options"), [("JPEG", {"quality": 95}), ("AVIF", {"quality": 95}), ("WEBP", {"quality": 95})])
+def test_lossy_formats_come_close(kind, options):
+    decoded = np.asarray(decode_image(packed(PICTURE, kind, **options), MAX_PIXELS)).astype(int)
+    assert np.abs(decoded - np.asarray(PICTURE)).mean() < 12
+
+
+def test_pixels_and_size_both_count():
+    square, strip = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (8, 2), "red")
+    assert square.tobytes() == strip.tobytes()
+    assert pixel_sha256(square) != pixel_sha256(strip)
+
+
+def check_repaired(data, expected):
+    """The picture is `expected`, and the bytes to keep give it to any decoder."""
+    image, bytes_ = canonical_image(data, MAX_PIXELS)
+    assert bytes_ != data
+    assert np.array_equal(np.asarray(image), expected)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(bytes_)).convert("RGB")), expected)
+
+
+def test_exif_orientation_is_applied():
+    """A camera held upright stores the picture sideways and says so; img2dataset forgets what it says."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    check_repaired(packed(PICTURE, "PNG", exif=exif), np.rot90(np.asarray(PICTURE), -1))
+
+
+def test_transparency_is_put_on_white():
+    rgba = np.zeros((4, 4, 4), np.uint8)
+    rgba[..., 0] = 255
+    rgba[:, :2, 3] = 255
+    rgba[:, 2, 3] = 51
+    expected = np.full((4, 4, 3), 255, np.uint8)
+    expected[:, :2] = (255, 0, 0)
+    expected[:, 2] = (255, 204, 204)
+    check_repaired(packed(Image.fromarray(rgba), "PNG"), expected)
+
+
+def test_a_transparent_palette_colour_is_white():
+    palette = Image.new("P", (2, 1), 0)
+    palette.putpalette([10, 20, 30, 200, 100, 0])
+    palette.putpixel((1, 0), 1)
+    check_repaired(packed(palette, "PNG", transparency=0), np.array([[[255, 255, 255], [200, 100, 0]]], np.uint8))
+    check_repaired(packed(palette, "GIF", transparency=0), np.array([[[255, 255, 255], [200, 100, 0]]], np.uint8))
+
+
+def test_a_transparent_rgb_colour_is_white():
+    image = Image.new("RGB", (2, 1), (10, 20, 30))
+    image.putpixel((1, 0), (9, 9, 9))
+    check_repaired(packed(image, "PNG", transparency=(10, 20, 30)), np.array([[[255, 255, 255], [9, 9, 9]]], np.uint8))
+
+
+def test_grey_palette_and_bilevel_are_kept_as_they_are():
+    for image in (PICTURE.convert("L"), PICTURE.convert("P"), PICTURE.convert("1")):
+        data = packed(image, "PNG")
+        decoded, bytes_ = canonical_image(data, MAX_PIXELS)
+        assert bytes_ == data
+        assert np.array_equal(np.asarray(decoded), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+
+
+def test_sixteen_bits_are_brought_down_not_cut_off():
+    """img2dataset saturated them: everything above 255 of 65535 became white."""
+    values = np.linspace(0, 65_535, 64).astype(np.uint16).reshape(8, 8)
+    grey = (values / 257).round().astype(np.uint8)
+    check_repaired(packed(Image.fromarray(values), "PNG"), np.repeat(grey[..., None], 3, -1))
+
+
+def test_cmyk_becomes_rgb():
+    data = packed(PICTURE.convert("CMYK"), "TIFF")
+    image, bytes_ = canonical_image(data, MAX_PIXELS)
+    assert bytes_ != data
+    assert np.abs(np.asarray(image).astype(int) - np.asarray(PICTURE)).max() <= 1
+
+
+def test_the_first_frame_of_an_animation():
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    data = packed(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert decode_image(data, MAX_PIXELS).getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("data", "detail"),
+    [
+        (b"", "no bytes"),
+        (b"<!DOCTYPE html><p>Sorry", "an HTML page"),
+        (b"  <svg xmlns='x'/>", "an SVG drawing"),
+        (b"%PDF-1.4", "a PDF"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "PostScript"),
+        (b'{"error": 1}', "JSON"),
+        (b"\x00\x01\x02\x03", "starts with b'\\x00\\x01\\x02\\x03'"),
+    ],
+)
+def test_what_is_no_image(data, detail):
+    error = problem(data)
+    assert (error.reason, error.detail) == ("not_an_image", detail)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "AVIF"])
+def test_torn_files(kind):
+    noise = Image.fromarray(RNG.integers(0, 256, (64, 64, 3)).astype(np.uint8))
+    data = packed(noise, kind)
+    assert problem(data[: len(data) * 2 // 3]).reason in ("decode_error", "not_an_image")
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded():
+    data = packed(Image.new("1", (20_000, 20_000)), "PNG")  # 50 KB
+    assert len(data) < 100_000
+    error = problem(data)
+    assert error.reason == "too_many_pixels"
+    huge = bytearray(packed(PICTURE, "BMP"))
+    huge[18:26] = (40_000).to_bytes(4, "little") * 2
+    assert problem(bytes(huge)).reason == "too_many_pixels"
+
+
+def test_floating_point_pixels_have_no_range():
+    error = problem(packed(Image.new("F", (4, 4)), "TIFF"))
+    assert error.reason == "decode_error"
+    assert "floating-point" in error.detail

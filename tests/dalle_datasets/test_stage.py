@@ -1,0 +1,24 @@
+"""A manifest says "finished" for the same inputs only."""
+
+from dalle_datasets.config import SourceConfig
+from dalle_datasets.stage import begin, finish, finished, inputs_id
+
+
+def test_a_stage_is_finished_for_its_inputs_until_it_begins_again(tmp_path):
+    assert finished(tmp_path, "a") is None
+    finish(tmp_path, "a", {"rows": 3})
+    assert finished(tmp_path, "a") == {"rows": 3}
+    assert finished(tmp_path, "b") is None
+    begin(tmp_path)
+    assert finished(tmp_path, "a") is None
+
+
+def test_a_torn_manifest_is_no_manifest(tmp_path):
+    finish(tmp_path, "a", {})
+    (tmp_path / "manifest.json").write_text('{"inputs_id": "a", "res')
+    assert finished(tmp_path, "a") is None
+
+
+def test_inputs_are_told_apart():
+    assert inputs_id("discover", SourceConfig(max_pages=2)) != inputs_id("discover", SourceConfig(max_pages=3))
+    assert inputs_id(1, ["a"]) == inputs_id(1, ["a"])
