@@ -98,9 +98,7 @@ def caption_scene(scene: Scene, rng: random.Random) -> str:
     one = f"{'an' if thing[0] in 'aeiou' else 'a'} {thing}"
     plural = _IRREGULAR_PLURALS.get(scene.object, scene.object + ("es" if scene.object[-1] in "sxh" else "s"))
     two = plural if scene.color == NATURAL else f"{scene.color} {plural}"
-    place = rng.choice(
-        [f"on a {scene.background} background", f"on {scene.background}", f"with a {scene.background} background"]
-    )
+    place = rng.choice([f"on a {scene.background} background", f"on {scene.background}", f"with a {scene.background} background"])
     phrasings = {
         "big": [f"{one} {place}", f"a picture of {one} {place}", f"a big {thing} {place}"],
         "left": [f"{one} on the left {place}", f"a small {thing} on the left side {place}"],
@@ -151,7 +149,7 @@ def _sized_glyph(name: str, color: str, side: int) -> NDArray[np.float32]:
     premultiplied = rgba.astype(np.float32)
     premultiplied[..., :3] *= premultiplied[..., 3:] / 255
     planes = [np.asarray(Image.fromarray(premultiplied[..., i]).resize((side, side), Image.Resampling.LANCZOS)) for i in range(4)]
-    sized = np.clip(np.stack(planes, -1), 0, 255)
+    sized: NDArray[np.float32] = np.clip(np.stack(planes, -1), 0, 255)
     sized[..., :3] = np.minimum(sized[..., :3], sized[..., 3:])
     return sized
 
