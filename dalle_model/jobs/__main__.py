@@ -4,10 +4,14 @@ Exit status 0: `result.json` is there. 1: the work failed. 2: the request was wr
 says what happened; the traceback of an unforeseen error is in the run directory's `error.txt`.
 """
 
+import fcntl
 import logging
+import os
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dalle_model.jobs.contract import JOBS, execute, open_run
@@ -22,9 +26,10 @@ def main(arguments: list[str]) -> int:
         open_run(job, run_dir)
     except ValueError as error:
         return _say(2, str(error))
-    (run_dir / "error.txt").unlink(missing_ok=True)
     try:
-        execute(job, run_dir)
+        with alone_in(run_dir):
+            (run_dir / "error.txt").unlink(missing_ok=True)
+            execute(job, run_dir)
     except Exception as error:
         try:
             (run_dir / "error.txt").write_text(traceback.format_exc())
@@ -33,6 +38,26 @@ def main(arguments: list[str]) -> int:
         foreseen = isinstance(error, ValueError | OSError)
         return _say(1, str(error) if foreseen else f"{type(error).__name__}: {error}; see {run_dir / 'error.txt'}")
     return 0
+
+
+@contextmanager
+def alone_in(run_dir: Path) -> Iterator[None]:
+    """Hold the run directory for this process (under torchrun: for its first process, on behalf of all).
+
+    The lock is the operating system's, so it ends with the process, however that ends. Raises `ValueError` when another
+    process is running the same job: two writers of one run directory would spoil each other's checkpoints.
+    """
+    with (run_dir / "lock").open("a+") as file:
+        if os.environ.get("RANK", "0") == "0":
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise ValueError(f"{run_dir} is being run by process {file.read() or '?'}; wait for it, or stop it first") from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+        yield
 
 
 def _say(status: int, message: str) -> int:

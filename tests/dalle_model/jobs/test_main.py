@@ -75,3 +75,19 @@ def test_a_terminated_job_is_recorded_as_failed(pairs, make_config):
     process.terminate()
     assert process.wait(timeout=20) == 143
     assert (run_dir / "status").read_text() == "failed"
+
+
+def test_two_processes_cannot_run_the_same_job_at_once(pairs, make_config, capsys):
+    run_dir = prepare("train_bpe", make_config(), pairs)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "import sys, time; from pathlib import Path; from dalle_model.jobs.__main__ import alone_in\n"
+         "with alone_in(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)", str(run_dir)],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    assert main(["train_bpe", str(run_dir)]) == 1
+    assert f"is being run by process {holder.pid}; wait for it, or stop it first" in last_words(capsys)
+    holder.kill()
+    holder.communicate()
+    assert main(["train_bpe", str(run_dir)]) == 0  # the lock ended with the process
