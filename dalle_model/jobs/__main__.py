@@ -28,8 +28,16 @@ def main(arguments: list[str]) -> int:
         return _say(2, str(error))
     try:
         with alone_in(run_dir):
-            (run_dir / "error.txt").unlink(missing_ok=True)
-            execute(job, run_dir)
+            return run_and_record(job, run_dir)
+    except ValueError as error:
+        return _say(1, str(error))
+
+
+def run_and_record(job: str, run_dir: Path) -> int:
+    """Run the job in a directory that this process holds; returns the exit status."""
+    (run_dir / "error.txt").unlink(missing_ok=True)
+    try:
+        execute(job, run_dir)
     except Exception as error:
         try:
             (run_dir / "error.txt").write_text(traceback.format_exc())

@@ -88,6 +88,7 @@ def test_two_processes_cannot_run_the_same_job_at_once(pairs, make_config, capsy
     assert holder.stdout.readline() == "held\n"
     assert main(["train_bpe", str(run_dir)]) == 1
     assert f"is being run by process {holder.pid}; wait for it, or stop it first" in last_words(capsys)
+    assert not (run_dir / "error.txt").exists()  # the run in progress has not failed
     holder.kill()
     holder.communicate()
     assert main(["train_bpe", str(run_dir)]) == 0  # the lock ended with the process
