@@ -35,7 +35,7 @@ def read_prompts(source: str, prompt_set: str = "own") -> pa.Table:
         readers = {".txt": _read_text, ".csv": _read_csv, ".jsonl": _read_json_lines, ".parquet": _read_parquet}
         if path.suffix not in readers:
             raise ValueError(
-                f"prompts {source}: an ending {path.suffix or '(none)'} is not known; use one of {', '.join(readers)}, or - for input"
+                f"prompts {source}: an ending {path.suffix or '(none)'} is not known; use {', '.join(readers)}, or - for input"
             )
         if not path.is_file():
             raise ValueError(f"prompts {source}: there is no such file; correct the path")
