@@ -76,9 +76,9 @@ def _make_zombie_automation() -> None:
         actions=[ChangeFlowRunState(state=StateType.CRASHED, force=False, name="Crashed", message=f"no heartbeat for {SILENCE_S} s")],
     )
     try:
-        Automation.read(name=automation.name)
+        Automation.read(name=automation.name)  # type: ignore[unused-coroutine]  # a coroutine only inside an event loop
     except (ValueError, ObjectNotFound):
-        automation.create()  # type: ignore[unused-coroutine]  # a coroutine only inside an event loop
+        automation.create()
 
 
 if __name__ == "__main__":

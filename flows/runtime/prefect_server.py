@@ -29,6 +29,7 @@ SETTINGS = {
 """The `[tool.prefect]` block of pyproject.toml, which Prefect reads only when the working directory is the checkout."""
 
 START_TIMEOUT_S = 180.0
+OWN_SERVER_TIMEOUT_S = 10.0
 _QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_UI_ENABLED": "false",
@@ -90,7 +91,7 @@ class PrefectServer:
 
     def wait(self) -> None:
         """Return once the server answers. Raises `PrefectServerFailed` when it does not."""
-        deadline = time.monotonic() + (START_TIMEOUT_S if self._process else 10.0)
+        deadline = time.monotonic() + (START_TIMEOUT_S if self._process else OWN_SERVER_TIMEOUT_S)
         while not self._answers():
             if self._process is not None and self._process.poll() is not None:
                 raise PrefectServerFailed(

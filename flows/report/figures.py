@@ -1,0 +1,176 @@
+"""Charts as inline SVG: no scripts, no network, and colours that follow the page's light or dark theme."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+MAX_POINTS = 300
+"""A curve with more points is thinned: nobody sees more, and the page stays small."""
+
+At = Callable[[float, float], tuple[float, float]]
+"""Maps data coordinates to those of the picture."""
+
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 14, 34
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line of a chart."""
+
+    label: str
+    points: Sequence[tuple[float, float]]
+    color: str
+    """Name of a CSS variable without the dashes, e.g. `training`."""
+    is_dashed: bool = False
+
+
+def line_chart(
+    title: str,
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    y_range: tuple[float, float] | None = None,
+    x_ticks: Sequence[float] | None = None,
+    with_dots: bool = False,
+    size: tuple[int, int] = (520, 250),
+) -> str:
+    """Lines over a common x axis. With `x_ticks`, exactly those are labelled, evenly apart (for n = 1, 4, 8, …)."""
+    width, height = size
+    drawn = [item for item in series if item.points]
+    if not drawn:
+        return empty_chart(title)
+    place = {x: i for i, x in enumerate(x_ticks)} if x_ticks else None
+    scaled = [[(place[x] if place else x, y) for x, y in thin(item.points)] for item in drawn]
+    xs, ys = [x for points in scaled for x, _ in points], [y for points in scaled for _, y in points]
+    x_low, x_high = min(xs), max(max(xs), min(xs) + 1e-9)
+    y_low, y_high = y_range or padded(min(ys), max(ys))
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across = (x - x_low) / (x_high - x_low) if x_high > x_low else 0.5
+        up = (min(max(y, y_low), y_high) - y_low) / (y_high - y_low)
+        return _LEFT + across * (width - _LEFT - _RIGHT), height - _BOTTOM - up * (height - _TOP - _BOTTOM)
+
+    parts = [_axis_y(at, x_low, x_high, nice_ticks(y_low, y_high))]
+    labels = [(place[x], f"{x:g}") for x in x_ticks] if place and x_ticks else [(x, short(x)) for x in nice_ticks(x_low, x_high)]
+    parts += [_text(at(x, y_low)[0], height - _BOTTOM + 16, text, "middle") for x, text in labels]
+    parts.append(_text((_LEFT + width - _RIGHT) / 2, height - 3, x_label, "middle", "axis-name"))
+    for item, points in zip(drawn, scaled, strict=True):
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*point) for point in points))
+        dashes = ' stroke-dasharray="5 4"' if item.is_dashed else ""
+        parts.append(f'<polyline points="{path}" style="stroke:var(--{item.color})"{dashes}/>')
+        if with_dots:
+            parts += [
+                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" style="fill:var(--{item.color})">'
+                f"<title>{escape(item.label)}: {value:.3g}</title></circle>"
+                for (x, y), (_, value) in zip((at(*point) for point in points), points, strict=True)
+            ]
+    described = "; ".join(f"{item.label} from {item.points[0][1]:.3g} to {item.points[-1][1]:.3g}" for item in drawn)
+    return _figure(title, _svg(width, height, f"{title}: {described}", parts), drawn)
+
+
+def histogram(
+    title: str, bars: Sequence[tuple[float, float, float]], *, x_label: str, color: str = "accent", size: tuple[int, int] = (520, 250)
+) -> str:
+    """Bars (from, to, height) standing side by side."""
+    width, height = size
+    if not bars:
+        return empty_chart(title)
+    x_low, x_high, y_high = bars[0][0], bars[-1][1], max(count for _, _, count in bars)
+    y_ticks = nice_ticks(0, y_high)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across = (x - x_low) / (x_high - x_low)
+        return _LEFT + across * (width - _LEFT - _RIGHT), height - _BOTTOM - y / y_high * (height - _TOP - _BOTTOM)
+
+    parts = [_axis_y(at, x_low, x_high, y_ticks)]
+    parts += [_text(at(x, 0)[0], height - _BOTTOM + 16, f"{x:g}", "middle") for x in nice_ticks(x_low, x_high)]
+    parts.append(_text((_LEFT + width - _RIGHT) / 2, height - 3, x_label, "middle", "axis-name"))
+    gap = 1 if len(bars) < 100 else 0
+    for x0, x1, count in bars:
+        (left, top), (right, bottom) = at(x0, count), at(x1, 0)
+        box = f'x="{left + gap / 2:.1f}" y="{top:.1f}" width="{max(0.5, right - left - gap):.1f}" height="{max(0.0, bottom - top):.1f}"'
+        parts.append(f'<rect {box} style="fill:var(--{color})"><title>{x0:g} to {x1:g}: {count:,.0f}</title></rect>')
+    described = f"{title}: {len(bars)} bars from {x_low:g} to {x_high:g}, the tallest {y_high:,.0f}"
+    return _figure(title, _svg(width, height, described, parts), [])
+
+
+def horizontal_bars(title: str, bars: Sequence[tuple[str, float, str]], color: str = "accent") -> str:
+    """Bars (label, value, text at its end) one below the other, as a list that reads well without the bars."""
+    if not bars:
+        return empty_chart(title)
+    longest = max(value for _, value, _ in bars) or 1
+    rows = "".join(
+        f'<li><span class="bar-label">{escape(label)}</span><span class="bar-track"><span class="bar" '
+        f'style="width:{100 * value / longest:.1f}%;background:var(--{color})"></span></span>'
+        f'<span class="bar-value">{escape(text)}</span></li>'
+        for label, value, text in bars
+    )
+    return f'<figure class="chart"><figcaption>{escape(title)}</figcaption><ul class="bars">{rows}</ul></figure>'
+
+
+def empty_chart(title: str) -> str:
+    """What stands where there is nothing to draw."""
+    return f'<figure class="chart"><figcaption>{escape(title)}</figcaption><p class="muted">Nothing was logged.</p></figure>'
+
+
+def thin(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+    """At most `MAX_POINTS` points, the first and the last among them."""
+    if len(points) <= MAX_POINTS:
+        return points
+    step = (len(points) - 1) / (MAX_POINTS - 1)
+    return [points[round(i * step)] for i in range(MAX_POINTS)]
+
+
+def padded(low: float, high: float) -> tuple[float, float]:
+    """A range a little wider than the data, from zero when the data come near it."""
+    span = (high - low) or abs(high) or 1.0
+    bottom = 0.0 if 0 <= low < 0.35 * high else low - 0.06 * span
+    return bottom, high + 0.06 * span
+
+
+def nice_ticks(low: float, high: float, wanted: int = 5) -> list[float]:
+    """About `wanted` round numbers in [low, high]."""
+    raw = (high - low) / wanted
+    if raw <= 0:
+        return [low]
+    magnitude = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= raw * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [round(i * step, 10) + 0.0 for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def short(value: float) -> str:
+    """1500 as 1.5k."""
+    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{suffix}"
+    return f"{value:g}"
+
+
+def _axis_y(at: At, x_low: float, x_high: float, ticks: Sequence[float]) -> str:
+    lines = []
+    for tick in ticks:
+        (left, y), (right, _) = at(x_low, tick), at(x_high, tick)
+        lines.append(
+            f'<line class="grid" x1="{left:.1f}" x2="{right:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>{_text(left - 7, y + 4, short(tick), "end")}'
+        )
+    return "".join(lines)
+
+
+def _text(x: float, y: float, text: str, anchor: str, name: str = "tick") -> str:
+    return f'<text class="{name}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _svg(width: int, height: int, description: str, parts: Sequence[str]) -> str:
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(description)}">{"".join(parts)}</svg>'
+
+
+def _figure(title: str, svg: str, series: Sequence[Series]) -> str:
+    keys = "".join(
+        f'<li><span class="key{" dashed" if item.is_dashed else ""}" style="border-color:var(--{item.color})"></span>'
+        f"{escape(item.label)}</li>"
+        for item in series
+    )
+    legend = f'<ul class="legend">{keys}</ul>' if len(series) > 1 else ""
+    return f'<figure class="chart"><figcaption>{escape(title)}</figcaption>{svg}{legend}</figure>'
