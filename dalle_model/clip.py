@@ -172,11 +172,9 @@ def load_clip(directory: Path, load_tokenizer: Callable[[Path], CaptionTokenizer
     return clip
 
 
-def contrastive_loss(network: nn.Module, images: Tensor, texts: Tensor, spoilt: Tensor | None = None) -> dict[str, Tensor]:
+def contrastive_loss(network: nn.Module, images: Tensor, texts: Tensor) -> dict[str, Tensor]:
     """CLIP's symmetric cross entropy over a batch of prepared pictures [B, 3, S, S] and captions [B, context length].
 
-    `spoilt` are further pictures [M, 3, S, S] that fit no caption: each caption must also tell its picture from them. They
-    teach the network to mark down what a transformer's samples get wrong, which no real picture shows.
     Returns "loss" and the share of captions that find their picture in the batch, "batch_accuracy".
     """
     model = cast(Any, network)
@@ -186,13 +184,9 @@ def contrastive_loss(network: nn.Module, images: Tensor, texts: Tensor, spoilt: 
     texts_BE = model.encode_text(texts, normalize=True)
     scale = model.logit_scale.exp()
     logits_per_text = scale * texts_BE @ images_BE.T
-    logits_per_image = logits_per_text.T
-    accuracy = (logits_per_text.argmax(1) == torch.arange(len(texts), device=texts.device)).float().mean()
-    if spoilt is not None:
-        logits_per_text = torch.cat([logits_per_text, scale * texts_BE @ model.encode_image(spoilt, normalize=True).T], 1)
     labels = torch.arange(len(images), device=images.device)
-    loss = (F.cross_entropy(logits_per_image, labels) + F.cross_entropy(logits_per_text, labels)) / 2
-    return {"loss": loss, "batch_accuracy": accuracy}
+    loss = (F.cross_entropy(logits_per_text, labels) + F.cross_entropy(logits_per_text.T, labels)) / 2
+    return {"loss": loss, "batch_accuracy": (logits_per_text.argmax(1) == labels).float().mean()}
 
 
 def _assemble(clip_id: str, about: Mapping[str, Any], tokenizer: CaptionTokenizer | None) -> Clip:

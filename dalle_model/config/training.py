@@ -103,12 +103,12 @@ class TrainClipConfig(TrainConfig):
 
     reconstruction_share: float = 0.5
     """Share of the pictures that are seen as the dVAE reconstructs them, because that is what is reranked."""
-    spoilt_share: float = 0.0
-    """Pictures with a wrong part that are added to each batch as wrong answers for every caption, per picture of the batch."""
+    max_replaced_tokens: float = 0.0
+    """Largest share of a reconstruction's image tokens that are replaced by another picture's; each picture draws its own share."""
 
     def __post_init__(self) -> None:
         TrainConfig.__post_init__(self)
-        for field in ("reconstruction_share", "spoilt_share"):
+        for field in ("reconstruction_share", "max_replaced_tokens"):
             if not 0 <= getattr(self, field) <= 1:
                 raise ValueError(f"{field}={getattr(self, field)} must be in [0, 1]")
 

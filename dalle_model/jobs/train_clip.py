@@ -1,7 +1,7 @@
 """Job: train our own small CLIP on the pairs, or import a published one; either way a checkpoint that needs nothing else.
 
-The trained CLIP reranks the transformer's samples, which are dVAE reconstructions, often broken ones. So a share of the
-pictures it learns from are reconstructions, and some are spoilt on purpose.
+The trained CLIP reranks the transformer's samples, which are dVAE decodings with a wrong token here and there. So a share
+of the pictures it learns from are reconstructions, with some tokens replaced on purpose.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -93,34 +93,23 @@ def training_batches(
 def reconstruction_loss(
     clip: Clip, network: nn.Module, batch: Mapping[str, Tensor], reconstructions: Reconstructions, settings: TrainClipConfig
 ) -> dict[str, Tensor]:
-    """The contrastive loss of a batch, some pictures seen as the dVAE reconstructs them, with spoilt pictures besides."""
+    """The contrastive loss of a batch, some of its pictures as the dVAE reconstructs them from partly wrong tokens."""
     images = batch["images"].float() / 255
-    num_spoilt = round(settings.spoilt_share * len(images))
     is_reconstructed = torch.rand(len(images), device=images.device) < settings.reconstruction_share
-    spoilt = None
-    if num_spoilt or is_reconstructed.any():
-        tokens = reconstructions.tokens(batch["pair_ids"], images)
+    if is_reconstructed.any():
+        tokens = replace_tokens(reconstructions.tokens(batch["pair_ids"], images), settings.max_replaced_tokens)
         images[is_reconstructed] = reconstructions.dvae.decode_tokens(tokens[is_reconstructed])
-        if num_spoilt:
-            spoilt = clip.prepare_images(reconstructions.dvae.decode_tokens(spoil_tokens(tokens)[:num_spoilt]))
-    return contrastive_loss(network, clip.prepare_images(images), batch["texts"], spoilt)
+    return contrastive_loss(network, clip.prepare_images(images), batch["texts"])
 
 
-def spoil_tokens(tokens: Tensor) -> Tensor:
-    """Each picture's tokens [B, num_image_tokens] with a random rectangle taken from the next picture of the batch.
+def replace_tokens(tokens: Tensor, max_share: float) -> Tensor:
+    """Tokens [B, num_image_tokens] with some taken from the same places of the next picture in the batch.
 
-    That is how samples go wrong: parts that are each likely, but do not belong together.
+    Each picture has its own share, uniform up to `max_share`: the network learns to be less sure of a picture the more of
+    it is wrong, which is what reranking needs and what no real picture teaches.
     """
-    num_images, num_tokens = tokens.shape
-    side = round(num_tokens**0.5)
-    edges = torch.rand(num_images, 2, 2, device=tokens.device)
-    # Between a quarter and three quarters of each side, anywhere.
-    extent = (0.25 + 0.5 * edges[:, 0]) * side
-    start = edges[:, 1] * (side - extent)
-    place = torch.arange(side, device=tokens.device) + 0.5
-    is_inside = (place >= start[..., None]) & (place < (start + extent)[..., None])  # [B, 2, side]
-    is_taken = (is_inside[:, 0, :, None] & is_inside[:, 1, None, :]).flatten(1)
-    return torch.where(is_taken, tokens.roll(1, 0), tokens)
+    share = max_share * torch.rand(len(tokens), 1, device=tokens.device)
+    return torch.where(torch.rand(tokens.shape, device=tokens.device) < share, tokens.roll(1, 0), tokens)
 
 
 def validation(

@@ -85,16 +85,6 @@ def test_the_loss_is_open_clip_s(clip):
     assert ours["loss"].item() == pytest.approx(np.log(4), abs=0.8)  # untrained: close to guessing among four
 
 
-def test_spoilt_pictures_are_further_wrong_answers_for_captions_only(clip):
-    images, texts = clip.prepare_images(IMAGES), clip.tokenize(CAPTIONS)
-    spoilt = clip.prepare_images(1 - IMAGES[:2])
-    with torch.no_grad():
-        i, t = clip.network.encode_image(images, normalize=True), clip.network.encode_text(texts, normalize=True)
-        s, scale = clip.network.encode_image(spoilt, normalize=True), clip.network.logit_scale.exp()
-    expected = (F.cross_entropy(scale * i @ t.T, torch.arange(4)) + F.cross_entropy(scale * t @ torch.cat([i, s]).T, torch.arange(4))) / 2
-    torch.testing.assert_close(contrastive_loss(clip.network, images, texts, spoilt)["loss"], expected)
-
-
 def test_four_pairs_can_be_learned(clip):
     images, texts = clip.prepare_images(IMAGES), clip.tokenize(CAPTIONS)
     optimizer = torch.optim.AdamW(clip.network.parameters(), 3e-3)

@@ -1,4 +1,4 @@
-"""CLIP learns to match pairs, sees reconstructions and spoilt pictures, resumes exactly, and can be a published model."""
+"""CLIP learns to match pairs, sees reconstructions with wrong tokens, resumes exactly, and can be a published model."""
 
 import json
 
@@ -11,14 +11,14 @@ from dalle_model.clip import build_clip
 from dalle_model.config.model import ClipConfig, DVAEConfig, TokenizerConfig
 from dalle_model.dvae import DVAE, save_dvae
 from dalle_model.jobs.contract import prepare
-from dalle_model.jobs.train_clip import Reconstructions, _equal_batches, spoil_tokens
+from dalle_model.jobs.train_clip import Reconstructions, _equal_batches, replace_tokens
 from dalle_model.sampling.rerank import load_scorer
 from dalle_model.text import BpeTokenizer
 from dalle_model.training.metrics import read_metrics
 
 TINY = {
     "train_clip.batch_size": 16, "train_clip.max_steps": 8, "train_clip.warmup_steps": 1, "train_clip.learning_rate": 3e-3,
-    "train_clip.checkpoint_every": 4, "train_clip.log_every": 2, "train_clip.validate_every": 4, "train_clip.spoilt_share": 0.5,
+    "train_clip.checkpoint_every": 4, "train_clip.log_every": 2, "train_clip.validate_every": 4, "train_clip.max_replaced_tokens": 0.5,
 }  # fmt: skip
 TINY_DVAE = DVAEConfig(
     image_size=32, downsample=4, codebook_size=16, hidden_width=8, num_groups=2, blocks_per_group=1, codebook_width=8, stem_patch_size=2
@@ -34,7 +34,7 @@ def inputs(tmp_path, pairs, make_config, run_job):
 
 
 def test_it_learns_and_publishes_a_scorer(tmp_path, inputs, make_config, run_job):
-    result = run_job("train_clip", make_config({**TINY, "train_clip.max_steps": 60, "train_clip.spoilt_share": 0.0}), inputs)
+    result = run_job("train_clip", make_config({**TINY, "train_clip.max_steps": 60, "train_clip.max_replaced_tokens": 0.0}), inputs)
     scorer = load_scorer(tmp_path / result["checkpoint"])
     assert scorer.id == result["clip_id"]
     logged = [line for line in read_metrics(Layout(tmp_path).run(result["run_id"]) / "metrics.jsonl") if line["split"] == "train"]
@@ -52,12 +52,16 @@ def test_the_same_seed_gives_the_same_network_killed_or_not(tmp_path, inputs, ma
     assert run_job("train_clip", config, inputs)["clip_id"] == undisturbed["clip_id"]
 
 
-def test_reconstructions_and_spoilt_pictures_change_what_is_learned(inputs, make_config, run_job):
+def test_reconstructions_and_their_wrong_tokens_change_what_is_learned(inputs, make_config, run_job):
     def clip_id(**settings):
         return run_job("train_clip", make_config({**TINY, **{f"train_clip.{k}": v for k, v in settings.items()}}), inputs)["clip_id"]
 
-    plain = {"reconstruction_share": 0.0, "spoilt_share": 0.0, "max_steps": 2}
-    assert len({clip_id(**plain), clip_id(**{**plain, "reconstruction_share": 1.0}), clip_id(**{**plain, "spoilt_share": 0.5})}) == 3
+    settings = [
+        {"reconstruction_share": 0.0, "max_replaced_tokens": 0.0},
+        {"reconstruction_share": 1.0, "max_replaced_tokens": 0.0},
+        {"reconstruction_share": 1.0, "max_replaced_tokens": 0.5},
+    ]
+    assert len({clip_id(max_steps=2, **some) for some in settings}) == 3
 
 
 def test_remembered_tokens_are_those_of_the_dvae():
@@ -70,16 +74,17 @@ def test_remembered_tokens_are_those_of_the_dvae():
     assert torch.equal(reconstructions.tokens(ids.flip(0), images.flip(0)), expected.flip(0))
 
 
-def test_a_spoilt_picture_has_one_rectangle_of_another():
+def test_replaced_tokens_come_from_the_same_places_of_another_picture():
     torch.manual_seed(1)
-    pictures = torch.arange(3)[:, None].expand(3, 36).contiguous()
-    spoilt = spoil_tokens(pictures).view(3, 6, 6)
-    for picture, before in zip(spoilt, (2, 0, 1), strict=True):
-        taken = picture == before
-        rows, columns = taken.any(1), taken.any(0)
-        assert torch.equal(taken, rows[:, None] & columns[None])
-        assert 1 <= int(rows.sum()) <= 5
-        assert 1 <= int(columns.sum()) <= 5
+    tokens = torch.arange(200)[:, None] * 100 + torch.arange(100)
+    replaced = replace_tokens(tokens, 0.4)
+    is_own, is_next = replaced == tokens, replaced == tokens.roll(1, 0)
+    assert (is_own | is_next).all()
+    shares = is_next.float().mean(1)
+    assert float(shares.mean()) == pytest.approx(0.2, abs=0.03)  # each picture's own share is uniform in [0, 0.4]
+    assert float(shares.std()) > 0.1
+    assert float(shares.max()) < 0.6
+    assert torch.equal(replace_tokens(tokens, 0.0), tokens)
 
 
 def test_a_published_clip_is_imported_as_it_is(tmp_path, inputs, make_config, run_job):
