@@ -28,6 +28,8 @@ class SourceConfig:
     """Pages to start from (http or https)."""
     max_pages: int = 1_000
     """Stop after this many pages."""
+    use_sitemaps: bool = False
+    """Also read the pages (and captioned images) that the sitemaps of the start addresses' hosts list."""
     user_agent: str = "open-dalle/0.1 (+https://github.com/open-dalle/open-dalle)"
     """Sent with every request; its first token is matched against robots.txt."""
     page_timeout_s: float = 20.0
@@ -72,6 +74,8 @@ class DownloadConfig:
     """A larger body is refused (never cut short)."""
     max_pixels: int = 40_000_000
     """A picture with more pixels is refused before it is decoded."""
+    requests_per_s_per_host: float = 20.0
+    """Most requests to one host in a second, for pages and images; 0 is no limit. A host's own wishes come on top."""
     retries: int = 2
     """Extra passes over the addresses whose failure may be temporary."""
     retry_wait_s: float = 1.0
@@ -83,14 +87,14 @@ class DownloadConfig:
     max_memory_mb: int = 8_192
     """Address space of a worker process, MB."""
     allow_addresses: tuple[str, ...] = ()
-    """Private addresses that may be contacted all the same (the demo allows 127.0.0.1)."""
+    """Private addresses that may be contacted all the same, e.g. of a site on your own network."""
     stall_timeout_s: float = 300.0
     """The child process is ended when it reports nothing for this long, seconds."""
 
     def __post_init__(self) -> None:
         lowest = {
-            "num_processes": 1, "num_threads": 1, "max_bytes": 1, "max_pixels": 1, "retries": 0, "retry_wait_s": 0, "urls_per_shard": 1,
-            "max_memory_mb": 1_024,
+            "num_processes": 1, "num_threads": 1, "max_bytes": 1, "max_pixels": 1, "retries": 0, "retry_wait_s": 0,
+            "requests_per_s_per_host": 0, "urls_per_shard": 1, "max_memory_mb": 1_024,
         }  # fmt: skip
         for field, low in lowest.items():
             if getattr(self, field) < low:

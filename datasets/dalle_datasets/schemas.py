@@ -28,6 +28,17 @@ CANDIDATES = _schema(
     ],
 )
 
+PAGES = _schema(
+    "pages",
+    1,
+    [
+        _required("page_url", pa.string()),  # or the path of a document that holds many pages
+        pa.field("etag", pa.string()),  # what tells whether it changed
+        pa.field("last_modified", pa.string()),
+        _required("links", pa.list_(pa.string())),
+    ],
+)
+
 IMAGES = _schema(
     "images",
     1,

@@ -29,9 +29,8 @@ for _name in ("wandb", "albumentations"):
 import img2dataset.downloader  # noqa: E402
 
 from dalle_datasets.download.failures import FetchError  # noqa: E402
-from dalle_datasets.download.fetching import fetch_image  # noqa: E402
+from dalle_datasets.download.fetching import Visitor  # noqa: E402
 from dalle_datasets.download.guard import Guard  # noqa: E402
-from dalle_datasets.download.robots import Robots  # noqa: E402
 
 img2dataset_main: Any = importlib.import_module("img2dataset.main")  # `img2dataset.main` the attribute is a function
 
@@ -58,8 +57,7 @@ class _Worker:
 
     def __init__(self, job: dict[str, Any]) -> None:
         _limit_memory(job["max_memory_mb"])
-        self.guard = read_guard(job["guard"])
-        self.robots = Robots(self.guard)
+        self.visitor = Visitor(read_guard(job["guard"]), job["requests_per_s"])
         self.sign = Path(job["progress_dir"]) / str(os.getpid())
         self.progress = os.open(self.sign, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         # A worker that leaves without saying so was killed.
@@ -69,7 +67,7 @@ class _Worker:
         """Stands in for `img2dataset.downloader.download_image`."""
         key, image_url = row
         try:
-            return key, io.BytesIO(fetch_image(image_url, self.guard, self.robots)), None
+            return key, io.BytesIO(self.visitor.fetch_image(image_url)), None
         except FetchError as error:
             return key, None, str(error)
         finally:

@@ -38,11 +38,13 @@ OK = "ok"
 class FetchError(Exception):
     """An address gave no body. `code` is a key of `FAILURES`; `detail` is for people."""
 
-    def __init__(self, code: str, detail: str) -> None:
+    def __init__(self, code: str, detail: str, retry_after_s: float = 0.0) -> None:
         assert code in FAILURES, code
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
+        self.retry_after_s = retry_after_s
+        """How long the host asks to be left alone, seconds."""
 
 
 def parse_failure(message: str) -> tuple[str, str]:

@@ -4,7 +4,7 @@ One row per address comes out, whatever happens: bytes and their SHA-256, or a c
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +12,8 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from dalle_datasets.download.failures import OK, FetchError
-from dalle_datasets.download.guard import Guard, fetch
+from dalle_datasets.download.guard import Answer, Guard, fetch
+from dalle_datasets.download.pace import Pace
 from dalle_datasets.download.robots import Robots
 from dalle_datasets.parquet import write_parquet
 
@@ -38,16 +39,37 @@ class Fetched(NamedTuple):
     image: bytes | None
 
 
-def fetch_image(image_url: str, guard: Guard, robots: Robots) -> bytes:
-    """The bytes behind an address that may be used. Raises `FetchError`."""
-    if image_url.startswith(("http://", "https://")):
-        robots.check(image_url)
-    return fetch(image_url, guard).body
+class Visitor:
+    """Asks for images as a good guest does: by the host's rules and at its pace. Safe to share between threads."""
+
+    def __init__(self, guard: Guard, requests_per_s: float) -> None:
+        self._guard = guard
+        self._robots = Robots(guard)
+        self._pace = Pace(requests_per_s, exempt=guard.connect_to)
+
+    def fetch_image(self, image_url: str) -> bytes:
+        """The bytes behind an address that may be used. Raises `FetchError`."""
+        return self.fetch(image_url).body
+
+    def fetch(self, url: str, headers: Mapping[str, str] | None = None) -> Answer:
+        """The answer of an address that may be used. Raises `FetchError`."""
+        if url.startswith(("http://", "https://")):
+            self._robots.check(url)
+            self._pace.wait(url, self._robots.crawl_delay_s(url))
+        try:
+            return fetch(url, self._guard, headers)
+        except FetchError as error:
+            self._pace.heed(url, error)
+            raise
+
+    def sitemaps(self, url: str) -> list[str]:
+        """Sitemap addresses that the host of `url` names."""
+        return self._robots.sitemaps(url)
 
 
-def fetch_shard(image_urls: list[str], path: Path, guard: Guard, robots: Robots, num_threads: int, tick: Callable[[], None]) -> None:
+def fetch_shard(image_urls: list[str], path: Path, fetch_image: Callable[[str], bytes], num_threads: int, tick: Callable[[], None]) -> None:
     """Fetch `image_urls` and write their rows to `path`, in the same order; `tick` is called after each."""
-    write_parquet(path, fetched_table(_fetch_all(image_urls, guard, robots, num_threads, tick)), FETCHED)
+    write_parquet(path, fetched_table(_fetch_all(image_urls, fetch_image, num_threads, tick)), FETCHED)
 
 
 def fetched_table(rows: Iterable[Fetched]) -> pa.Table:
@@ -56,10 +78,10 @@ def fetched_table(rows: Iterable[Fetched]) -> pa.Table:
     return pa.table([pa.array(column, kind) for column, kind in zip(columns, FETCHED.types, strict=True)], schema=FETCHED)
 
 
-def _fetch_all(image_urls: list[str], guard: Guard, robots: Robots, num_threads: int, tick: Callable[[], None]) -> Iterator[Fetched]:
+def _fetch_all(image_urls: list[str], fetch_image: Callable[[str], bytes], num_threads: int, tick: Callable[[], None]) -> Iterator[Fetched]:
     def one(image_url: str) -> Fetched:
         try:
-            image = fetch_image(image_url, guard, robots)
+            image = fetch_image(image_url)
             return Fetched(image_url, OK, None, hashlib.sha256(image).hexdigest(), image)
         except FetchError as error:
             return Fetched(image_url, error.code, error.detail, None, None)

@@ -17,6 +17,7 @@ import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.message import Message
+from email.utils import parsedate_to_datetime
 
 from dalle_datasets.download.failures import FetchError
 
@@ -177,12 +178,8 @@ def _ask(url: str, host: str, port: int, scheme: str, target: str, connection: _
     )  # fmt: skip
     response = client.getresponse()
     status = response.status
-    if status == 429:
-        raise FetchError("http_429", _explain_status(response))
-    if 400 <= status < 500:
-        raise FetchError("http_4xx", _explain_status(response))
-    if status >= 500:
-        raise FetchError("http_5xx", _explain_status(response))
+    if status >= 400:
+        raise _failed_status(response)
     if status != 200 and not 300 <= status < 400:
         raise FetchError("empty_body", f"status {status}")
     if status != 200:
@@ -208,9 +205,23 @@ def _read_body(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-def _explain_status(response: http.client.HTTPResponse) -> str:
+def _failed_status(response: http.client.HTTPResponse) -> FetchError:
+    status = response.status
+    code = "http_429" if status == 429 else "http_4xx" if status < 500 else "http_5xx"
     retry_after = response.headers.get("Retry-After")
-    return f"status {response.status}" + (f", Retry-After: {retry_after}" if retry_after else "")
+    if not retry_after:
+        return FetchError(code, f"status {status}")
+    return FetchError(code, f"status {status}, Retry-After: {retry_after}", _seconds_until(retry_after))
+
+
+def _seconds_until(retry_after: str) -> float:
+    """Seconds that a `Retry-After` of seconds or of a date means; 0 if it means nothing."""
+    if retry_after.strip().isdigit():
+        return float(retry_after)
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def _split(url: str) -> tuple[str, str, int, str]:

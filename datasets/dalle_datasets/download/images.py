@@ -9,6 +9,7 @@ import logging
 import shutil
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,9 +19,8 @@ import pyarrow.parquet as pq
 
 from dalle_datasets.config import DownloadConfig, SourceConfig
 from dalle_datasets.download.failures import FAILURES, OK, parse_failure
-from dalle_datasets.download.fetching import FETCHED, fetch_shard
+from dalle_datasets.download.fetching import FETCHED, Visitor, fetch_shard
 from dalle_datasets.download.guard import Guard
-from dalle_datasets.download.robots import Robots
 from dalle_datasets.download.runner import finished_shards, run_img2dataset
 from dalle_datasets.identity import content_id
 from dalle_datasets.layout import Layout
@@ -138,7 +138,7 @@ def _fetch_new(new: pa.Table, work: Path, source: SourceConfig, download: Downlo
             user_agent=source.user_agent, timeout_s=download.timeout_s, deadline_s=download.deadline_s, max_bytes=download.max_bytes,
             allow_addresses=download.allow_addresses, connect_to=connect_to,
         )  # fmt: skip
-        robots = Robots(guard)
+        fetch_image = Visitor(guard, download.requests_per_s_per_host).fetch_image
         shards = _cut(image_urls, download.urls_per_shard)
         if download.runner == "img2dataset":
             first = work / "img2dataset"
@@ -149,7 +149,7 @@ def _fetch_new(new: pa.Table, work: Path, source: SourceConfig, download: Downlo
                     lambda done: report(min(known + done, len(image_urls)), len(image_urls), "images"),
                 )  # fmt: skip
         else:
-            _fetch_shards(shards, work / "first", guard, robots, download, report)
+            _fetch_shards(shards, work / "first", fetch_image, download, report)
         for attempt in range(download.retries):
             again = [url for url, code in _statuses(work, shards).items() if code != OK and FAILURES[code].retryable]
             if not again:
@@ -159,11 +159,13 @@ def _fetch_new(new: pa.Table, work: Path, source: SourceConfig, download: Downlo
                     "%d addresses failed in a way that may pass; asking again (%d of %d)", len(again), attempt + 1, download.retries
                 )
                 time.sleep(download.retry_wait_s * 2**attempt)
-            _fetch_shards(_cut(again, download.urls_per_shard), work / f"retry-{attempt}", guard, robots, download, report)
+            _fetch_shards(_cut(again, download.urls_per_shard), work / f"retry-{attempt}", fetch_image, download, report)
     return len(image_urls)
 
 
-def _fetch_shards(shards: list[list[str]], directory: Path, guard: Guard, robots: Robots, download: DownloadConfig, report: Report) -> None:
+def _fetch_shards(
+    shards: list[list[str]], directory: Path, fetch_image: Callable[[str], bytes], download: DownloadConfig, report: Report
+) -> None:
     """Fetch shard after shard in this process; those that are there already are kept."""
     total = sum(map(len, shards))
     done = 0
@@ -178,7 +180,7 @@ def _fetch_shards(shards: list[list[str]], directory: Path, guard: Guard, robots
         if path.exists():
             done += len(shard)
         else:
-            fetch_shard(shard, path, guard, robots, download.num_threads, tick)
+            fetch_shard(shard, path, fetch_image, download.num_threads, tick)
 
 
 def _statuses(work: Path, shards: list[list[str]]) -> dict[str, str]:

@@ -47,6 +47,8 @@ def run_img2dataset(
         "num_processes": download.num_processes,
         "num_threads": download.num_threads,
         "urls_per_shard": download.urls_per_shard,
+        # Every worker has a clock of its own.
+        "requests_per_s": download.requests_per_s_per_host / download.num_processes,
         "max_memory_mb": download.max_memory_mb,
         "distributor": "multiprocessing",
         "parent_pid": os.getpid(),

@@ -5,6 +5,7 @@ import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import ftfy
@@ -36,6 +37,35 @@ class Drop(NamedTuple):
     page_url: str
     image_url: str = ""
     caption: str = ""
+
+
+class SeenPage(NamedTuple):
+    """A page that was read, and what tells next time whether it changed."""
+
+    page_url: str
+    etag: str | None
+    last_modified: str | None
+    links: list[str]
+
+
+@dataclass(slots=True)
+class Discovered:
+    """What a source gave."""
+
+    found: list[Found] = field(default_factory=list)
+    drops: list[Drop] = field(default_factory=list)
+    pages: list[SeenPage] = field(default_factory=list)
+    """Pages read, or unchanged since they were read."""
+    num_unchanged: int = 0
+    """How many of them did not change, so that their candidates are known."""
+    num_left: int = 0
+    """Pages known but not asked for."""
+
+
+def check_source(source: SourceConfig) -> None:
+    """Raises `ValueError` if there is nothing to read."""
+    if source.kind == "web_pages" and not source.start_urls:
+        raise ValueError("source.start_urls is empty, so there is no page to read; give at least one address")
 
 
 @contextmanager

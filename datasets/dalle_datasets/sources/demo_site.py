@@ -169,6 +169,7 @@ class _Builder:
 
     def __init__(self, source: SourceConfig) -> None:
         self.size = source.scene_size
+        self.top = f"/{self.size}px"  # other sizes are other pictures, so they have other addresses
         self.scenes = split_scenes(source.num_scenes)["training"]
         self.captions = [caption_scene(scene, random.Random(i)) for i, scene in enumerate(self.scenes)]
         self.figures: list[Figure] = []
@@ -177,9 +178,9 @@ class _Builder:
 
     def add(self, path: str, caption: str, fate: Fate | None, reply: Callable[[int], Reply] | None) -> None:
         """Put a picture on some page, behind `path`."""
-        self.figures.append(Figure(path, caption, fate))
+        self.figures.append(Figure(path if path.startswith("data:") else self.top + path, caption, fate))
         if reply:
-            self.replies[path] = reply
+            self.replies[self.top + path] = reply
 
     def picture(self, i: int) -> Callable[[int], Reply]:
         """Reply with the picture of the i-th scene."""
@@ -194,10 +195,10 @@ class _Builder:
             self.add(f"/pictures/{i:05d}.png", caption, None, self.picture(i))
         # Some of them need a second request, or move.
         for i in range(4):
-            self.replies[f"/pictures/{i:05d}.png"] = _flaky(self.picture(i))
+            self.replies[f"{self.top}/pictures/{i:05d}.png"] = _flaky(self.picture(i))
         for i in range(4, 9):
-            self.replies[f"/moved/{i:05d}.png"] = self.picture(i)
-            self.replies[f"/pictures/{i:05d}.png"] = _always(Reply(301, headers={"Location": f"../moved/{i:05d}.png"}))
+            self.replies[f"{self.top}/moved/{i:05d}.png"] = self.picture(i)
+            self.replies[f"{self.top}/pictures/{i:05d}.png"] = _always(Reply(301, headers={"Location": f"../moved/{i:05d}.png"}))
 
     def add_broken_downloads(self) -> None:
         body = _png(draw_scene(self.scenes[0], self.size))
@@ -215,7 +216,7 @@ class _Builder:
             self.add(f"/cut/{i:02d}.png", self.caption(i), ("download", "incomplete_body"), reply)
         for i in range(2):
             path = f"/round/{i:02d}.png"
-            self.add(path, self.caption(i), ("download", "redirect_limit"), _always(Reply(302, headers={"Location": path})))
+            self.add(path, self.caption(i), ("download", "redirect_limit"), _always(Reply(302, headers={"Location": self.top + path})))
         for i in range(2):
             self.add(f"/empty/{i:02d}.png", self.caption(i), ("download", "empty_body"), _always(Reply(200)))
 
@@ -270,7 +271,7 @@ class _Builder:
         for i in range(3):
             self.add("data:image/gif;base64,R0lGODlhAQABAAAAACw=", f"{self.caption(i)} in a box", ("discover", "bad_scheme"), None)
         for i in range(5):
-            self.figures.append(Figure(f"/pictures/{i:05d}.png", self.caption(i), ("discover", "duplicate_candidate")))
+            self.add(f"/pictures/{i:05d}.png", self.caption(i), ("discover", "duplicate_candidate"), None)
 
     def finish(self) -> Site:
         """Lay the figures out on pages and link them."""
@@ -286,7 +287,7 @@ class _Builder:
         entries += [f'<li><a href="{path}">{path}</a></li>' for path in self.closed_paths]
         entries += ['<li><a href="http://elsewhere.example/">A friend</a> <a href="mailto:someone@elsewhere.example">Write</a></li>']
         self.page("/", "Emoji scenes", f"<ul>{''.join(entries)}</ul>")
-        robots = "User-agent: *\nDisallow: /members/\nDisallow: /private/\n"
+        robots = f"User-agent: *\nDisallow: /members/\nDisallow: {self.top}/private/\n"
         self.replies["/robots.txt"] = _always(Reply(200, robots.encode(), "text/plain"))
         fates = self.page_fates + Counter(figure.fate for figure in self.figures if figure.fate)
         return Site(
@@ -304,7 +305,7 @@ class _Builder:
 
     def add_closed_pages(self) -> None:
         """Pages that do not want to be read, cannot be read or are no pages. Each becomes one drop."""
-        hidden = "\n".join(_markup(Figure(f"/pictures/{i:05d}.png", f"{self.caption(i)} for members", None), 0) for i in range(5))
+        hidden = "\n".join(_markup(Figure(f"{self.top}/pictures/{i:05d}.png", f"{self.caption(i)} for members", None), 0) for i in range(5))
         self.page("/members/1.html", "Members", hidden)
         self.page("/members/2.html", "Members", hidden)
         self.page("/no-training.html", "Reserved", hidden, head='<meta name="robots" content="index, noai, noimageai">')

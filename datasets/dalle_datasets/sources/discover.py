@@ -1,30 +1,27 @@
 """Stage 1: find candidates, that is addresses of images with a caption, and say why others were left out."""
 
-import logging
-import urllib.parse
-from collections import Counter, deque
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dalle_datasets.config import DownloadConfig, SourceConfig
-from dalle_datasets.download.failures import FetchError
-from dalle_datasets.download.guard import Guard, fetch
-from dalle_datasets.download.robots import Robots
+from dalle_datasets.download.fetching import Visitor
 from dalle_datasets.identity import candidate_id, content_id
 from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import write_parquet
-from dalle_datasets.schemas import CANDIDATES, DROPPED_PAIRS
-from dalle_datasets.sources.base import Drop, Found, clean_url, open_source, page_guard
-from dalle_datasets.sources.html import read_page, same_site
+from dalle_datasets.parquet import SchemaError, check_parquet, read_parquet, write_parquet
+from dalle_datasets.schemas import CANDIDATES, DROPPED_PAIRS, PAGES
+from dalle_datasets.sources.base import Discovered, Drop, Found, SeenPage, check_source, open_source, page_guard
+from dalle_datasets.sources.crawl import crawl
 from dalle_datasets.stage import Report, begin, finish, finished, inputs_id, silent
 
 VERSION = 1
 CANDIDATES_FILE = "candidates.parquet"
-
-logger = logging.getLogger(__name__)
+PAGES_FILE = "pages.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +30,12 @@ class DiscoverResult:
 
     candidates_id: str
     num_candidates: int
+    num_new: int
+    """Candidates that this run added."""
     num_pages: int
-    """Pages read."""
+    """Pages (or documents) read, or unchanged since they were read."""
+    num_unchanged: int
+    """How many of them did not change since an earlier run, and were not read again."""
     num_pages_left: int
     """Pages known but not asked for, because of `source.max_pages`."""
     dropped: dict[str, int]
@@ -44,33 +45,43 @@ class DiscoverResult:
     """True if nothing had to be done."""
 
 
-def discover(source: SourceConfig, download: DownloadConfig, layout: Layout, report: Report = silent) -> DiscoverResult:
-    """Read the pages of a source and write its candidates and the drops of this stage.
+def discover(
+    source: SourceConfig, download: DownloadConfig, layout: Layout, report: Report = silent, refresh: bool = False
+) -> DiscoverResult:
+    """Read a source and write its candidates and the drops of this stage.
 
+    Nothing happens if that was done before with the same settings, unless `refresh`: then only what changed since is read
+    (conditional requests, new documents), and new candidates are added to the old ones.
     Raises `ValueError` when not one captioned image was found.
     """
     folder = layout.source(source.name)
     inputs = inputs_id("discover", VERSION, replace(source, port=0), list(download.allow_addresses))
-    if (earlier := finished(folder, inputs)) is not None:
-        return DiscoverResult(**{**earlier, "skipped": True})
-    if source.kind == "web_pages" and not source.start_urls:
-        raise ValueError("source.start_urls is empty, so there is no page to read; give at least one address")
+    if not refresh and (earlier := finished(folder, inputs)) is not None:
+        return DiscoverResult(**{**earlier, "num_new": 0, "skipped": True})
+    check_source(source)
+    known, old = _known(folder, source) if refresh else ({}, None)
     begin(folder)
-    with open_source(source) as (start_urls, connect_to):
-        crawl = _Crawl(source, start_urls, page_guard(source, download, connect_to))
-        crawl.run(report)
-    found, drops = _unique(crawl.found, crawl.drops)
-    if not found:
-        raise ValueError(_explain_nothing(source, crawl, drops))
+    read = _read(source, download, known, report)
+    found, drops = _unique(read.found, read.drops)
     candidates = _candidates_table(found, source.name)
+    num_new = candidates.num_rows
+    if old is not None:
+        new = candidates.filter(pc.invert(pc.is_in(candidates["candidate_id"], old["candidate_id"].combine_chunks())))
+        num_new = new.num_rows
+        candidates = pa.concat_tables([old, new]).sort_by("candidate_id")
+    if not candidates.num_rows:
+        raise ValueError(_explain_nothing(source, read, drops))
     path = folder / CANDIDATES_FILE
     write_parquet(path, candidates, CANDIDATES)
+    write_parquet(folder / PAGES_FILE, _pages_table(read.pages), PAGES, metadata={"reader": _reader_id(source)})
     write_parquet(layout.dropped(source.name) / "discover.parquet", drops_table(drops, source.name), DROPPED_PAIRS)
     result = DiscoverResult(
         candidates_id=content_id("candidates", *candidates["candidate_id"].to_pylist()),
         num_candidates=candidates.num_rows,
-        num_pages=crawl.num_pages,
-        num_pages_left=len(crawl.queue),
+        num_new=num_new,
+        num_pages=len(read.pages),
+        num_unchanged=read.num_unchanged,
+        num_pages_left=read.num_left,
         dropped=dict(sorted(Counter(drop.reason for drop in drops).items())),
         candidates=layout.relative(path),
     )
@@ -78,43 +89,33 @@ def discover(source: SourceConfig, download: DownloadConfig, layout: Layout, rep
     return result
 
 
-class _Crawl:
-    """Follows links breadth-first on the hosts of the start addresses, one request at a time."""
+def _read(source: SourceConfig, download: DownloadConfig, known: Mapping[str, SeenPage], report: Report) -> Discovered:
+    """Everything that the source has to offer and `known` does not cover."""
+    with open_source(source) as (start_urls, connect_to):
+        guard = page_guard(source, download, connect_to)
+        visitor = Visitor(guard, download.requests_per_s_per_host)
+        return crawl(source, start_urls, visitor, guard.user_agent_token, known, report)
 
-    def __init__(self, source: SourceConfig, start_urls: tuple[str, ...], guard: Guard) -> None:
-        self.max_pages = source.max_pages
-        self.guard = guard
-        self.robots = Robots(guard)
-        self.queue = deque(dict.fromkeys(clean_url(url) for url in start_urls))
-        self.seen = set(self.queue)
-        self.hosts = frozenset(urllib.parse.urlsplit(url).netloc for url in self.queue)
-        self.found: list[Found] = []
-        self.drops: list[Drop] = []
-        self.num_pages = 0
 
-    def run(self, report: Report) -> None:
-        """Read pages until there is none left or `max_pages` were asked for."""
-        num_asked = 0
-        while self.queue and num_asked < self.max_pages:
-            self.visit(self.queue.popleft())
-            num_asked += 1
-            report(num_asked, min(self.max_pages, num_asked + len(self.queue)), "pages", candidates=len(self.found))
+def _known(folder: Path, source: SourceConfig) -> tuple[dict[str, SeenPage], pa.Table | None]:
+    """Pages and candidates of an earlier run of the same reader."""
+    try:
+        footer = check_parquet(folder / PAGES_FILE, PAGES)
+        if (footer.metadata or {}).get(b"reader") != _reader_id(source).encode():
+            return {}, None
+        pages = [SeenPage(**row) for row in read_parquet(folder / PAGES_FILE, PAGES).to_pylist()]
+        return {page.page_url: page for page in pages}, read_parquet(folder / CANDIDATES_FILE, CANDIDATES)
+    except SchemaError:
+        return {}, None
 
-    def visit(self, url: str) -> None:
-        try:
-            self.robots.check(url)
-            answer = fetch(url, self.guard)
-        except FetchError as error:
-            self.drops.append(Drop(error.code, error.detail, url))
-            return
-        page = read_page(answer.body, clean_url(answer.url), answer.headers, self.guard.user_agent_token)
-        self.num_pages += not page.is_closed
-        self.found += page.found
-        self.drops += page.drops
-        for link in page.links:
-            if link not in self.seen and same_site(link, self.hosts):
-                self.seen.add(link)
-                self.queue.append(link)
+
+def _reader_id(source: SourceConfig) -> str:
+    """What decides what is found on a page; bounds do not."""
+    return inputs_id(VERSION, source.kind, source.user_agent, source.scene_size)
+
+
+def _pages_table(pages: list[SeenPage]) -> pa.Table:
+    return pa.Table.from_pylist([page._asdict() for page in sorted(pages)], schema=PAGES)
 
 
 def _unique(found: list[Found], drops: list[Drop]) -> tuple[list[Found], list[Drop]]:
@@ -153,12 +154,12 @@ def drops_table(drops: list[Drop], source: str) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=DROPPED_PAIRS)
 
 
-def _explain_nothing(source: SourceConfig, crawl: _Crawl, drops: list[Drop]) -> str:
+def _explain_nothing(source: SourceConfig, read: Discovered, drops: list[Drop]) -> str:
     where = "source.start_urls" if source.kind == "web_pages" else f"source.kind={source.kind}"
     reasons = ", ".join(f"{reason} {count}" for reason, count in Counter(drop.reason for drop in drops).most_common(3)) or "no images"
     example = f"; for example {drops[0].page_url}: {drops[0].detail}" if drops else ""
     return (
-        f"{where}: no captioned image on {crawl.num_pages} pages ({reasons}{example}); "
+        f"{where}: no captioned image on {len(read.pages)} pages ({reasons}{example}); "
         "check the addresses, and download.allow_addresses if the site is on a private network"
     )
 

@@ -1,7 +1,6 @@
 """Captioned images and links of one HTML page. Pure functions from bytes: nothing is fetched here."""
 
 import re
-import urllib.parse
 from dataclasses import dataclass, field
 from email.message import Message
 
@@ -122,8 +121,3 @@ def _caption(image: LexborNode) -> tuple[str, str]:
     if title := clean_caption(image.attributes.get("title")):
         return title, "img title"
     return "", ""
-
-
-def same_site(url: str, hosts: frozenset[str]) -> bool:
-    """Whether `url` is on one of `hosts`."""
-    return urllib.parse.urlsplit(url).netloc in hosts

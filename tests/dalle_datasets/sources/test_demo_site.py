@@ -28,7 +28,7 @@ def test_it_is_served_under_its_name():
         assert list(connect_to) == [SITE_NAME]
         start = fetch(START_URL, guard)
         assert b"gallery/1.html" in start.body
-        assert fetch(START_URL + "pictures/00020.png", guard).body.startswith(b"\x89PNG")
+        assert fetch(START_URL + "32px/pictures/00020.png", guard).body.startswith(b"\x89PNG")
         assert b"Disallow: /members/" in fetch(START_URL + "robots.txt", guard).body
 
 

@@ -1,5 +1,7 @@
 """Discovery over real HTTP."""
 
+import gzip
+
 import pyarrow.compute as pc
 import pytest
 
@@ -117,3 +119,65 @@ def test_drops_keep_what_was_seen(web, layout):
         "discover",
         "web",
     )
+
+
+def test_a_refresh_reads_only_what_changed(web, layout):
+    """A scheduled run: unchanged pages answer 304, and new candidates are added to the old ones."""
+    bodies = {
+        "/": '<a href="/a.html">a</a><a href="/b.html">b</a>',
+        "/a.html": '<img src=1.png alt="first one">',
+        "/b.html": '<img src=2.png alt="second one">',
+    }
+
+    def answer(handler):
+        body = page(bodies[handler.path])
+        etag = f'"{len(body)}"'
+        is_same = handler.headers.get("If-None-Match") == etag
+        handler.send_response(304 if is_same else 200)
+        handler.send_header("ETag", etag)
+        handler.send_header("Content-Type", "text/html")
+        handler.end_headers()
+        if not is_same:
+            handler.wfile.write(body)
+
+    web.answers.update(dict.fromkeys([*bodies, "/c.html"], answer))
+    source = SourceConfig(start_urls=(web.url("/"),))
+    first = discover(source, LOCAL, layout)
+    assert (first.num_candidates, first.num_new, first.num_unchanged) == (2, 2, 0)
+    same = discover(source, LOCAL, layout, refresh=True)
+    assert (same.num_candidates, same.num_new, same.num_unchanged, same.num_pages) == (2, 0, 3, 3)
+    assert same.candidates_id == first.candidates_id
+    bodies["/b.html"] = '<img src=3.png alt="the third one"><a href="/c.html">c</a>'
+    bodies["/c.html"] = '<img src=4.png alt="the fourth">'
+    later = discover(source, LOCAL, layout, refresh=True)
+    assert (later.num_candidates, later.num_new, later.num_unchanged, later.num_pages) == (4, 2, 2, 4)
+    captions = read_parquet(candidates_path(layout, "web"), CANDIDATES)["caption"].to_pylist()
+    assert sorted(captions) == ["first one", "second one", "the fourth", "the third one"]
+
+
+def test_pages_of_sitemaps(web, layout):
+    site = 'xmlns="http://www.sitemaps.org/schemas/sitemap/0.9" xmlns:image="http://www.google.com/schemas/sitemap-image/1.1"'
+    web.put(
+        "/robots.txt",
+        f"Sitemap: {web.url('/index.xml')}\nSitemap: {web.url('/gone.xml')}\nSitemap: {web.url('/bomb.xml')}".encode(),
+        "text/plain",
+    )
+    web.put(
+        "/index.xml", f"<sitemapindex {site}><sitemap><loc>{web.url('/map.xml.gz')}</loc></sitemap></sitemapindex>".encode(), "text/xml"
+    )
+    listed = (
+        f"<urlset {site}><url><loc>{web.url('/hidden.html')}</loc><image:image><image:loc>{web.url('/9.png')}</image:loc>"
+        "<image:caption>a listed picture</image:caption></image:image></url><url><loc>http://other.example/</loc></url></urlset>"
+    )
+    web.put("/map.xml.gz", gzip.compress(listed.encode()), "application/gzip")
+    web.put("/bomb.xml", b'<!DOCTYPE x [<!ENTITY a "b">]><urlset/>', "text/xml")
+    put_page(web, "/", '<img src=1.png alt="first one">')
+    put_page(web, "/hidden.html", '<img src=2.png alt="second one">')
+    result = discover(SourceConfig(start_urls=(web.url("/"),), use_sitemaps=True), LOCAL, layout)
+    table = read_parquet(candidates_path(layout, "web"), CANDIDATES)
+    assert sorted(zip(table["caption"].to_pylist(), table["found_in"].to_pylist(), strict=True)) == [
+        ("a listed picture", "sitemap"),
+        ("first one", "img alt"),
+        ("second one", "img alt"),
+    ]
+    assert result.dropped == {"http_4xx": 1, "not_xml": 1}
