@@ -172,6 +172,27 @@ def test_best_generations_shows_one_picture_a_prompt(catalog):
     assert catalog.query("best_generations", run_id="gen", prompt_set="held_out_pair") == []
 
 
+def test_gallery_is_not_ordered_by_score_so_that_the_first_few_are_a_fair_sample(catalog):
+    candidates(catalog, [False, True], ranks=[9, 1], prompt="b")
+    candidates(catalog, [True], ranks=[1], prompt="c")
+    candidates(catalog, [True], ranks=[1], prompt="a")
+    catalog.con.execute("update rerank_scores set clip_score = 0.1 where generation_id = 'a0'")
+    assert catalog.column("gallery", 0, run_id="gen", limit=2) == ["a0", "b1"]
+    assert catalog.column("gallery", 0, run_id="gen", prompt_set="own") == []
+
+
+def test_drop_examples_takes_a_few_of_each_reason(catalog):
+    catalog.add("dropped_pairs", *({"candidate_id": str(i)} for i in range(5)), {"reason": "language", "candidate_id": "x"})
+    rows = catalog.query("drop_examples", per_reason=2)
+    assert [(row[1], row[6]) for row in rows] == [("caption_short", "0"), ("caption_short", "1"), ("language", "x")]
+
+
+def test_prompt_sets_are_counted(catalog):
+    candidates(catalog, [True, True], ranks=[1, 2], prompt="a")
+    candidates(catalog, [True, True], ranks=[1, 2], prompt="b")
+    assert catalog.query("prompt_sets", run_id="gen") == [("training", 2, 4)]
+
+
 def test_candidates_are_ordered_by_rank(catalog):
     candidates(catalog, [False, True, True], ranks=[2, 3, 1])
     assert catalog.column("candidates", 8, run_id="gen", prompt="p") == ["p2", "p0", "p1"]

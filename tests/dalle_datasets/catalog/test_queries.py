@@ -19,9 +19,10 @@ def test_a_query_returns_an_arrow_table(layout):
 
 def test_every_query_runs_on_a_catalogued_data_root(layout):
     best = run_query(layout, "best_generations").to_pylist()[0]
-    given = {"generation_id": best["generation_id"], "prompt": best["prompt"], "id": "tf0"}
+    given = {"generation_id": best["generation_id"], "prompt": best["prompt"], "id": "tf0", "run_id": "generate-images-8"}
     for query in list_queries():
-        params = {parameter.name: given[parameter.name] for parameter in query.parameters if parameter.name in given}
+        wanted = {parameter.name for parameter in query.parameters if not parameter.is_optional}
+        params = {name: value for name, value in given.items() if name in wanted}
         rows = run_query(layout, query.name, params)
         assert rows.num_rows or query.name in ("duplicates", "replaced_parts"), query.name
 

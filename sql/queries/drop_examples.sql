@@ -1,0 +1,19 @@
+-- name: drop_examples
+-- purpose: A few candidates of each reason for leaving them out.
+-- params: per_reason (integer = 3)
+-- reads: dropped_pairs
+-- returns: stage, reason, detail, caption, image_url, source, candidate_id; by stage and reason
+select
+    stage,
+    reason,
+    detail,
+    caption,
+    image_url,
+    source,
+    candidate_id
+from dropped_pairs
+qualify row_number() over (partition by stage, reason order by candidate_id, image_url) <= $per_reason
+order by
+    stage,
+    reason,
+    candidate_id
