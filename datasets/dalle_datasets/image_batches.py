@@ -124,14 +124,15 @@ class ImageBatches:
 
     def in_order(self, batch_size: int, seed: int = 0) -> Iterator[ImageBatch]:
         """Every pair once, as stored; the last batch may be smaller. Raises `ValueError` when a picture cannot be decoded."""
-        first = 0
+        first, waiting = 0, self._read(self._groups[:1])
         with ThreadPoolExecutor(max(1, self.num_threads)) as threads:
-            for group in self._groups:
-                table = self._read([group])
-                for start in range(0, table.num_rows, batch_size):
-                    batch = self._batch(table.slice(start, batch_size), seed, first, threads)
-                    first += len(batch)
+            for group in [*self._groups[1:], None]:
+                while waiting.num_rows >= batch_size or (group is None and waiting.num_rows):
+                    batch = self._batch(waiting.slice(0, batch_size), seed, first, threads)
+                    first, waiting = first + len(batch), waiting.slice(batch_size)
                     yield batch
+                if group is not None:
+                    waiting = pa.concat_tables([waiting, self._read([group])]).combine_chunks()
 
     def _read(self, groups: list[RowGroup]) -> pa.Table:
         tables = []

@@ -14,7 +14,7 @@ from dalle_model.jobs import train_dvae
 from dalle_model.jobs.contract import prepare
 
 TINY = {
-    "dvae.codebook_size": 64, "dvae.hidden_width": 8, "dvae.codebook_width": 8, "train_dvae.max_steps": 6, "train_dvae.batch_size": 4,
+    "dvae.codebook_init": "patch_kmeans", "dvae.codebook_size": 64, "train_dvae.max_steps": 6, "train_dvae.batch_size": 4,
     "train_dvae.log_every": 2, "train_dvae.validate_every": 3, "train_dvae.checkpoint_every": 2,
 }  # fmt: skip
 
