@@ -21,17 +21,14 @@ from dalle_model.transformer.masks import MaskKind, image_mask, image_offsets, s
 
 Backend = Literal["masked", "structured"]
 
-# Below this the block structure costs more than it saves (measured on CPU at 32 + 8 x 8; benchmarks/bench_attention.py).
-MASKED_UP_TO_POSITIONS = 128
-# The convolutional window is a large part of a small grid, so there is nothing to save there.
-CONV_MASKED_UP_TO_GRID = 16
+# Below this the block structure costs about as much as it saves (benchmarks/bench_attention.py on CPU: 0.5x at 18 + 8 x 8,
+# 0.8x to 1.3x at 32 + 16 x 16, 1.4x to 2.4x at 256 + 32 x 32).
+MASKED_UP_TO_POSITIONS = 512
 
 
 def choose_backend(kind: MaskKind, num_text: int, grid_size: int) -> Backend:
     """The faster form for a layer of this kind and size."""
     if kind == "full" or num_text + grid_size**2 <= MASKED_UP_TO_POSITIONS:
-        return "masked"
-    if kind == "conv" and grid_size <= CONV_MASKED_UP_TO_GRID:
         return "masked"
     return "structured"
 
@@ -173,48 +170,55 @@ class _ImageAttention(torch.autograd.Function):
         blocks: _Columns | _RowBlocks,
     ) -> Tensor:
         B, H, T, K = k_BHTK.shape
-        G = B * H  # every matrix product below is batched over sequences and heads
-        q_GbQK = (blocks.split_queries(q_BHIK) * K**-0.5).flatten(0, 1)
+        q_GbQK = (blocks.split_queries(q_BHIK) * K**-0.5).flatten(0, 1).contiguous()
         k_GbMK, v_GbMK = blocks.split_keys(k_BHIK).flatten(0, 1), blocks.split_keys(v_BHIK).flatten(0, 1)
-        k_GTK, v_GTK = k_BHTK.reshape(G, T, K), v_BHTK.reshape(G, T, K)
-        _, b, Q, _ = q_GbQK.shape
+        G, b, Q, _ = q_GbQK.shape
         M = k_GbMK.shape[2]
-        scores = q_BHIK.new_empty(G, b, Q, T + M)
-        torch.bmm(q_GbQK.reshape(G, b * Q, K), k_GTK.transpose(1, 2), out=scores.view(G, b * Q, T + M)[..., :T])
-        local_GbQM = q_GbQK @ k_GbMK.transpose(-1, -2)
-        scores[..., T:] = local_GbQM.masked_fill_(~mask_bQM, -torch.inf)
-        p = scores.softmax(-1)
-        out_GbQK = (p.view(G, b * Q, T + M)[..., :T] @ v_GTK).view(G, b, Q, K)
-        out_GbQK += p[..., T:] @ v_GbMK
+        q_GIK, k_GTK, v_GTK = q_GbQK.view(G, b * Q, K), k_BHTK.reshape(G, T, K), v_BHTK.reshape(G, T, K)
+        # Both kinds of scores are written side by side into one buffer, for one softmax.
+        scores_GbQS = q_BHIK.new_empty(G, b, Q, T + M)
+        torch.bmm(q_GIK, k_GTK.transpose(1, 2), out=scores_GbQS.view(G, b * Q, T + M)[..., :T])
+        hidden = q_BHIK.new_tensor(-torch.inf)
+        torch.where(mask_bQM, q_GbQK @ k_GbMK.transpose(-1, -2), hidden, out=scores_GbQS[..., T:])
+        p_GbQS = scores_GbQS.softmax(-1)
+        out_GIK = p_GbQS.view(G, b * Q, T + M)[..., :T] @ v_GTK
+        p_local = p_GbQS.view(G * b, Q, T + M)[..., T:]
+        out_GIK.view(G * b, Q, K).baddbmm_(p_local, v_GbMK.reshape(G * b, M, K))
         ctx.blocks = blocks
         ctx.num_heads = H
-        ctx.save_for_backward(q_GbQK, k_GTK, v_GTK, k_GbMK, v_GbMK, p)
-        return blocks.join_queries(out_GbQK.view(B, H, b, Q, K))
+        ctx.save_for_backward(q_GbQK, k_GTK, v_GTK, k_GbMK, v_GbMK, p_GbQS)
+        return blocks.join_queries(out_GIK.view(B, H, b, Q, K))
 
     @staticmethod
     def backward(ctx: Any, grad_BHIK: Tensor) -> tuple[Tensor | None, ...]:
-        q_GbQK, k_GTK, v_GTK, k_GbMK, v_GbMK, p = ctx.saved_tensors
+        q_GbQK, k_GTK, v_GTK, k_GbMK, v_GbMK, p_GbQS = ctx.saved_tensors
         blocks: _Columns | _RowBlocks = ctx.blocks
         H: int = ctx.num_heads
         G, b, Q, K = q_GbQK.shape
         B, T, M = G // H, k_GTK.shape[1], k_GbMK.shape[2]
-        grad_GbQK = blocks.split_queries(grad_BHIK).flatten(0, 1)
-        grad_GIK = grad_GbQK.reshape(G, b * Q, K)
-        p_GIT, p_GbQM = p.view(G, b * Q, -1)[..., :T], p[..., T:]
-        grad_v_GTK = p_GIT.transpose(1, 2) @ grad_GIK
-        grad_v_GbMK = p_GbQM.transpose(-1, -2) @ grad_GbQK
-        grad_p = torch.empty_like(p)
-        torch.bmm(grad_GIK, v_GTK.transpose(1, 2), out=grad_p.view(G, b * Q, -1)[..., :T])
-        grad_p[..., T:] = grad_GbQK @ v_GbMK.transpose(-1, -2)
-        grad_s = torch._softmax_backward_data(grad_p, p, -1, p.dtype)
-        grad_s_GIT, grad_s_GbQM = grad_s.view(G, b * Q, -1)[..., :T], grad_s[..., T:]
-        grad_q_GbQK = (grad_s_GIT @ k_GTK).view(G, b, Q, K)
-        grad_q_GbQK += grad_s_GbQM @ k_GbMK
-        grad_q_GbQK *= K**-0.5
-        grad_k_GTK = grad_s_GIT.transpose(1, 2) @ q_GbQK.reshape(G, b * Q, K)
-        grad_k_GbMK = grad_s_GbQM.transpose(-1, -2) @ q_GbQK
+        grad_GbQK = blocks.split_queries(grad_BHIK).flatten(0, 1).contiguous()
+
+        def over_text(x: Tensor) -> Tensor:
+            return x.view(G, b * Q, -1)
+
+        def over_blocks(x: Tensor) -> Tensor:
+            return x.reshape(G * b, -1, x.shape[-1])
+
+        p_text, p_local = over_text(p_GbQS)[..., :T], over_blocks(p_GbQS)[..., T:]
+        grad_v_GTK = p_text.transpose(1, 2) @ over_text(grad_GbQK)
+        grad_v_GbMK = p_local.transpose(1, 2) @ over_blocks(grad_GbQK)
+        grad_p_GbQS = torch.empty_like(p_GbQS)
+        torch.bmm(over_text(grad_GbQK), v_GTK.transpose(1, 2), out=over_text(grad_p_GbQS)[..., :T])
+        torch.bmm(over_blocks(grad_GbQK), over_blocks(v_GbMK).transpose(1, 2), out=over_blocks(grad_p_GbQS)[..., T:])
+        grad_s_GbQS = torch._softmax_backward_data(grad_p_GbQS, p_GbQS, -1, p_GbQS.dtype)
+        s_text, s_local = over_text(grad_s_GbQS)[..., :T], over_blocks(grad_s_GbQS)[..., T:]
+        grad_q_GIK = s_text @ k_GTK
+        grad_q_GIK.view(G * b, Q, K).baddbmm_(s_local, over_blocks(k_GbMK))
+        grad_q_GIK *= K**-0.5
+        grad_k_GTK = s_text.transpose(1, 2) @ over_text(q_GbQK)
+        grad_k_GbMK = s_local.transpose(1, 2) @ over_blocks(q_GbQK)
         return (
-            blocks.join_queries(grad_q_GbQK.view(B, H, b, Q, K)),
+            blocks.join_queries(grad_q_GIK.view(B, H, b, Q, K)),
             grad_k_GTK.view(B, H, T, K),
             grad_v_GTK.view(B, H, T, K),
             blocks.add_keys(grad_k_GbMK.view(B, H, b, M, K)),

@@ -65,7 +65,8 @@ def test_a_later_position_changes_nothing_before_it_in_any_precision(kind: MaskK
 def test_small_streams_use_the_mask_and_the_papers_layout_the_structure() -> None:
     assert choose_backend("row", 18, 8) == "masked"
     assert choose_backend("conv", 32, 16) == "masked"
-    assert choose_backend("row", 32, 16) == "structured"
+    assert choose_backend("row", 32, 16) == "masked"
+    assert choose_backend("row", 256, 32) == "structured"
     assert choose_backend("conv", 256, 32) == "structured"
     assert choose_backend("full", 256, 32) == "masked"
 

@@ -1,0 +1,25 @@
+"""Fair ratios on a machine that is not ours alone: alternatives take turns in one process; the least CPU time of each counts."""
+
+import time
+from collections.abc import Callable, Mapping
+
+
+def least_cpu_seconds(alternatives: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Process CPU seconds of each alternative: the minimum over `repeats` rounds, after one round that does not count."""
+    least = dict.fromkeys(alternatives, float("inf"))
+    for round_number in range(repeats + 1):
+        for name, run in alternatives.items():
+            started = time.process_time()
+            run()
+            if round_number:
+                least[name] = min(least[name], time.process_time() - started)
+    return least
+
+
+def print_ratios(
+    title: str, seconds: Mapping[str, float], reference: str, rate: Callable[[float], str] = lambda s: f"{s * 1e3:9.1f} ms"
+) -> None:
+    """One line per alternative: its figure, and how many times faster than `reference` it is."""
+    print(title)
+    for name, value in seconds.items():
+        print(f"  {name:32s} {rate(value)}   {seconds[reference] / value:5.2f}x")
