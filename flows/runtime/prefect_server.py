@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from flows.runtime.processes import end_with_parent
+
 SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
@@ -67,6 +69,7 @@ def private_server(home: Path) -> Iterator["PrefectServer"]:
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C must not end it before the flow has recorded that it was interrupted
+            preexec_fn=end_with_parent,
         )
     os.environ["PREFECT_API_URL"] = url
     try:

@@ -57,7 +57,7 @@ def stream(
         errors="replace",
         bufsize=1,
         start_new_session=True,
-        preexec_fn=_end_with_parent,
+        preexec_fn=end_with_parent,
     )
     last_lines: deque[str] = deque(maxlen=20)
     heard = [time.monotonic()]
@@ -122,7 +122,7 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """In the child: have the kernel send SIGTERM when the parent dies, even by SIGKILL."""
     if _prctl is not None:
         _prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)

@@ -1,0 +1,56 @@
+"""Real flows on a real server, at the smallest size."""
+
+import json
+
+import pytest
+
+from dalle_datasets.catalog.connection import connect
+from dalle_datasets.layout import Layout
+from flows.cli.main import main
+
+pytestmark = pytest.mark.prefect
+
+
+def run_flow(capsys, name, root):
+    with pytest.raises(SystemExit) as ended:
+        main(["run", name, "--set", f"paths.data_root={root}", "--set", "source.num_scenes=64", "--set", "download.runner=threads"])
+    captured = capsys.readouterr()
+    assert ended.value.code == 0, captured.err
+    return json.loads(captured.out), captured.err
+
+
+def test_pairs_are_collected_catalogued_and_published_once(capsys, tmp_path, prefect_server):
+    first, progress = run_flow(capsys, "collect_pairs", tmp_path)
+    assert first["filter"]["num_pairs"] >= 64
+    assert "filter: done in" in progress
+    again, _ = run_flow(capsys, "collect-pairs", tmp_path)
+    assert again["filter"]["skipped"]
+    assert again["filter"]["pairs_id"] == first["filter"]["pairs_id"]
+    path, _ = run_flow(capsys, "maintain_catalog", tmp_path)
+    layout = Layout(tmp_path)
+    assert path == str(layout.published_catalog)
+    with connect(layout.catalog) as con:
+        assert con.execute("select count(*) from pairs").fetchall() == [(first["filter"]["num_pairs"],)]
+        assert con.execute("select count(*) from dropped_pairs").fetchall()[0][0] > 50
+
+
+def test_flow_and_task_runs_are_recorded(prefect_server):
+    """Prefect's own temporary server loses most records of a short run; ours must not."""
+    from prefect import flow, task
+    from prefect.client.orchestration import get_client
+
+    from flows.runtime.prefect_server import PrefectServer
+
+    @task
+    def double(number: int) -> int:
+        return 2 * number
+
+    @flow
+    def doubles() -> list[int]:
+        return [double(number) for number in range(20)]
+
+    with get_client(sync_client=True) as client:
+        count = {"task_runs": {"state": {"type": {"any_": ["COMPLETED"]}}, "name": {"like_": "double"}}}
+        assert doubles() == [2 * number for number in range(20)]
+        PrefectServer(prefect_server, process=object(), log=None).drain()
+        assert client.request("POST", "/task_runs/count", json=count).json() == 20
