@@ -39,6 +39,7 @@ JOBS = (
     "score_pairs",
     "train_transformer",
     "generate_images",
+    "score_generations",
     "evaluate",
 )
 

@@ -23,6 +23,7 @@ from dalle_datasets.token_batches import pad_tokens
 from dalle_model.clip import Clip
 from dalle_model.config.generation import SamplingConfig
 from dalle_model.dvae import DVAE, load_dvae
+from dalle_model.jobs.contact_sheet import write_contact_sheet
 from dalle_model.jobs.contract import JobRun
 from dalle_model.jobs.pictures import save_picture
 from dalle_model.jobs.progress import report_progress
@@ -77,9 +78,11 @@ def run(run: JobRun) -> dict[str, Any]:
         report_progress(min(start + prompts_per_part, len(prompts)) * settings.num_images, num_images, "images", images_per_s=rate)
     generations = run.run_dir / "generations.parquet"
     join_parts(parts, generations)
+    sheets = write_contact_sheets(run, parts)
     return {
         "generations": run.layout.relative(generations),
         "images": run.layout.relative(run.run_dir / "images"),
+        "contact_sheet": run.layout.relative(sheets[0]),
         "dropped_prompts": run.layout.relative(dropped_path),
         "num_prompts": len(prompts),
         "num_images": num_images,
@@ -183,3 +186,17 @@ def join_parts(parts: list[Path], path: Path) -> None:
     with atomic_path(path) as partial, pq.ParquetWriter(partial, GENERATIONS, compression="zstd", compression_level=1) as writer:
         for part in parts:
             writer.write_table(read_parquet(part, GENERATIONS).replace_schema_metadata(GENERATIONS.metadata))
+
+
+def write_contact_sheets(run: JobRun, parts: list[Path]) -> list[Path]:
+    """A web page for each part, linked to one another."""
+    sheets = [run.run_dir / "contact_sheets" / f"{part.stem}.html" for part in parts]
+    for i, (part, sheet) in enumerate(zip(parts, sheets, strict=True)):
+        links = {"previous": sheets[i - 1].name} if i else {}
+        if i + 1 < len(sheets):
+            links["next"] = sheets[i + 1].name
+        rows = read_parquet(
+            part, GENERATIONS, ["generation_id", "prompt_id", "prompt", "prompt_set", "seed", "clip_score", "rank", "image_path"]
+        )
+        write_contact_sheet(sheet, run.layout.root, rows.to_pylist(), f"{run.run_id}, page {i + 1} of {len(sheets)}", links)
+    return sheets

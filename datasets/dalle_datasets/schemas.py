@@ -16,7 +16,7 @@ _TOKENS = pa.list_(pa.field("element", pa.uint16(), nullable=False))
 
 CANDIDATES = _schema(
     "candidates",
-    1,
+    2,
     [
         _required("candidate_id", pa.string()),
         _required("image_url", pa.string()),
@@ -25,6 +25,8 @@ CANDIDATES = _schema(
         _required("source", pa.string()),
         _required("position", pa.int32()),  # place among the page's images, from 0
         _required("found_in", pa.string()),  # where on the page: 'img alt', 'figcaption', …
+        pa.field("document", pa.string()),  # the file that held the page, e.g. a WARC
+        pa.field("date", pa.string()),  # when the page was captured, as the document says
     ],
 )
 
@@ -195,6 +197,17 @@ GENERATIONS = _schema(
         _required("clip_score", pa.float32()),  # cosine similarity, [-1, 1]
         _required("rank", pa.int32()),  # 1 is the best of the N candidates
         _required("image_path", pa.string()),  # relative to the data root
+    ],
+)
+
+RERANK_SCORES = _schema(
+    "rerank_scores",
+    1,
+    [
+        _required("generation_id", pa.string()),
+        _required("clip_id", pa.string()),
+        _required("clip_score", pa.float32()),  # cosine similarity, [-1, 1]
+        _required("rank", pa.int32()),  # 1 is the best of the N candidates
     ],
 )
 

@@ -1,6 +1,8 @@
 """Every candidate is kept with its score, rank, seed and origin; kills, bad prompts and mixed-up networks lose nothing."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,3 +126,21 @@ def test_without_clip_there_are_no_pictures(tmp_path, inputs, make_config, run_j
 def test_other_formats(tmp_path, inputs, make_config, run_job, image_format):
     rows = rows_of(tmp_path, run_job("generate_images", make_config({"sampling.image_format": image_format}), inputs))
     assert read_origin(tmp_path / rows[0]["image_path"])["prompt"] == TEXTS[0]
+
+
+def test_each_part_has_a_contact_sheet_whose_pictures_exist(tmp_path, inputs, make_config, run_job, monkeypatch):
+    monkeypatch.setattr(generate_images, "PICTURES_PER_PART", 8)  # two prompts, then one
+    texts = ["a <b>cat</b> & owl", *TEXTS[1:]]
+    write_parquet(tmp_path / "prompts.parquet", own_prompts(texts), PROMPTS)
+    result = run_job("generate_images", make_config(), inputs)
+    first = tmp_path / result["contact_sheet"]
+    page = first.read_text()
+    assert "a &lt;b&gt;cat&lt;/b&gt; &amp; owl" in page
+    assert "<b>" not in page
+    sources = re.findall(r'src="([^"]+)"', page)
+    assert len(sources) == 8
+    assert all((first.parent / source).is_file() for source in sources)
+    rows = {row["rank"]: row for row in rows_of(tmp_path, result) if row["prompt"] == texts[0]}
+    assert [Path(source).name for source in sources[:4]] == [Path(rows[rank]["image_path"]).name for rank in (1, 2, 3, 4)]
+    (following,) = re.findall(r'href="([^"]+)">next', page)
+    assert len(re.findall("<img", (first.parent / following).read_text())) == 4
