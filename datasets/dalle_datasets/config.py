@@ -22,10 +22,13 @@ class SourceConfig:
 
     name: str = "web"
     """Name of the source: a folder name and a column value; letters, digits, '-' and '_'."""
-    kind: Literal["emoji_scenes", "web_pages"] = "web_pages"
-    """`emoji_scenes` publishes the demo's own site on the loopback address and reads that; `web_pages` reads `start_urls`."""
+    kind: Literal["emoji_scenes", "web_pages", "web_archives", "url_tables", "image_folders", "webdatasets"] = "web_pages"
+    """`emoji_scenes` publishes the demo's own site on the loopback address and reads that; `web_pages` follows links from `start_urls`;
+    `web_archives` (WARC, WAT), `url_tables` (CSV, TSV, JSON lines, Parquet), `image_folders` and `webdatasets` (tar) read `inputs`."""
     start_urls: tuple[str, ...] = ()
-    """Pages to start from (http or https)."""
+    """`web_pages` only: pages to start from (http or https)."""
+    inputs: tuple[str, ...] = ()
+    """Files to read: paths, patterns such as `crawl/*.warc.gz`, folders, or (archives and tables) http and https addresses."""
     max_pages: int = 1_000
     """Stop after this many pages."""
     use_sitemaps: bool = False
@@ -48,6 +51,10 @@ class SourceConfig:
             for url in self.start_urls:
                 if not url.startswith(("http://", "https://")):
                     raise ValueError(f"source.start_urls has {url!r}; only http:// and https:// pages can be read")
+        if self.inputs and self.kind in ("emoji_scenes", "web_pages"):
+            raise ValueError(
+                f"source.inputs is set, but source.kind={self.kind} reads none; choose another kind, e.g. web_archives"
+            )
         if self.max_pages < 1:
             raise ValueError(f"source.max_pages={self.max_pages} must be at least 1")
         if not 0 <= self.port <= 65_535:

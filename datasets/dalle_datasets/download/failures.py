@@ -29,6 +29,7 @@ FAILURES: dict[str, Failure] = {
     "too_many_bytes": Failure(False, "the body is larger than allowed"),
     "incomplete_body": Failure(True, "fewer bytes than announced"),
     "empty_body": Failure(False, "an answer without a body"),
+    "missing_file": Failure(False, "a local file that is not there, or outside of its source"),
     "worker_lost": Failure(True, "the downloading process ended before it reported"),
 }
 

@@ -14,10 +14,11 @@ import socket
 import ssl
 import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
 from email.utils import parsedate_to_datetime
+from typing import BinaryIO
 
 from dalle_datasets.download.failures import FetchError
 
@@ -61,14 +62,15 @@ class Answer:
     body: bytes
 
 
-def fetch(url: str, guard: Guard, headers: Mapping[str, str] | None = None) -> Answer:
+def fetch(url: str, guard: Guard, headers: Mapping[str, str] | None = None, into: BinaryIO | None = None) -> Answer:
     """The body behind `url`, complete. Raises `FetchError` with a code of the closed set for everything else.
 
-    Status 304 is an answer too (it has no body) when `headers` made the request conditional.
+    Status 304 is an answer too (it has no body) when `headers` made the request conditional. With `into`, the body goes there,
+    piece by piece, and not into the answer.
     """
     clock = _Clock(guard)
     for _ in range(MAX_REDIRECTS + 1):
-        answer = _fetch_once(url, guard, clock, headers or {})
+        answer = _fetch_once(url, guard, clock, headers or {}, into)
         location = answer.headers.get("Location")
         if answer.status not in (301, 302, 303, 307, 308) or not location:
             return answer
@@ -143,7 +145,7 @@ class _Socket:
         """The socket is closed by `_fetch_once`."""
 
 
-def _fetch_once(url: str, guard: Guard, clock: _Clock, headers: Mapping[str, str]) -> Answer:
+def _fetch_once(url: str, guard: Guard, clock: _Clock, headers: Mapping[str, str], into: BinaryIO | None) -> Answer:
     scheme, host, port, target = _split(url)
     try:
         connection = _connect(host, port, guard, clock)
@@ -151,7 +153,7 @@ def _fetch_once(url: str, guard: Guard, clock: _Clock, headers: Mapping[str, str
             if scheme == "https":
                 connection.settimeout(clock.wait_s())
                 connection = _tls_context().wrap_socket(connection, server_hostname=host)
-            return _ask(url, host, port, scheme, target, _Socket(connection, clock), guard, headers)
+            return _ask(url, host, port, scheme, target, _Socket(connection, clock), guard, headers, into)
         finally:
             connection.close()
     except ssl.SSLError as error:
@@ -164,7 +166,17 @@ def _fetch_once(url: str, guard: Guard, clock: _Clock, headers: Mapping[str, str
         raise FetchError("connect", f"{type(error).__name__}: {error}") from error
 
 
-def _ask(url: str, host: str, port: int, scheme: str, target: str, connection: _Socket, guard: Guard, headers: Mapping[str, str]) -> Answer:
+def _ask(
+    url: str,
+    host: str,
+    port: int,
+    scheme: str,
+    target: str,
+    connection: _Socket,
+    guard: Guard,
+    headers: Mapping[str, str],
+    into: BinaryIO | None,
+) -> Answer:
     client = http.client.HTTPConnection(host, port)
     client.sock = connection
     default_port = port == (443 if scheme == "https" else 80)
@@ -186,23 +198,28 @@ def _ask(url: str, host: str, port: int, scheme: str, target: str, connection: _
         return Answer(url, status, response.headers, b"")
     if directive := opt_out(response.headers, guard.user_agent_token):
         raise FetchError("x_robots_tag", f"X-Robots-Tag: {directive}")
-    return Answer(url, status, response.headers, _read_body(response, guard.max_bytes))
+    if into is not None:
+        _copy_body(response, guard.max_bytes, into.write)
+        return Answer(url, status, response.headers, b"")
+    body = bytearray()
+    _copy_body(response, guard.max_bytes, body.extend)
+    return Answer(url, status, response.headers, bytes(body))
 
 
-def _read_body(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
+def _copy_body(response: http.client.HTTPResponse, max_bytes: int, write: Callable[[bytes], object]) -> None:
     announced = response.length  # None for a chunked body
     if announced is not None and announced > max_bytes:
         raise FetchError("too_many_bytes", f"{announced} bytes announced, {max_bytes} allowed")
-    body = bytearray()
+    num_bytes = 0
     while chunk := response.read1(CHUNK_BYTES):
-        body += chunk
-        if len(body) > max_bytes:
+        num_bytes += len(chunk)
+        if num_bytes > max_bytes:
             raise FetchError("too_many_bytes", f"more than {max_bytes} bytes")
-    if announced is not None and len(body) < announced:
-        raise FetchError("incomplete_body", f"{len(body)} of {announced} bytes")
-    if not body:
+        write(chunk)
+    if announced is not None and num_bytes < announced:
+        raise FetchError("incomplete_body", f"{num_bytes} of {announced} bytes")
+    if not num_bytes:
         raise FetchError("empty_body", "status 200 without a body")
-    return bytes(body)
 
 
 def _failed_status(response: http.client.HTTPResponse) -> FetchError:

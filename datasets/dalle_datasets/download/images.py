@@ -28,6 +28,7 @@ from dalle_datasets.parquet import atomic_path, list_parts, read_parquet, write_
 from dalle_datasets.schemas import CANDIDATES, DROPPED_PAIRS, IMAGES
 from dalle_datasets.sources.base import open_source
 from dalle_datasets.sources.discover import candidates_path
+from dalle_datasets.sources.local_files import LocalReader
 from dalle_datasets.stage import Report, begin, finish, finished, inputs_id, silent
 
 VERSION = 1
@@ -140,7 +141,9 @@ def _fetch_new(new: pa.Table, work: Path, source: SourceConfig, download: Downlo
         )  # fmt: skip
         fetch_image = Visitor(guard, download.requests_per_s_per_host).fetch_image
         shards = _cut(image_urls, download.urls_per_shard)
-        if download.runner == "img2dataset":
+        if source.kind in ("image_folders", "webdatasets"):
+            _fetch_shards(shards, work / "first", LocalReader(source.inputs, download.max_bytes).fetch_image, download, report)
+        elif download.runner == "img2dataset":
             first = work / "img2dataset"
             known = sum(len(shards[number]) for number in finished_shards(first))
             if known < len(image_urls):

@@ -26,7 +26,11 @@ class Found(NamedTuple):
     position: int
     """Place among the page's images, from 0."""
     found_in: str
-    """Where the caption was: 'img alt', 'figcaption' or 'img title'."""
+    """Where the caption was: 'img alt', 'figcaption', 'img title', 'sitemap', 'table', …"""
+    document: str | None = None
+    """The file that held the page."""
+    date: str | None = None
+    """When the page was captured, as the document says."""
 
 
 class Drop(NamedTuple):
@@ -66,6 +70,8 @@ def check_source(source: SourceConfig) -> None:
     """Raises `ValueError` if there is nothing to read."""
     if source.kind == "web_pages" and not source.start_urls:
         raise ValueError("source.start_urls is empty, so there is no page to read; give at least one address")
+    if source.kind not in ("emoji_scenes", "web_pages") and not source.inputs:
+        raise ValueError(f"source.inputs is empty, but source.kind={source.kind} reads files; give at least one path or pattern")
 
 
 @contextmanager

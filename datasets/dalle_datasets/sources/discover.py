@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,12 @@ from dalle_datasets.identity import candidate_id, content_id
 from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import SchemaError, check_parquet, read_parquet, write_parquet
 from dalle_datasets.schemas import CANDIDATES, DROPPED_PAIRS, PAGES
+from dalle_datasets.sources.archives import read_archive
 from dalle_datasets.sources.base import Discovered, Drop, Found, SeenPage, check_source, open_source, page_guard
 from dalle_datasets.sources.crawl import crawl
+from dalle_datasets.sources.documents import Reader, read_documents
+from dalle_datasets.sources.local_files import read_folder, read_tar
+from dalle_datasets.sources.tables import read_table
 from dalle_datasets.stage import Report, begin, finish, finished, inputs_id, silent
 
 VERSION = 1
@@ -93,8 +98,16 @@ def _read(source: SourceConfig, download: DownloadConfig, known: Mapping[str, Se
     """Everything that the source has to offer and `known` does not cover."""
     with open_source(source) as (start_urls, connect_to):
         guard = page_guard(source, download, connect_to)
-        visitor = Visitor(guard, download.requests_per_s_per_host)
-        return crawl(source, start_urls, visitor, guard.user_agent_token, known, report)
+        if source.kind in ("emoji_scenes", "web_pages"):
+            visitor = Visitor(guard, download.requests_per_s_per_host)
+            return crawl(source, start_urls, visitor, guard.user_agent_token, known, report)
+        readers: dict[str, Reader] = {
+            "web_archives": partial(read_archive, user_agent_token=guard.user_agent_token),
+            "url_tables": read_table,
+            "image_folders": read_folder,
+            "webdatasets": read_tar,
+        }
+        return read_documents(source, guard, known, readers[source.kind], report)
 
 
 def _known(folder: Path, source: SourceConfig) -> tuple[dict[str, SeenPage], pa.Table | None]:
@@ -155,11 +168,11 @@ def drops_table(drops: list[Drop], source: str) -> pa.Table:
 
 
 def _explain_nothing(source: SourceConfig, read: Discovered, drops: list[Drop]) -> str:
-    where = "source.start_urls" if source.kind == "web_pages" else f"source.kind={source.kind}"
+    where = {"web_pages": "source.start_urls", "emoji_scenes": "source.kind=emoji_scenes"}.get(source.kind, "source.inputs")
     reasons = ", ".join(f"{reason} {count}" for reason, count in Counter(drop.reason for drop in drops).most_common(3)) or "no images"
     example = f"; for example {drops[0].page_url}: {drops[0].detail}" if drops else ""
     return (
-        f"{where}: no captioned image on {len(read.pages)} pages ({reasons}{example}); "
+        f"{where}: no captioned image in {len(read.pages)} documents ({reasons}{example}); "
         "check the addresses, and download.allow_addresses if the site is on a private network"
     )
 

@@ -88,7 +88,7 @@ def test_nothing_found_is_an_error_that_says_why(web, layout):
     put_page(web, "/", '<img src=1.png><a href="/gone.html">x</a>')
     with pytest.raises(
         ValueError,
-        match=r"source\.start_urls: no captioned image on 1 pages \(no_caption 1, http_4xx 1; for example .*\); check the addresses",
+        match=r"source\.start_urls: no captioned image in 1 documents \(no_caption 1, http_4xx 1; for example .*\); check the addresses",
     ):
         discover(SourceConfig(start_urls=(web.url("/"),)), LOCAL, layout)
 

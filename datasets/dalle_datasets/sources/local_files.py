@@ -1,0 +1,138 @@
+"""Captioned images that lie on this machine: folders, and webdataset tars. Nothing is downloaded; the bytes are read from the files.
+
+Addresses are `folder:<name of the folder>/<path inside>` and `tar:<name of the tar>/<member>`, so that ids do not depend on where
+the data lies.
+"""
+
+import csv
+import json
+import tarfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from dalle_datasets.download.failures import FetchError
+from dalle_datasets.sources.base import Discovered, Drop, Found, clean_caption
+from dalle_datasets.sources.documents import list_documents
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
+CAPTION_FIELDS = ("caption", "text", "alt", "description", "title")
+MAX_CAPTION_BYTES = 1 << 20
+
+
+def read_folder(root: Path, document: str, result: Discovered) -> None:
+    """Images of a folder with the caption from `<image>.txt` or `<image>.json` beside it, or from `metadata.csv` / `metadata.jsonl`.
+
+    (These are the habits of img2dataset's `files` output and of Hugging Face's image folders.)
+    """
+    captions = dict(_read_metadata(root))
+    for position, path in enumerate(sorted(path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())):
+        inside = path.relative_to(root).as_posix()
+        caption, found_in = captions.get(inside, ""), "metadata"
+        for suffix in (".txt", ".json"):
+            beside = path.with_suffix(suffix)
+            if not caption and beside.is_file() and beside.stat().st_size <= MAX_CAPTION_BYTES:
+                caption, found_in = _caption_of(beside.read_bytes(), suffix), suffix[1:]
+        _add(result, f"folder:{root.name}/{inside}", caption, document, position, found_in)
+
+
+def read_tar(path: Path, document: str, result: Discovered) -> None:
+    """Images of a webdataset tar: members that share a key, one of them the picture, `txt` or `json` the caption."""
+    pictures: dict[str, str] = {}
+    captions: dict[str, tuple[str, str]] = {}
+    with tarfile.open(path) as tar:
+        for member in tar:
+            if not member.isfile():
+                continue
+            name = PurePosixPath(member.name)
+            key, _, suffix = name.name.partition(".")
+            key = str(name.parent / key)
+            suffix = f".{suffix.lower()}"
+            if suffix in IMAGE_SUFFIXES:
+                pictures[key] = member.name
+            elif suffix in (".txt", ".json", ".caption") and member.size <= MAX_CAPTION_BYTES:
+                file = tar.extractfile(member)
+                if file is not None and (caption := _caption_of(file.read(), suffix)) and (suffix != ".json" or key not in captions):
+                    captions[key] = (caption, suffix[1:])
+    for position, (key, member_name) in enumerate(pictures.items()):
+        caption, found_in = captions.get(key, ("", ""))
+        _add(result, f"tar:{path.name}/{member_name}", caption, document, position, found_in)
+
+
+class LocalReader:
+    """Reads the bytes behind the addresses of this module. Safe to share between threads."""
+
+    def __init__(self, inputs: tuple[str, ...], max_bytes: int) -> None:
+        """Raises `ValueError` when two inputs have the same name, which addresses could not tell apart."""
+        self._max_bytes = max_bytes
+        self._roots: dict[str, Path] = {}
+        for document in list_documents(inputs):
+            path = Path(document)
+            if self._roots.setdefault(path.name, path) != path:
+                raise ValueError(f"source.inputs: {self._roots[path.name]} and {path} have the same name; give one of them another")
+        self._lock = threading.Lock()
+        self._members: dict[Path, dict[str, tuple[int, int]]] = {}
+
+    def fetch_image(self, image_url: str) -> bytes:
+        """The bytes of an image. Raises `FetchError`."""
+        kind, _, rest = image_url.partition(":")
+        name, _, inside = rest.partition("/")
+        root = self._roots.get(name)
+        if root is None:
+            raise FetchError("missing_file", f"{name} is not among source.inputs")
+        try:
+            path, offset, size = self._locate_member(root, inside) if kind == "tar" else self._locate_file(root, inside)
+            if size > self._max_bytes:
+                raise FetchError("too_many_bytes", f"{size} bytes, {self._max_bytes} allowed")
+            with path.open("rb") as file:
+                file.seek(offset)
+                data = file.read(size)
+        except (OSError, tarfile.TarError) as error:
+            raise FetchError("missing_file", f"{image_url}: {error}") from error
+        if not data:
+            raise FetchError("empty_body", f"{image_url} has no bytes")
+        return data
+
+    def _locate_file(self, root: Path, inside: str) -> tuple[Path, int, int]:
+        path = (root / inside).resolve()
+        if not path.is_relative_to(root.resolve()):  # a link that leads out of the folder
+            raise FetchError("missing_file", f"{inside} lies outside of {root.name}")
+        return path, 0, path.stat().st_size
+
+    def _locate_member(self, tar_path: Path, inside: str) -> tuple[Path, int, int]:
+        with self._lock:
+            if tar_path not in self._members:
+                with tarfile.open(tar_path) as tar:
+                    self._members[tar_path] = {member.name: (member.offset_data, member.size) for member in tar if member.isfile()}
+        if inside not in self._members[tar_path]:
+            raise FetchError("missing_file", f"{inside} is not in {tar_path.name}")
+        return tar_path, *self._members[tar_path][inside]
+
+
+def _add(result: Discovered, image_url: str, caption: str, document: str, position: int, found_in: str) -> None:
+    if caption:
+        result.found.append(Found(image_url, caption, document, position, found_in, document))
+    else:
+        result.drops.append(Drop("no_caption", "no caption file or entry", document, image_url))
+
+
+def _read_metadata(root: Path) -> Iterator[tuple[str, str]]:
+    """(path inside the folder, caption) of `metadata.csv` and `metadata.jsonl`."""
+    for path in (root / "metadata.csv", root / "metadata.jsonl"):
+        if not path.is_file():
+            continue
+        with path.open(encoding="utf-8", errors="replace", newline="") as file:
+            for row in csv.DictReader(file) if path.suffix == ".csv" else map(json.loads, file):
+                caption = next((clean_caption(str(row[name])) for name in CAPTION_FIELDS if row.get(name)), "")
+                yield str(row.get("file_name") or row.get("image") or ""), caption
+
+
+def _caption_of(data: bytes, suffix: str) -> str:
+    text = data.decode("utf-8", "replace")
+    if suffix != ".json":
+        return clean_caption(text)
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return ""
+    return next((clean_caption(str(values[name])) for name in CAPTION_FIELDS if values.get(name)), "") if isinstance(values, dict) else ""

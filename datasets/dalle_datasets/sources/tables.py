@@ -1,0 +1,85 @@
+"""Tables of image addresses with captions, as data sets are published: CSV, TSV, JSON lines (plain or gzip) and Parquet.
+
+Columns are recognised by the names that LAION, COYO, DataComp and others use; Conceptual Captions' TSV files have no header.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as csv
+import pyarrow.json as json
+import pyarrow.parquet as pq
+
+from dalle_datasets.sources.base import Discovered, Drop, Found, clean_caption, clean_url
+
+URL_COLUMNS = ("image_url", "url", "img_url", "photo_image_url", "image", "src", "link")
+CAPTION_COLUMNS = ("caption", "text", "alt", "alt_text", "top_caption", "description", "photo_description", "title")
+PAGE_COLUMNS = ("page_url", "context_page_url", "photo_url", "referrer", "document_url")
+
+
+def read_table(path: Path, document: str, result: Discovered) -> None:
+    """Add the rows of a table to `result`. Raises `ValueError` for a table without the columns, `OSError` for a broken file."""
+    position = 0
+    for table in _batches(path, document):
+        url_column, caption_column = (
+            _column(table, URL_COLUMNS, document, "addresses"),
+            _column(table, CAPTION_COLUMNS, document, "captions"),
+        )
+        page_column = next((name for name in table.column_names if name.lower() in PAGE_COLUMNS), None)
+        pages = table[page_column].to_pylist() if page_column else [None] * table.num_rows
+        for url, text, page in zip(table[url_column].to_pylist(), table[caption_column].to_pylist(), pages, strict=True):
+            image_url, caption = clean_url(str(url or "")), clean_caption(str(text or ""))
+            page_url = str(page or document)
+            if not caption:
+                result.drops.append(Drop("no_caption", f"row {position} has no caption", page_url, image_url[:200]))
+            elif not image_url.startswith(("http://", "https://")):
+                result.drops.append(Drop("bad_scheme", f"row {position} has {image_url[:40]!r}", page_url, image_url[:200], caption))
+            else:
+                result.found.append(Found(image_url, caption, page_url, position, "table", document))
+            position += 1
+
+
+def _batches(path: Path, document: str) -> Iterator[pa.Table]:
+    """The table in pieces. Compression is recognised by the name of the file."""
+    kind = next((suffix for suffix in reversed(Path(document.partition("?")[0]).suffixes) if suffix not in (".gz", ".zst", ".bz2")), "")
+    if kind == ".parquet":
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(10_000):
+                yield pa.Table.from_batches([batch])
+    elif kind in (".jsonl", ".ndjson", ".json"):
+        with pa.input_stream(path, compression="detect") as stream:
+            yield json.read_json(stream)
+    elif kind in (".csv", ".tsv", ".txt"):
+        delimiter = "," if kind == ".csv" else "\t"
+        with pa.input_stream(path, compression="detect") as stream:
+            reader = csv.open_csv(
+                stream,
+                csv.ReadOptions(column_names=_names(path, delimiter)),
+                csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, quote_char='"' if kind == ".csv" else False),
+                csv.ConvertOptions(strings_can_be_null=True),
+            )
+            for batch in reader:
+                yield pa.Table.from_batches([batch])
+    else:
+        raise ValueError(f"{document}: tables end in .csv, .tsv, .jsonl or .parquet, perhaps with .gz")
+
+
+def _names(path: Path, delimiter: str) -> list[str] | None:
+    """Column names for a file whose first row is data already (an address among its fields); None if it has a header."""
+    with pa.input_stream(path, compression="detect") as stream:
+        first = stream.read(100_000).split(b"\n")[0].decode("utf-8", "replace").strip("\ufeff\r\n")
+    fields = [field.strip().strip('"') for field in first.split(delimiter)]
+    where = [i for i, field in enumerate(fields) if field.startswith(("http://", "https://"))]
+    if not where:
+        return None
+    caption = next((i for i in range(len(fields)) if i not in where), None)
+    return ["url" if i == where[0] else "caption" if i == caption else f"column {i}" for i in range(len(fields))]
+
+
+def _column(table: pa.Table, known: tuple[str, ...], document: str, what: str) -> str:
+    names: dict[str, str] = {name.lower(): name for name in reversed(table.column_names)}
+    found = next((names[name] for name in known if name in names), None)
+    if found is None:
+        raise ValueError(f"{document}: no column of {what} among {', '.join(table.column_names)}; name it {known[0]!r}")
+    return found

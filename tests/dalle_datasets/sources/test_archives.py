@@ -1,0 +1,101 @@
+"""WARC and WAT files, written here byte by byte as crawlers write them."""
+
+import gzip
+import json
+
+import pytest
+
+from dalle_datasets.sources.archives import read_archive
+from dalle_datasets.sources.base import Discovered
+
+DATE = "2021-02-24T12:00:00Z"
+
+
+def record(kind, uri, content_type, body):
+    fields = {"WARC-Type": kind, "WARC-Target-URI": uri, "WARC-Date": DATE, "Content-Type": content_type, "Content-Length": len(body)}
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"WARC/1.0\r\n{head}\r\n".encode() + body + b"\r\n\r\n"
+
+
+def response(uri, html, status="200 OK", headers="Content-Type: text/html"):
+    return record("response", uri, "application/http; msgtype=response", f"HTTP/1.1 {status}\r\n{headers}\r\n\r\n{html}".encode())
+
+
+def wat(uri, links=(), metas=(), headers=None, base=None):
+    head = {"Metas": list(metas), **({"Base": base} if base else {})}
+    envelope = {
+        "Payload-Metadata": {"HTTP-Response-Metadata": {"Headers": headers or {}, "HTML-Metadata": {"Head": head, "Links": list(links)}}}
+    }
+    return record("metadata", uri, "application/json", json.dumps({"Envelope": envelope}).encode())
+
+
+def image(url, alt, **more):
+    return {"path": "IMG@/src", "url": url, "alt": alt, **more}
+
+
+def read(tmp_path, data, name="crawl.warc"):
+    path = tmp_path / name
+    path.write_bytes(data)
+    result = Discovered()
+    read_archive(path, name, result, "open-dalle")
+    return result
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+def test_pages_of_a_warc(tmp_path, packed):
+    records = [
+        record("warcinfo", "", "application/warc-fields", b"software: x\r\n"),
+        record("request", "http://a.example/", "application/http; msgtype=request", b"GET / HTTP/1.1\r\n\r\n"),
+        response("http://a.example/p/1.html", '<img src="x.png" alt="a red cat"><img src="y.png">'),
+        response("http://a.example/2.html", "gone", status="404 Not Found"),
+        response("http://a.example/3.png", "not html", headers="Content-Type: image/png"),
+        response("http://b.example/", '<img src="/z.png" alt="un chat rouge">', headers="Content-Type: text/html; charset=utf-8"),
+    ]
+    data = b"".join(gzip.compress(r) if packed else r for r in records)
+    result = read(tmp_path, data, "crawl.warc.gz" if packed else "crawl.warc")
+    assert [(f.image_url, f.caption, f.page_url, f.position, f.found_in, f.date) for f in result.found] == [
+        ("http://a.example/p/x.png", "a red cat", "http://a.example/p/1.html", 0, "img alt", DATE),
+        ("http://b.example/z.png", "un chat rouge", "http://b.example/", 0, "img alt", DATE),
+    ]
+    assert all(f.document.startswith("crawl.warc") for f in result.found)
+    assert [(d.reason, d.image_url) for d in result.drops] == [("no_caption", "http://a.example/p/y.png")]
+
+
+def test_archived_pages_opt_out_as_on_the_web(tmp_path):
+    cat = '<img src="x.png" alt="a red cat">'
+    result = read(
+        tmp_path,
+        response("http://a.example/1", f'<meta name="robots" content="noai">{cat}')
+        + response("http://a.example/2", cat, headers="Content-Type: text/html\r\nX-Robots-Tag: noimageai"),
+    )
+    assert not result.found
+    assert [(d.reason, d.page_url) for d in result.drops] == [("meta_robots", "http://a.example/1"), ("x_robots_tag", "http://a.example/2")]
+
+
+def test_links_of_a_wat(tmp_path):
+    data = (
+        wat(
+            "http://a.example/p/1.html",
+            [image("x.png", "a red cat"), {"path": "A@/href", "url": "/"}, image("/y.png", "", title="a dog"), image("data:x", "d")],
+        )
+        + wat("http://a.example/2", [image("x.png", "b")], base="http://cdn.example/i/")
+        + wat("http://a.example/3", [image("x.png", "c")], metas=[{"name": "Robots", "content": "index,noai"}])
+        + wat("http://a.example/4", [image("x.png", "d")], headers={"X-Robots-Tag": "noai"})
+        + record("metadata", "http://a.example/5", "application/json", b'{"Envelope": {"Payload-Metadata": {"HTTP-Request-Metadata": {}}}}')
+        + record("metadata", "http://a.example/6", "application/json", b"{broken")
+    )
+    result = read(tmp_path, gzip.compress(data), "crawl.warc.wat.gz")
+    assert [(f.image_url, f.caption, f.position) for f in result.found] == [
+        ("http://a.example/p/x.png", "a red cat", 0), ("http://a.example/y.png", "a dog", 1), ("http://cdn.example/i/x.png", "b", 0)
+    ]  # fmt: skip
+    assert [(d.reason, d.page_url[-1]) for d in result.drops] == [("bad_scheme", "l"), ("meta_robots", "3"), ("x_robots_tag", "4")]
+
+
+def test_what_was_read_of_a_broken_archive_stays(tmp_path):
+    data = gzip.compress(response("http://a.example/", '<img src="x.png" alt="a red cat">')) + gzip.compress(b"no record at all\r\n" * 9)
+    path = tmp_path / "broken.warc.gz"
+    path.write_bytes(data)
+    result = Discovered()
+    with pytest.raises((OSError, ValueError, EOFError)):
+        read_archive(path, "broken", result, "open-dalle")
+    assert len(result.found) == 1

@@ -1,0 +1,138 @@
+"""Documents on disk and on the web, all the way to stored images."""
+
+import gzip
+import io
+import json
+import tarfile
+
+import pytest
+from PIL import Image
+
+from dalle_datasets.config import DownloadConfig, SourceConfig
+from dalle_datasets.download.failures import FetchError
+from dalle_datasets.download.images import download_images
+from dalle_datasets.layout import Layout
+from dalle_datasets.parquet import read_parquet, read_parts
+from dalle_datasets.schemas import CANDIDATES, DROPPED_PAIRS, IMAGES
+from dalle_datasets.sources.discover import candidates_path, discover
+from dalle_datasets.sources.local_files import LocalReader
+
+LOCAL = DownloadConfig(runner="threads", allow_addresses=("127.0.0.1",), requests_per_s_per_host=0)
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return Layout(tmp_path / "data")
+
+
+def png(color):
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), color).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def captions(layout):
+    return sorted(read_parquet(candidates_path(layout, "web"), CANDIDATES)["caption"].to_pylist())
+
+
+def test_new_documents_are_added_and_old_ones_not_read_again(tmp_path, layout):
+    (tmp_path / "1.csv").write_text("url,caption\nhttp://a.example/1.png,first one\n")
+    source = SourceConfig(kind="url_tables", inputs=(str(tmp_path / "*.csv"),))
+    assert discover(source, LOCAL, layout).num_new == 1
+    (tmp_path / "2.csv").write_text("url,caption\nhttp://a.example/1.png,first one\nhttp://a.example/2.png,second one\n")
+    assert discover(source, LOCAL, layout).skipped
+    later = discover(source, LOCAL, layout, refresh=True)
+    assert (later.num_new, later.num_unchanged, later.num_pages, later.num_candidates) == (1, 1, 2, 2)
+    assert captions(layout) == ["first one", "second one"]
+
+
+def test_documents_may_be_fetched(web, layout):
+    web.put("/t.csv.gz", gzip.compress(b"url,caption\nhttp://a.example/1.png,first one\n"), "application/gzip")
+    web.put("/torn.parquet", b"PAR1 not really", "application/octet-stream")
+    source = SourceConfig(kind="url_tables", inputs=(web.url("/t.csv.gz"), web.url("/gone.csv"), web.url("/torn.parquet")))
+    result = discover(source, LOCAL, layout)
+    assert (result.num_candidates, result.dropped) == (1, {"broken_document": 1, "http_4xx": 1})
+    drops = {drop["reason"]: drop["page_url"] for drop in read_parts(layout.dropped("web"), DROPPED_PAIRS).to_pylist()}
+    assert drops == {"broken_document": web.url("/torn.parquet"), "http_4xx": web.url("/gone.csv")}
+
+
+def test_a_pattern_that_matches_nothing(tmp_path, layout):
+    source = SourceConfig(kind="web_archives", inputs=(str(tmp_path / "*.warc.gz"),))
+    with pytest.raises(ValueError, match=r"source\.inputs has '.*\*\.warc\.gz', which matches no file; check the path"):
+        discover(source, LOCAL, layout)
+
+
+def test_no_inputs(layout):
+    with pytest.raises(
+        ValueError, match=r"source\.inputs is empty, but source\.kind=url_tables reads files; give at least one path or pattern"
+    ):
+        discover(SourceConfig(kind="url_tables"), LOCAL, layout)
+
+
+def test_inputs_of_a_kind_that_reads_none():
+    with pytest.raises(ValueError, match=r"source\.inputs is set, but source\.kind=web_pages reads none; choose another kind"):
+        SourceConfig(inputs=("a.csv",))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "photos"
+    (root / "sub").mkdir(parents=True)
+    (root / "a.png").write_bytes(png("red"))
+    (root / "a.txt").write_text("a red square\n")
+    (root / "sub" / "b.PNG").write_bytes(png("blue"))
+    (root / "sub" / "b.json").write_text(json.dumps({"caption": "a blue square"}))
+    (root / "c.png").write_bytes(png("green"))
+    (root / "metadata.csv").write_text("file_name,text\nc.png,a green square\n")
+    (root / "d.png").write_bytes(png("white"))
+    return root
+
+
+def test_a_folder_of_captioned_images(folder, layout):
+    source = SourceConfig(kind="image_folders", inputs=(str(folder),))
+    result = discover(source, LOCAL, layout)
+    assert (result.num_candidates, result.dropped) == (3, {"no_caption": 1})
+    images = download_images(source, LOCAL, layout)
+    assert images.num_images == 3
+    rows = {row["caption"]: row for row in read_parts(layout.images("web"), IMAGES).to_pylist()}
+    assert rows["a blue square"]["image"] == png("blue")
+    assert rows["a blue square"]["image_url"] == "folder:photos/sub/b.PNG"
+    assert set(rows) == {"a red square", "a blue square", "a green square"}
+
+
+def test_nothing_outside_of_a_folder_is_read(folder, tmp_path):
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    reader = LocalReader((str(folder),), 1_000)
+    for address in ("folder:photos/link.png", "folder:photos/../secret.png", "folder:other/a.png", "folder:photos/none.png"):
+        with pytest.raises(FetchError, match="missing_file"):
+            reader.fetch_image(address)
+    with pytest.raises(FetchError, match="too_many_bytes"):
+        LocalReader((str(folder),), 10).fetch_image("folder:photos/a.png")
+
+
+def test_two_folders_of_one_name(folder, tmp_path):
+    other = tmp_path / "elsewhere" / "photos"
+    other.mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"source\.inputs: .* and .* have the same name; give one of them another"):
+        LocalReader((str(folder), str(other)), 10)
+
+
+def test_a_webdataset(tmp_path, layout):
+    path = tmp_path / "shard-000.tar"
+    with tarfile.open(path, "w") as tar:
+        members = {
+            "0001.png": png("red"), "0001.txt": b"a red square", "0001.json": b'{"caption": "not this"}',
+            "0002.json": b'{"text": "a blue square"}',
+            "0002.png": png("blue"), "x/0003.png": png("green"),
+        }  # fmt: skip
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    source = SourceConfig(kind="webdatasets", inputs=(str(path),))
+    assert discover(source, LOCAL, layout).dropped == {"no_caption": 1}
+    assert download_images(source, LOCAL, layout).num_images == 2
+    rows = {row["caption"]: row for row in read_parts(layout.images("web"), IMAGES).to_pylist()}
+    assert {caption: row["image"] for caption, row in rows.items()} == {"a red square": png("red"), "a blue square": png("blue")}
+    assert rows["a red square"]["image_url"] == "tar:shard-000.tar/0001.png"
