@@ -22,7 +22,7 @@ CHROMA_WEIGHT = 2.0
 """How much more a difference in colour counts than one in lightness when patches are compared. Outlines have the largest
 lightness steps; at weight 1 they take the codewords, and one in seven objects comes back in a neighbouring colour."""
 LUMA = (0.299, 0.587, 0.114)
-SHARPNESS = 4.0
+SHARPNESS = 16.0
 """How many nats the logit of a codeword falls below the best possible one at the mean squared distance of a patch from its codeword."""
 
 
@@ -55,6 +55,8 @@ def initialise_codebook(model: DVAE, images: Tensor, seed: int) -> None:
     centroids_KP = (metric_KP @ torch.linalg.inv(metric_PP)).clamp(0, 1)
     decoder.weight.copy_(torch.logit(map_pixels(centroids_KP)).t()[:, :, None, None])
     decoder.bias.zero_()
+    # One-hot input has a single 1 where other layers see many numbers: only weights of unit size reach the next layer at that size.
+    model.decoder.input.weight.normal_(generator=generator)
     for output in (model.encoder.output, model.decoder.output):
         output.weight.zero_()
         assert output.bias is not None, "output layers have a bias"
