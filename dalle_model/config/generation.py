@@ -21,6 +21,8 @@ class SamplingConfig:
     """Candidates decoded side by side."""
     image_format: str = "png"
     """png, webp or jpeg."""
+    image_prompt_share: float = 15 / 32
+    """Share of the token rows, from the top, that a prompt's picture fixes; the paper completes from 15 rows of 32."""
     truncate_prompts: bool = False
     """Cut prompts that are longer than the text positions, instead of leaving them out with a reason."""
 
@@ -34,6 +36,10 @@ class SamplingConfig:
             raise ValueError(f"sampling.top_k={self.top_k} must be 0 (all) or positive")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"sampling.top_p={self.top_p} must be in (0, 1]")
+        if not 0 < self.image_prompt_share < 1:
+            raise ValueError(
+                f"sampling.image_prompt_share={self.image_prompt_share} must be in (0, 1): something is given, something is left to make"
+            )
         if self.image_format not in ("png", "webp", "jpeg"):
             raise ValueError(f"sampling.image_format={self.image_format!r} is not one of 'png', 'webp', 'jpeg'")
 

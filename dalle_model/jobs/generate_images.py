@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from dalle_datasets.identity import generation_id
+from dalle_datasets.image_batches import MAX_PIXELS, centre
+from dalle_datasets.images import ImageError, decode_image
 from dalle_datasets.parquet import atomic_path, read_parquet, write_parquet
 from dalle_datasets.schemas import DROPPED_PROMPTS, GENERATIONS, PROMPTS
 from dalle_datasets.token_batches import pad_tokens
@@ -27,7 +30,7 @@ from dalle_model.jobs.contact_sheet import write_contact_sheet
 from dalle_model.jobs.contract import JobRun
 from dalle_model.jobs.pictures import save_picture
 from dalle_model.jobs.progress import report_progress
-from dalle_model.sampling.generate import candidate_seeds, sample_image_tokens
+from dalle_model.sampling.generate import FREE, candidate_seeds, sample_image_tokens
 from dalle_model.sampling.rerank import load_scorer, ranks, score_candidates
 from dalle_model.text import BpeTokenizer
 from dalle_model.training.parallel import join_world
@@ -127,10 +130,21 @@ def sort_out(rows: list[Row], tokenizer: BpeTokenizer, settings: SamplingConfig)
                 "shorten it or set sampling.truncate_prompts=true"
             )
             dropped.append({**row, "reason": "too_long", "detail": detail})
+        elif row["image"] is not None and (problem := image_problem(row["image"])):
+            dropped.append({**row, "reason": "bad_image", "detail": problem})
         else:
             seen.add(row["prompt_id"])
             usable.append({**row, "text_tokens": tokens[: tokenizer.max_text_tokens]})
     return usable, dropped
+
+
+def image_problem(image: bytes) -> str | None:
+    """Why a prompt's picture cannot be completed, if so."""
+    try:
+        decode_image(image, MAX_PIXELS)
+    except ImageError as error:
+        return str(error)
+    return None
 
 
 def make_part(run: JobRun, networks: Networks, prompts: list[Row], name: str) -> pa.Table:
@@ -138,14 +152,15 @@ def make_part(run: JobRun, networks: Networks, prompts: list[Row], name: str) ->
     settings = run.config.sampling
     seeds = candidate_seeds(run.config.seed, [row["prompt"] for row in prompts], settings.num_images)
     text_tokens = torch.from_numpy(pad_tokens([row["text_tokens"] for row in prompts], networks.tokenizer.max_text_tokens))
-    image_tokens = sample_image_tokens(networks.transformer, text_tokens, settings.num_images, settings, seeds)
+    known = torch.stack([known_image_tokens(row["image"], networks.dvae, settings.image_prompt_share) for row in prompts])
+    image_tokens = sample_image_tokens(networks.transformer, text_tokens, settings.num_images, settings, seeds, known)
     directory = run.run_dir / "images" / name
     directory.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     for prompt, tokens, prompt_seeds in zip(prompts, image_tokens, seeds.tolist(), strict=True):
         candidates = [
             {
-                "generation_id": generation_id(run.run_id, prompt["prompt"], i),
+                "generation_id": generation_id(run.run_id, prompt["prompt_id"], i),
                 "prompt_id": prompt["prompt_id"],
                 "prompt": prompt["prompt"],
                 "prompt_set": prompt["prompt_set"],
@@ -161,6 +176,18 @@ def make_part(run: JobRun, networks: Networks, prompts: list[Row], name: str) ->
         for row, score, rank in zip(candidates, scores.tolist(), ranks(scores).tolist(), strict=True):
             rows.append({**row, "clip_score": score, "rank": rank})
     return pa.Table.from_pylist(rows, GENERATIONS.with_metadata(None))
+
+
+def known_image_tokens(image: bytes | None, dvae: DVAE, share: float) -> Tensor:
+    """int64 [num_image_tokens]: the tokens of the upper rows of a prompt's picture, `FREE` for all that is to be made."""
+    config = dvae.config
+    known = torch.full((config.num_image_tokens,), FREE)
+    if image is not None:
+        pixels = centre(np.asarray(decode_image(image, MAX_PIXELS)), config.image_size, np.random.default_rng(0))
+        num_known = max(1, round(share * config.image_grid_size)) * config.image_grid_size
+        images = torch.tensor(pixels).permute(2, 0, 1)[None].float() / 255
+        known[:num_known] = dvae.tokenize(images.to(next(dvae.parameters()).device))[0, :num_known].cpu()
+    return known
 
 
 def decode_batches(dvae: DVAE, tokens: Tensor, batch_size: int) -> Iterator[Tensor]:

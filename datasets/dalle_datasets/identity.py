@@ -25,9 +25,9 @@ def pair_id(image_sha256: str, caption: str) -> int:
     return int(content_id("pair", image_sha256, caption), 16) >> 1
 
 
-def prompt_id(prompt: str) -> str:
-    """Id of a text asked for."""
-    return content_id("prompt", prompt)
+def prompt_id(prompt: str, image: bytes | None = None) -> str:
+    """Id of a text asked for, with the picture it is to complete, if any."""
+    return content_id("prompt", prompt) if image is None else content_id("prompt", prompt, image)
 
 
 def generation_id(run_id: str, prompt: str, candidate_index: int) -> str:

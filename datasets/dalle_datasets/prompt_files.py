@@ -25,8 +25,9 @@ COLUMNS = ("prompt", "caption", "text")
 def read_prompts(source: str, prompt_set: str = "own") -> pa.Table:
     """`schemas.PROMPTS` of a file, by its ending: `.txt` (one a line), `.csv`, `.jsonl`, `.parquet`; `-` is text on standard input.
 
-    A column `prompt_set`, where there is one, says which set a prompt belongs to. Prompts keep their order, and repeated ones stay.
-    Raises `ValueError` when the file is missing, of another kind, broken, or without prompts.
+    A column `prompt_set`, where there is one, says which set a prompt belongs to; a column `image`, in CSV and JSON lines, names a
+    picture to complete, relative to the file. Prompts keep their order, and repeated ones stay.
+    Raises `ValueError` when the file is missing, of another kind, broken, or without prompts, or a picture is missing.
     """
     if source == STANDARD_INPUT:
         rows: list[dict[str, Any]] = [{"prompt": line} for line in _lines(sys.stdin.buffer.read())]
@@ -45,8 +46,9 @@ def read_prompts(source: str, prompt_set: str = "own") -> pa.Table:
     kept = []
     for row in rows:
         text = " ".join(row["prompt"].split()) if isinstance(row["prompt"], str) else ""
+        image = _read_image(source, row["image"]) if row.get("image") else None
         name = str(row.get("prompt_set") or prompt_set)
-        kept.append({"prompt_id": prompt_id(text), "prompt": text, "prompt_set": name, "expected": None})
+        kept.append({"prompt_id": prompt_id(text, image), "prompt": text, "prompt_set": name, "expected": None, "image": image})
     return pa.Table.from_pylist(kept, PROMPTS.with_metadata(None))
 
 
@@ -86,6 +88,14 @@ def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
     column = _column(path, table.column_names)
     sets = table["prompt_set"].to_pylist() if "prompt_set" in table.column_names else [None] * table.num_rows
     return ({"prompt": prompt, "prompt_set": name} for prompt, name in zip(table[column].to_pylist(), sets, strict=True))
+
+
+def _read_image(source: str, name: str) -> bytes:
+    path = Path(source).expanduser().parent / Path(name).expanduser()
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"prompts {source}: its picture {path} cannot be read ({error.strerror}); correct the path") from error
 
 
 def _lines(data: bytes) -> list[str]:

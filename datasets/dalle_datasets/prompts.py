@@ -49,10 +49,10 @@ def own_prompts(texts: Sequence[str]) -> pa.Table:
 
 def write_prompts(layout: Layout, table: pa.Table) -> tuple[Path, str]:
     """Write prompts under the id of their content; returns the file and the id."""
-    prompts_id = content_id("prompts", *(json.dumps(row, sort_keys=True) for row in table.to_pylist()))[:12]
+    rows = (json.dumps({**row, "image": row["image"] and content_id(row["image"])}, sort_keys=True) for row in table.to_pylist())
+    prompts_id = content_id("prompts", *rows)[:12]
     path = layout.prompts(prompts_id)
-    if not path.exists():
-        write_parquet(path, table, PROMPTS)
+    write_parquet(path, table, PROMPTS)  # again if need be: the id says nothing about the version of the schema
     return path, prompts_id
 
 

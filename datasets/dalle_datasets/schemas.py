@@ -162,12 +162,13 @@ TRAINING_SET = _schema(
 
 PROMPTS = _schema(
     "prompts",
-    1,
+    2,
     [
         _required("prompt_id", pa.string()),
         _required("prompt", pa.string()),
         _required("prompt_set", pa.string()),  # 'training', 'unseen_scene', 'held_out_pair', or the user's own name
         pa.field("expected", pa.string()),  # JSON of the scene, for the demo's checker
+        pa.field("image", pa.binary()),  # a picture file whose upper part is to be completed
     ],
 )
 
@@ -178,7 +179,7 @@ DROPPED_PROMPTS = _schema(
         _required("prompt_id", pa.string()),
         _required("prompt", pa.string()),
         _required("prompt_set", pa.string()),
-        _required("reason", pa.string()),  # 'empty', 'too_long', 'duplicate' or 'not_text'
+        _required("reason", pa.string()),  # 'empty', 'too_long', 'duplicate' or 'bad_image'
         _required("detail", pa.string()),  # what was seen, for people
     ],
 )

@@ -54,6 +54,17 @@ def test_a_prompt_set_column_is_kept(tmp_path):
     assert read_prompts(str(tmp_path / "p.csv"))["prompt_set"].to_pylist() == ["birds", "own"]
 
 
+def test_a_picture_to_complete_is_read_and_part_of_the_id(tmp_path):
+    (tmp_path / "half.png").write_bytes(b"pixels")
+    (tmp_path / "p.csv").write_text("prompt,image\nan owl,half.png\nan owl,\n")
+    first, second = read_prompts(str(tmp_path / "p.csv")).to_pylist()
+    assert (first["image"], second["image"]) == (b"pixels", None)
+    assert first["prompt_id"] != second["prompt_id"] == prompt_id("an owl")
+    (tmp_path / "half.png").unlink()
+    with pytest.raises(ValueError, match=r"its picture .*half\.png cannot be read \(No such file or directory\); correct the path"):
+        read_prompts(str(tmp_path / "p.csv"))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

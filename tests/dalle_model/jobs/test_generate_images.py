@@ -11,8 +11,10 @@ from PIL import Image
 
 from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import list_parts, read_parquet, write_parquet
+from dalle_datasets.prompt_files import read_prompts
 from dalle_datasets.prompts import own_prompts
 from dalle_datasets.schemas import DROPPED_PROMPTS, GENERATIONS, PROMPTS
+from dalle_datasets.sources.emoji_scenes import Scene, draw_scene
 from dalle_model.config.model import DVAEConfig
 from dalle_model.dvae import DVAE, load_dvae, save_dvae
 from dalle_model.jobs import generate_images
@@ -144,3 +146,18 @@ def test_each_part_has_a_contact_sheet_whose_pictures_exist(tmp_path, inputs, ma
     assert [Path(source).name for source in sources[:4]] == [Path(rows[rank]["image_path"]).name for rank in (1, 2, 3, 4)]
     (following,) = re.findall(r'href="([^"]+)">next', page)
     assert len(re.findall("<img", (first.parent / following).read_text())) == 4
+
+
+def test_a_picture_is_completed_from_its_upper_rows(tmp_path, inputs, make_config, run_job):
+    Image.fromarray(draw_scene(Scene("owl", "blue", "pink", "big"), 64)).save(tmp_path / "owl.png")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    (tmp_path / "p.csv").write_text("prompt,image\na red apple,owl.png\na red apple,\na red apple,broken.png\n")
+    write_parquet(tmp_path / "prompts.parquet", read_prompts(str(tmp_path / "p.csv")), PROMPTS)
+    result = run_job("generate_images", make_config({"sampling.image_prompt_share": 0.5}), inputs)
+    assert result["dropped"] == {"bad_image": 1}
+    tokens = np.array([row["image_tokens"] for row in rows_of(tmp_path, result)]).reshape(2, 4, 64)
+    pixels = torch.tensor(draw_scene(Scene("owl", "blue", "pink", "big"), 64)).float().view(32, 2, 32, 2, 3).mean((1, 3)).round()
+    (expected,) = load_dvae(tmp_path / "dvae").tokenize(pixels.permute(2, 0, 1)[None] / 255)
+    assert (tokens[0, :, :32] == expected[:32].numpy()).all()
+    assert (tokens[0, :, 32:] != expected[32:].numpy()).any()
+    assert (tokens[1, :, :32] != expected[:32].numpy()).any()
