@@ -48,7 +48,13 @@ class DataRoot:
 
     def collect(self) -> None:
         """Pairs in parts of eight, and three kinds of drops."""
-        write_parts(self.layout.pairs(SOURCE), pa.Table.from_pylist(self.pairs), schemas.PAIRS, rows_per_part=8, row_group_size=4)
+        write_parts(
+            self.layout.pairs(SOURCE),
+            pa.Table.from_pylist(self.pairs, schemas.PAIRS.with_metadata(None)),
+            schemas.PAIRS,
+            rows_per_part=8,
+            row_group_size=4,
+        )
         drops = {
             "discover": [("robots_denied", "robots.txt disallows /private/")],
             "download": [("http_404", "HTTP 404"), ("http_404", "HTTP 404"), ("not_an_image", "text/html")],
@@ -68,7 +74,11 @@ class DataRoot:
                 }
                 for i, (reason, detail) in enumerate(reasons)
             ]
-            write_parquet(self.layout.dropped(SOURCE) / f"{stage}.parquet", pa.Table.from_pylist(rows), schemas.DROPPED_PAIRS)
+            write_parquet(
+                self.layout.dropped(SOURCE) / f"{stage}.parquet",
+                pa.Table.from_pylist(rows, schemas.DROPPED_PAIRS.with_metadata(None)),
+                schemas.DROPPED_PAIRS,
+            )
 
     def tokenise_and_score(self) -> list[Path]:
         """Tokenizer, dVAE, tokens, CLIP and scores: their run directories."""
@@ -89,13 +99,25 @@ class DataRoot:
         tokens = rng.integers(0, CODEBOOK_SIZE // 2, (len(ids), GRID * GRID))
         images = [{"pair_id": i, "crop": 0, "image_tokens": row.tolist()} for i, row in zip(ids, tokens, strict=True)]
         scores = [{"pair_id": i, "clip_score": float(score)} for i, score in zip(ids, rng.normal(0.3, 0.1, len(ids)), strict=True)]
-        write_parts(self.layout.text_tokens("bpe0"), pa.Table.from_pylist(text), schemas.TEXT_TOKENS, 8, 4)
-        write_parts(self.layout.image_tokens("vae0"), pa.Table.from_pylist(images), schemas.IMAGE_TOKENS, 8, 4)
-        write_parts(self.layout.clip_scores("clip0"), pa.Table.from_pylist(scores), schemas.CLIP_SCORES, 8, 4)
+        write_parts(self.layout.text_tokens("bpe0"), pa.Table.from_pylist(text, schemas.TEXT_TOKENS), schemas.TEXT_TOKENS, 8, 4)
+        write_parts(
+            self.layout.image_tokens("vae0"),
+            pa.Table.from_pylist(images, schemas.IMAGE_TOKENS.with_metadata(None)),
+            schemas.IMAGE_TOKENS,
+            8,
+            4,
+        )
+        write_parts(
+            self.layout.clip_scores("clip0"),
+            pa.Table.from_pylist(scores, schemas.CLIP_SCORES.with_metadata(None)),
+            schemas.CLIP_SCORES,
+            8,
+            4,
+        )
         counts = np.bincount(tokens.ravel(), minlength=CODEBOOK_SIZE).tolist()
         usage = self.layout.run("tokenize-images-4") / "codebook_usage.parquet"
         rows = [{"image_token": i, "occurrences": count} for i, count in enumerate(counts)]
-        write_parquet(usage, pa.Table.from_pylist(rows), schemas.CODEBOOK_USAGE)
+        write_parquet(usage, pa.Table.from_pylist(rows, schemas.CODEBOOK_USAGE), schemas.CODEBOOK_USAGE)
         originals = np.concatenate([self._pixels(scene) for scene in self._scenes("training", 8)], 1)
         sheet = np.concatenate([originals, np.clip(originals + rng.normal(0, 12, originals.shape), 0, 255)]).astype(np.uint8)
         reconstructions = self.layout.run("train-dvae-2") / "reconstructions.png"
@@ -114,7 +136,7 @@ class DataRoot:
                     "codes_used": 700,
                     "reconstructions": self.layout.relative(reconstructions),
                 },
-                curve("loss", "kl"),
+                curve("loss", "psnr"),
             ),
             self.run(
                 "tokenize-captions-3", {**pairs, "tokenizer": folder["tokenizer"], "tokenizer_id": "bpe0"}, {"text_tokens": folder["text"]}
@@ -154,7 +176,11 @@ class DataRoot:
             {"prompt_id": prompt_id(text), "prompt": text, "prompt_set": name, "expected": json.dumps({"object": scene.object})}
             for name, text, scene in asked
         ]
-        write_parquet(self.layout.root / "prompts" / "p.parquet", pa.Table.from_pylist(prompt_rows), schemas.PROMPTS)
+        write_parquet(
+            self.layout.root / "prompts" / "p.parquet",
+            pa.Table.from_pylist(prompt_rows, schemas.PROMPTS.with_metadata(None)),
+            schemas.PROMPTS,
+        )
         generations, verdicts = [], []
         for name, text, scene in asked:
             scores = rng.normal(0.3, 0.1, self.num_candidates)
@@ -184,8 +210,8 @@ class DataRoot:
                 flags = {f"{key}_right": value for key, value in right.items()}
                 verdicts.append({"generation_id": made, "prompt_set": name, **flags, "all_right": all(right.values())})
         generated, judged = self.layout.run(run_id) / "generations.parquet", self.layout.run("evaluate-9") / "evaluations.parquet"
-        write_parquet(generated, pa.Table.from_pylist(generations), schemas.GENERATIONS)
-        write_parquet(judged, pa.Table.from_pylist(verdicts), schemas.EVALUATIONS)
+        write_parquet(generated, pa.Table.from_pylist(generations, schemas.GENERATIONS), schemas.GENERATIONS)
+        write_parquet(judged, pa.Table.from_pylist(verdicts, schemas.EVALUATIONS), schemas.EVALUATIONS)
         networks = {"transformer_id": "tf0", "dvae_id": "vae0", "clip_id": "clip0", "tokenizer_id": "bpe0"}
         inputs = {"prompts": "prompts/p.parquet", "prompts_id": "p0", **networks}
         result = {"generations": self.layout.relative(generated), "images": f"runs/{run_id}/images", "num_images": len(generations)}

@@ -16,6 +16,8 @@ from flows.report.pictures import Embedded, cut_sheet, embed_bytes, embed_file
 
 Row = dict[str, Any]
 
+PROMPT_SET_ORDER = ("training", "unseen_scene", "held_out_pair")
+"""From what was seen to what was not; a person's own sets come after."""
 ATTRIBUTES = ("object", "color", "background", "layout")
 NUM_TRAINING_EXAMPLES = 12
 NUM_CANDIDATE_PROMPTS = 4
@@ -171,7 +173,11 @@ def _belongs(row: Row, run_id: str, inputs: Mapping[str, str]) -> bool:
 
 
 def _prompt_sets(layout: Layout, run_id: str, num_shown: int) -> Iterator[PromptSet]:
-    for row in rows(layout, "prompt_sets", run_id=run_id):
+    found = rows(layout, "prompt_sets", run_id=run_id)
+    found.sort(
+        key=lambda row: PROMPT_SET_ORDER.index(row["prompt_set"]) if row["prompt_set"] in PROMPT_SET_ORDER else len(PROMPT_SET_ORDER)
+    )
+    for row in found:
         chosen = rows(layout, "gallery", run_id=run_id, prompt_set=row["prompt_set"], limit=num_shown)
         yield PromptSet(row["prompt_set"], row["num_prompts"], [_picture(layout, item) for item in chosen])
 

@@ -33,9 +33,14 @@ def line_chart(
     y_range: tuple[float, float] | None = None,
     x_ticks: Sequence[float] | None = None,
     with_dots: bool = False,
+    legend: Sequence[Series] | None = None,
+    y_text: Callable[[float], str] = lambda value: short(value),
     size: tuple[int, int] = (520, 250),
 ) -> str:
-    """Lines over a common x axis. With `x_ticks`, exactly those are labelled, evenly apart (for n = 1, 4, 8, …)."""
+    """Lines over a common x axis. With `x_ticks`, exactly those are labelled, evenly apart (for n = 1, 4, 8, …).
+
+    The legend explains every line, or the ones given in `legend`.
+    """
     width, height = size
     drawn = [item for item in series if item.points]
     if not drawn:
@@ -51,7 +56,7 @@ def line_chart(
         up = (min(max(y, y_low), y_high) - y_low) / (y_high - y_low)
         return _LEFT + across * (width - _LEFT - _RIGHT), height - _BOTTOM - up * (height - _TOP - _BOTTOM)
 
-    parts = [_axis_y(at, x_low, x_high, nice_ticks(y_low, y_high))]
+    parts = [_axis_y(at, x_low, x_high, nice_ticks(y_low, y_high), y_text)]
     labels = [(place[x], f"{x:g}") for x in x_ticks] if place and x_ticks else [(x, short(x)) for x in nice_ticks(x_low, x_high)]
     parts += [_text(at(x, y_low)[0], height - _BOTTOM + 16, text, "middle") for x, text in labels]
     parts.append(_text((_LEFT + width - _RIGHT) / 2, height - 3, x_label, "middle", "axis-name"))
@@ -66,7 +71,7 @@ def line_chart(
                 for (x, y), (_, value) in zip((at(*point) for point in points), points, strict=True)
             ]
     described = "; ".join(f"{item.label} from {item.points[0][1]:.3g} to {item.points[-1][1]:.3g}" for item in drawn)
-    return _figure(title, _svg(width, height, f"{title}: {described}", parts), drawn)
+    return _figure(title, _svg(width, height, f"{title}: {described}", parts), drawn if legend is None else legend)
 
 
 def histogram(
@@ -83,7 +88,7 @@ def histogram(
         across = (x - x_low) / (x_high - x_low)
         return _LEFT + across * (width - _LEFT - _RIGHT), height - _BOTTOM - y / y_high * (height - _TOP - _BOTTOM)
 
-    parts = [_axis_y(at, x_low, x_high, y_ticks)]
+    parts = [_axis_y(at, x_low, x_high, y_ticks, short)]
     parts += [_text(at(x, 0)[0], height - _BOTTOM + 16, f"{x:g}", "middle") for x in nice_ticks(x_low, x_high)]
     parts.append(_text((_LEFT + width - _RIGHT) / 2, height - 3, x_label, "middle", "axis-name"))
     gap = 1 if len(bars) < 100 else 0
@@ -148,12 +153,12 @@ def short(value: float) -> str:
     return f"{value:g}"
 
 
-def _axis_y(at: At, x_low: float, x_high: float, ticks: Sequence[float]) -> str:
+def _axis_y(at: At, x_low: float, x_high: float, ticks: Sequence[float], text: Callable[[float], str]) -> str:
     lines = []
     for tick in ticks:
         (left, y), (right, _) = at(x_low, tick), at(x_high, tick)
         lines.append(
-            f'<line class="grid" x1="{left:.1f}" x2="{right:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>{_text(left - 7, y + 4, short(tick), "end")}'
+            f'<line class="grid" x1="{left:.1f}" x2="{right:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>{_text(left - 7, y + 4, text(tick), "end")}'
         )
     return "".join(lines)
 
