@@ -14,8 +14,6 @@ Sharding = Literal["replicated", "full"]
 
 MASTER_BYTES, ADAM_BYTES = 4, 8
 COMPUTE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
-CHUNK_POSITIONS = 2_048
-"""Positions whose logits exist at a time (`dalle_model.transformer.loss`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +54,8 @@ class TransformerPlan:
 
 def plan_transformer(config: Config, world_size: int = 1, sharding: Sharding = "full") -> TransformerPlan:
     """The plan of `config`'s transformer. Raises `ValueError` when the batch does not split over `world_size` devices."""
+    from dalle_model.transformer.loss import CHUNK_POSITIONS
+
     settings, stream = config.train_transformer, config.stream
     if settings.batch_size % world_size:
         raise ValueError(

@@ -50,8 +50,11 @@ class _SumCrossEntropy(torch.autograd.Function):
                 grad_logits *= has_target[:, None]
                 grad_bias_V += grad_logits.sum(0)
                 grad = grad_logits.to(hidden.dtype)
-                grad_hidden_MD[chunk] = (grad @ weight_VD.to(hidden.dtype)).to(hidden.dtype)
-                grad_weight_VD += (grad.T @ hidden).to(wide)
+                torch.mm(grad, weight_VD.to(grad.dtype), out=grad_hidden_MD[chunk])
+                if grad.dtype == wide:
+                    grad_weight_VD.addmm_(grad.T, hidden)
+                else:
+                    grad_weight_VD += grad.T @ hidden
         if needs_gradient:
             ctx.save_for_backward(grad_hidden_MD, grad_weight_VD.to(weight_VD.dtype), grad_bias_V.to(bias_V.dtype))
         return total
