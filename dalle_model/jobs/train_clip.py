@@ -123,9 +123,10 @@ def validation(
 
     def validate(network: nn.Module) -> dict[str, float]:
         sums, num_batches = {"loss": 0.0, "batch_accuracy": 0.0}, 0
-        for batch in _equal_batches(pairs, clip, settings.microbatch_size or settings.batch_size):
-            images, texts = batch["images"].to(world.device), batch["texts"].to(world.device)
-            for name, value in contrastive_loss(network, clip.prepare_images(images.float() / 255), texts).items():
+        for batch in equal_batches(pairs, settings.microbatch_size or settings.batch_size):
+            tensors = {name: value.to(world.device) for name, value in _tensors(batch, clip).items()}
+            images = clip.prepare_images(tensors["images"].float() / 255)
+            for name, value in contrastive_loss(network, images, tensors["texts"]).items():
                 sums[name] += float(value)
             num_batches += 1
         return {name: value / num_batches for name, value in sums.items()}
@@ -133,23 +134,13 @@ def validation(
     return validate
 
 
-def _equal_batches(pairs: ImageBatches, clip: Clip, batch_size: int) -> Iterator[dict[str, Tensor]]:
+def equal_batches(pairs: ImageBatches, batch_size: int) -> Iterator[ImageBatch]:
     """Up to `MAX_VALIDATION_PAIRS` pairs in file order. Batches have one size, since guessing gets harder with it: what is left
     over is left out, unless it is all there is."""
-    waiting: list[dict[str, Tensor]] = []
-    num_waiting = num_given = 0
-    for batch in pairs.in_order(batch_size):
-        waiting.append(_tensors(batch, clip))
-        num_waiting += len(batch)
-        if num_waiting >= batch_size:
-            joined = {name: torch.cat([some[name] for some in waiting]) for name in waiting[0]}
-            yield {name: value[:batch_size] for name, value in joined.items()}
-            waiting, num_waiting = [{name: value[batch_size:] for name, value in joined.items()}], num_waiting - batch_size
-            num_given += batch_size
-            if num_given + batch_size > MAX_VALIDATION_PAIRS:
-                return
-    if not num_given:
-        yield {name: torch.cat([some[name] for some in waiting]) for name in waiting[0]}
+    for i, batch in enumerate(pairs.in_order(batch_size)):
+        if i and (len(batch) < batch_size or (i + 1) * batch_size > MAX_VALIDATION_PAIRS):
+            return
+        yield batch
 
 
 def _tensors(batch: ImageBatch, clip: Clip) -> dict[str, Tensor]:
