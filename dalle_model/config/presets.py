@@ -19,6 +19,7 @@ def demo() -> Config:
 
     Not as in the paper: the dVAE's codebook starts as k-means over patches of the training pictures (`dalle_model.dvae.codebook`),
     because the few hundred updates that fit here find none from random weights. Its objective is then the paper's.
+    No BPE dropout either: with 10% most names of objects fall into pieces, and 500 updates learned half as much.
     """
     return Config(
         preset="demo",
@@ -26,7 +27,7 @@ def demo() -> Config:
         download=DownloadConfig(num_processes=1, num_threads=16, allow_addresses=("127.0.0.1",)),
         filter=FilterConfig(min_side=32),
         shards=ShardsConfig(rows_per_part=1_000, row_group_size=250),
-        tokenizer=TokenizerConfig(vocab_size=640, max_text_tokens=18),
+        tokenizer=TokenizerConfig(vocab_size=640, max_text_tokens=18, bpe_dropout=0.0),
         dvae=DVAEConfig(
             image_size=32,
             downsample=4,
@@ -52,7 +53,7 @@ def demo() -> Config:
             gumbel_temperature_start=0.5,
             gumbel_temperature_end=1 / 16,
             gumbel_anneal_steps=270,
-            kl_weight=1.0,
+            kl_weight=6.6,
             kl_warmup_steps=200,
             min_log_scale=0.0,
             random_crop=False,
