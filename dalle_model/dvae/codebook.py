@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dalle_model.dvae.likelihood import map_pixels
+from dalle_model.dvae.likelihood import LOGIT_LAPLACE_EPS, map_pixels
 from dalle_model.dvae.model import DVAE
 
 # Shapes: N patches, P values of a patch, K codebook
@@ -38,7 +38,7 @@ def initialise_codebook(model: DVAE, images: Tensor, seed: int) -> None:
     assert decoder is not None, "only a dVAE with dvae.codebook_init=patch_kmeans has linear paths"
     assert encoder.bias is not None, "the linear path has a bias"
     assert decoder.bias is not None, "the linear path has a bias"
-    patches_NP = torch.unique(F.pixel_unshuffle(images, config.downsample).permute(0, 2, 3, 1).flatten(0, 2), dim=0)
+    patches_NP = torch.unique(F.pixel_unshuffle(map_pixels(images), config.downsample).permute(0, 2, 3, 1).flatten(0, 2), dim=0)
     if len(patches_NP) < config.codebook_size:
         raise ValueError(
             f"the pictures have {len(patches_NP)} distinct patches of {config.downsample} x {config.downsample} pixels, fewer than "
@@ -52,8 +52,8 @@ def initialise_codebook(model: DVAE, images: Tensor, seed: int) -> None:
     # -sharpness * |(patch - centroid) metric|^2, without the term that is the same for every codeword.
     encoder.weight.copy_((2 * sharpness * metric_KP @ metric_PP.t())[:, :, None, None])
     encoder.bias.copy_(-sharpness * metric_KP.square().sum(1))
-    centroids_KP = (metric_KP @ torch.linalg.inv(metric_PP)).clamp(0, 1)
-    decoder.weight.copy_(torch.logit(map_pixels(centroids_KP)).t()[:, :, None, None])
+    centroids_KP = (metric_KP @ torch.linalg.inv(metric_PP)).clamp(LOGIT_LAPLACE_EPS, 1 - LOGIT_LAPLACE_EPS)
+    decoder.weight.copy_(torch.logit(centroids_KP).t()[:, :, None, None])
     decoder.bias.zero_()
     # One-hot input has a single 1 where other layers see many numbers: only weights of unit size reach the next layer at that size.
     model.decoder.input.weight.normal_(generator=generator)

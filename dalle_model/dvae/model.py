@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dalle_model.config.model import DVAEConfig
-from dalle_model.dvae.likelihood import unmap_pixels
+from dalle_model.dvae.likelihood import map_pixels, unmap_pixels
 
 # Shapes: B batch, C channels, H W pixels, h w token grid, K codebook
 
@@ -53,7 +53,7 @@ class DecoderBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Picture [B, 3, H, W] to codebook logits [B, K, h, w]."""
+    """Squeezed picture [B, 3, H, W] (`map_pixels`) to codebook logits [B, K, h, w]."""
 
     def __init__(self, config: DVAEConfig) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class DVAE(nn.Module):
             )
         if not images.is_floating_point():
             raise ValueError(f"images are {images.dtype}, but this dVAE reads floating-point pixels in [0, 1]; divide bytes by 255")
-        logits: Tensor = self.encoder(images)
+        logits: Tensor = self.encoder(map_pixels(images))  # the published encoder, too, sees pixels in [0.1, 0.9]
         return logits
 
     @torch.no_grad()

@@ -41,6 +41,7 @@ JOBS = (
     "generate_images",
     "score_generations",
     "evaluate",
+    "import_weights",
 )
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dalle_model.dvae import DVAE
+from dalle_model.dvae.likelihood import map_pixels
 from dalle_model.dvae.openai import load_openai, our_name, read_module
 
 
@@ -28,7 +29,7 @@ def test_logits_tokens_and_pictures_are_those_of_the_published_network(published
     model = DVAE.from_openai(published.encoder_path, published.decoder_path, image_size=32)
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
-        logits = published.encoder(images)
+        logits = published.encoder(map_pixels(images))  # as in the published notebook
         tokens = logits.argmax(1)
         raw = published.decoder(F.one_hot(tokens, 32).permute(0, 3, 1, 2).float())
     torch.testing.assert_close(model.encode_logits(images), logits)

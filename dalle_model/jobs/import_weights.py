@@ -1,0 +1,73 @@
+"""Job: take over OpenAI's published dVAE as if it had been trained here. Inputs: `encoder` and `decoder`.
+
+Each is a file path, or an http(s) address with the SHA-256 of the file in `encoder_sha256` / `decoder_sha256` (for a path it is
+optional, and checked if given). Nothing in the files is executed (`dalle_model.dvae.openai`).
+"""
+
+import hashlib
+import shutil
+import urllib.request
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dalle_datasets.parquet import atomic_path
+from dalle_model.dvae import DVAE, save_dvae
+from dalle_model.jobs.contract import JobRun
+from dalle_model.jobs.progress import report_progress
+
+SECTIONS = ("dvae",)
+VERSION = 1
+
+TIMEOUT_S = 60.0
+
+
+def run(run: JobRun) -> dict[str, Any]:
+    """Fetch, verify, convert to safetensors; refuse weights of another size than the configuration's."""
+    encoder, decoder = fetch(run, "encoder"), fetch(run, "decoder")
+    config = run.config.dvae
+    model = DVAE.from_openai(encoder, decoder, config.image_size)
+    found, expected = asdict(model.config), asdict(config)
+    if different := [f"dvae.{name}={expected[name]} (the files have {found[name]})" for name in found if found[name] != expected[name]]:
+        raise ValueError(f"the weights do not fit this preset: {', '.join(different)}; set these, or choose another preset")
+    checkpoint = run.run_dir / "dvae"
+    return {
+        "dvae_id": save_dvae(checkpoint, model),
+        "checkpoint": run.layout.relative(checkpoint),
+        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+
+
+def fetch(run: JobRun, name: str) -> Path:
+    """The local file of an input, downloaded first if it is an address. Raises `ValueError` when its SHA-256 is wrong or missing."""
+    if name not in run.inputs:
+        raise ValueError(f"import_weights: input {name!r} is missing; give the path or the address of OpenAI's {name}.pkl")
+    where, expected = run.inputs[name], run.inputs.get(f"{name}_sha256", "").lower()
+    if where.startswith(("http://", "https://")):
+        if not expected:
+            raise ValueError(
+                f"import_weights: {where} needs its SHA-256 in {name}_sha256; a file from the network is not trusted without one"
+            )
+        path = run.run_dir / "downloads" / f"{name}.pkl"
+        if not path.exists():
+            _download(where, path)
+    else:
+        path = Path(where) if Path(where).is_absolute() else run.layout.root / where
+        if not path.exists():
+            raise ValueError(f"import_weights: {name} = {path} does not exist; correct the path (relative ones start at the data root)")
+    if expected and (found := _sha256(path)) != expected:
+        if path.is_relative_to(run.run_dir):
+            path.unlink()  # so that the next try downloads it again
+        raise ValueError(f"import_weights: {where} has SHA-256 {found}, expected {expected}; it is damaged or another file")
+    return path
+
+
+def _download(address: str, path: Path) -> None:
+    with urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer, atomic_path(path) as partial, partial.open("wb") as file:
+        shutil.copyfileobj(answer, file, 2**20)
+    report_progress(1, 1, "files", megabytes=path.stat().st_size / 2**20)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
