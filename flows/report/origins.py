@@ -56,15 +56,19 @@ def lineage(data: ReportData) -> str:
     if picture is None or not data.lineage:
         return ""
     known = facts((row["fact"], _fact(row["value"], row["made_by"])) for row in data.lineage)
-    num_tokens = data.config.dvae.num_image_tokens
     alike = [
-        [escape(row["caption"]), escape(row["split"]), f"{row['tokens_equal']} of {num_tokens}", f"{row['share_equal']:.0%}"]
+        [
+            escape(row["caption"]),
+            escape(row["split"]),
+            f"{row['tokens_equal']} of {row['tokens_equal'] + row['hamming_distance']}",
+            f"{row['share_equal']:.0%}",
+        ]
         for row in data.nearest
     ]
     copies = table("Is it a copy? The pairs most like it, token by token", ["caption", "split", "equal tokens", "share"], alike, "plain")
     shown = f"<div>{image(picture.image, picture.prompt)}{caption_and_score(picture)}</div>"
     return heading("Where a picture comes from", "Every picture can be followed back to the web pages behind it. This one:") + card(
-        f'<div class="lineage">{shown}<div>{known}{copies if alike else ""}</div></div>'
+        f'<div class="lineage">{shown}<div>{known}<div class="gap"></div>{copies if alike else ""}</div></div>'
     )
 
 

@@ -43,8 +43,8 @@ def _gallery(item: PromptSet) -> str:
 
 def _share(item: PromptSet) -> str:
     judged = [picture for picture in item.pictures if picture.is_right is not None]
-    shown = f"{sum(bool(picture.is_right) for picture in judged)} of {len(judged)} right" if judged else f"{len(item.pictures)} shown"
-    return f'<span class="score">{shown}<small>of {item.num_prompts:,} prompts</small></span>'
+    right = f"{sum(bool(picture.is_right) for picture in judged)} of these {len(judged)} are right" if judged else "not judged"
+    return f'<span class="score">{right}<small>{len(item.pictures)} of {item.num_prompts:,} prompts shown</small></span>'
 
 
 def reranking(data: ReportData) -> str:

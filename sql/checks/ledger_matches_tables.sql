@@ -32,6 +32,7 @@ filled_from(table_name, artifact_kind) as (
     ('prompts', 'prompts'),
     ('generations', 'generations'),
     ('rerank_scores', 'generations'),
+    ('rerank_scores', 'rerank_scores'),
     ('evaluations', 'evaluations')
 ),
 

@@ -1,6 +1,6 @@
 -- name: ranks_follow_scores
 -- purpose: The candidates of a prompt are ranked 1 to N without gaps, and a better rank never has a lower score.
--- reads: judged_generations
+-- reads: scored_generations
 -- returns: run_id, prompt, rank, expected_rank, clip_score
 with ranked as (
     select
@@ -12,7 +12,7 @@ with ranked as (
         clip_score,
         row_number() over candidates as expected_rank,
         lead(clip_score) over candidates as next_score
-    from judged_generations
+    from scored_generations
     window candidates as (partition by run_id, prompt_set, prompt_id, clip_id order by rank)
 )
 

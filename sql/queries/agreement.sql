@@ -1,13 +1,14 @@
 -- name: agreement
 -- purpose: How often the picture is what the prompt asked for, if CLIP chooses the best of n candidates.
--- params: run_id (text, optional)
--- reads: judged_generations, latest_artifacts
+-- params: run_id (text, optional), clip_id (text, optional)
+-- reads: scored_generations, latest_artifacts
 -- returns: prompt_set, best_of, num_prompts, all_right, object_right, color_right, background_right, layout_right, any_right; n = 1 is no reranking
 with chosen as (
     select *
-    from judged_generations
+    from scored_generations
     where
         all_right is not null
+        and if($clip_id is null, is_own, clip_id = $clip_id)
         and run_id = coalesce($run_id, (select run_id from latest_artifacts where kind = 'generations'))
 ),
 

@@ -1,34 +1,10 @@
 -- name: judged_generations
--- purpose: Every generated picture with its CLIP score and rank, and the checker's verdict where there is one.
--- reads: generations, rerank_scores, evaluations, runs
--- returns: generation_id, run_id, prompt, prompt_set, candidate_index, image_path, clip_id, clip_score, rank, the five verdicts
+-- purpose: Every generated picture with the score and rank of the CLIP that chose among them, and the checker's verdict where there is one.
+-- reads: scored_generations
+-- returns: the columns of scored_generations but is_own
 create or replace view judged_generations as
-with newest_verdicts as (
-    select evaluations.*
-    from evaluations
-    left join runs on evaluations.run_id = runs.run_id
-    qualify row_number() over (partition by evaluations.generation_id order by runs.started_at desc, evaluations.run_id) = 1
-)
-
-select
-    generations.generation_id,
-    generations.run_id,
-    generations.prompt_id,
-    generations.prompt,
-    generations.prompt_set,
-    generations.candidate_index,
-    generations.seed,
-    generations.image_path,
-    rerank_scores.clip_id,
-    rerank_scores.clip_score,
-    rerank_scores.rank,
-    newest_verdicts.object_right,
-    newest_verdicts.color_right,
-    newest_verdicts.background_right,
-    newest_verdicts.layout_right,
-    newest_verdicts.all_right
-from generations
-inner join rerank_scores on generations.generation_id = rerank_scores.generation_id
-left join newest_verdicts on generations.generation_id = newest_verdicts.generation_id;
+select * exclude (is_own)
+from scored_generations
+where is_own;
 
 comment on view judged_generations is 'Pictures with CLIP score, rank, and the checker''s verdict (null where it has not looked).';

@@ -76,6 +76,13 @@ def test_insert_generations_and_insert_rerank_scores_read_the_same_file(catalog,
     assert catalog.rows("rerank_scores", "*") == [("g", "clip", 0.5, 1, "p")]
 
 
+def test_insert_further_rerank_scores(catalog, write):
+    row = {"generation_id": "g", "clip_id": "clip2", "clip_score": 0.25, "rank": 3}
+    path = write("s.parquet", schemas.RERANK_SCORES, [row])
+    run(catalog, "insert_further_rerank_scores", file=str(path), part_path="p")
+    assert catalog.rows("rerank_scores", "*") == [("g", "clip2", 0.25, 3, "p")]
+
+
 def test_insert_evaluations(catalog, write):
     path = write("e.parquet", schemas.EVALUATIONS, [{"generation_id": "g", "prompt_set": "training", "object_right": True}])
     run(catalog, "insert_evaluations", file=str(path), part_path="p", run_id="eval")

@@ -154,6 +154,14 @@ def test_agreement_takes_the_clip_best_of_disjoint_groups(catalog):
     ]
 
 
+def test_agreement_by_a_further_clip(catalog):
+    candidates(catalog, [True, False, False, False], ranks=[4, 3, 2, 1])
+    for index, rank in enumerate([1, 2, 3, 4]):
+        catalog.add("rerank_scores", generation_id=f"p{index}", clip_id="clip2", rank=rank, part_path="runs/score/rerank_scores.parquet")
+    assert [(row[1], row[3]) for row in catalog.query("agreement", run_id="gen")] == [(1, 0.25), (4, 0.0)]
+    assert [(row[1], row[3]) for row in catalog.query("agreement", run_id="gen", clip_id="clip2")] == [(1, 0.25), (4, 1.0)]
+
+
 def test_agreement_leaves_out_pictures_nobody_judged(catalog):
     catalog.add("generations")
     catalog.add("rerank_scores")

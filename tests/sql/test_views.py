@@ -51,6 +51,14 @@ def test_judged_generations_has_the_newest_verdict_only(catalog):
     assert catalog.rows("judged_generations", "generation_id", "all_right") == [("g", False)]
 
 
+def test_scored_generations_tells_the_choosing_clip_from_further_ones(catalog):
+    catalog.add("generations")
+    further = {"part_path": "runs/score/rerank_scores.parquet", "clip_score": 0.25, "rank": 2}
+    catalog.add("rerank_scores", {}, {"clip_id": "clip2", **further}, further)  # the last: the same CLIP, asked again
+    assert catalog.rows("scored_generations", "clip_id", "is_own", "rank") == [("clip", True, 1), ("clip2", False, 2)]
+    assert catalog.rows("judged_generations", "clip_id", "rank") == [("clip", 1)]
+
+
 def test_best_generations_is_rank_one(catalog):
     catalog.add("generations", {"generation_id": "a"}, {"generation_id": "b"})
     catalog.add("rerank_scores", {"generation_id": "a", "rank": 2}, {"generation_id": "b", "rank": 1})

@@ -40,12 +40,13 @@ _KINDS = {
     "clip_scores": _Kind(schemas.CLIP_SCORES, {"clip_scores": "insert_clip_scores"}),
     "prompts": _Kind(schemas.PROMPTS, {"prompts": "insert_prompts"}),
     "generations": _Kind(schemas.GENERATIONS, {"generations": "insert_generations", "rerank_scores": "insert_rerank_scores"}),
+    "rerank_scores": _Kind(schemas.RERANK_SCORES, {"rerank_scores": "insert_further_rerank_scores"}),
     "evaluations": _Kind(schemas.EVALUATIONS, {"evaluations": "insert_evaluations"}),
 }
 
 # What a job's result may name: things with a content id (found under `<kind>_id`), and files known by their path.
 _NETWORKS = {"tokenizer": "tokenizer", "dvae": "checkpoint", "clip": "checkpoint", "transformer": "checkpoint"}
-_FILES = ("text_tokens", "image_tokens", "codebook_usage", "clip_scores", "generations", "evaluations")
+_FILES = ("text_tokens", "image_tokens", "codebook_usage", "clip_scores", "generations", "rerank_scores", "evaluations")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +177,12 @@ def log_generations(con: duckdb.DuckDBPyConnection, layout: Layout, run_dir: Pat
     )
 
 
+def log_rerank_scores(con: duckdb.DuckDBPyConnection, layout: Layout, run_dir: Path) -> Ingested:
+    """What a further CLIP thinks of finished generations (call `log_run` too)."""
+    _, result = _finished_run(run_dir, "rerank_scores")
+    return _ingest_file(con, layout, "rerank_scores", layout.root / result["rerank_scores"])
+
+
 def log_evaluations(con: duckdb.DuckDBPyConnection, layout: Layout, run_dir: Path) -> Ingested:
     """The checker's verdicts of a finished `evaluate` run (call `log_run` too)."""
     _, result = _finished_run(run_dir, "evaluations")
@@ -197,6 +204,8 @@ def ingest_run(con: duckdb.DuckDBPyConnection, layout: Layout, run_dir: Path) ->
         done += ingest_clip_scores(con, layout, named["clip_id"])
     if "generations" in result:
         done += log_generations(con, layout, run_dir)
+    if "rerank_scores" in result:
+        done += log_rerank_scores(con, layout, run_dir)
     if "evaluations" in result:
         done += log_evaluations(con, layout, run_dir)
     return done

@@ -100,7 +100,7 @@ def test_a_foreign_part_is_refused(con, root):
 
 def test_pictures_that_could_not_be_tokenised_are_dropped_pairs(con, root):
     root.tokenise_and_score()
-    row = {name: "x" for name in schemas.DROPPED_PAIRS.names} | {"stage": "tokenize", "reason": "not_an_image"}
+    row = dict.fromkeys(schemas.DROPPED_PAIRS.names, "x") | {"stage": "tokenize", "reason": "not_an_image"}
     write_parquet(
         root.layout.image_tokens("vae0") / "dropped" / "web-part-00000.parquet", pa.Table.from_pylist([row]), schemas.DROPPED_PAIRS
     )
@@ -140,7 +140,9 @@ def test_log_run_of_a_run_that_was_made_again_replaces_it(con, root):
     ]
 
 
-@pytest.mark.parametrize("function", [ingest.log_run, ingest.log_generations, ingest.log_evaluations, ingest.ingest_run])
+@pytest.mark.parametrize(
+    "function", [ingest.log_run, ingest.log_generations, ingest.log_rerank_scores, ingest.log_evaluations, ingest.ingest_run]
+)
 def test_an_unfinished_run_is_refused(con, root, function):
     run = root.tokenise_and_score()[0]
     (run / "result.json").unlink()
@@ -172,6 +174,19 @@ def test_generations_and_verdicts_of_a_run(con, root):
     assert ingest.log_generations(con, root.layout, generated) == Ingested(unchanged=2)
     assert [count(con, table) for table in ("prompts", "generations", "rerank_scores", "evaluations")] == [6, 24, 24, 24]
     assert con.execute("select distinct clip_id from rerank_scores").fetchall() == [("clip0",)]
+
+
+def test_scores_of_a_further_clip_do_not_touch_those_of_the_first(con, root):
+    generated, _ = root.generate_and_judge()
+    ingest.ingest_run(con, root.layout, generated)
+    ids = [row[0] for row in con.execute("select generation_id from generations order by all").fetchall()]
+    rows = [{"generation_id": i, "clip_id": "clip1", "clip_score": 0.5, "rank": n + 1} for n, i in enumerate(ids)]
+    path = root.layout.run("score-generations-10") / "rerank_scores.parquet"
+    write_parquet(path, pa.Table.from_pylist(rows, schemas.RERANK_SCORES), schemas.RERANK_SCORES)
+    inputs = {"generations": "runs/generate-images-8/generations.parquet", "clip": "runs/x", "clip_id": "clip1"}
+    run = root.run("score-generations-10", inputs, {"rerank_scores": root.layout.relative(path), "clip_id": "clip1"})
+    assert ingest.ingest_run(con, root.layout, run) == Ingested(added=2)
+    assert con.execute("select clip_id, count(*) from rerank_scores group by all order by all").fetchall() == [("clip0", 24), ("clip1", 24)]
 
 
 def test_stage_times_may_be_logged_again(con, root):
