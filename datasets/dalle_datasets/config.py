@@ -52,9 +52,7 @@ class SourceConfig:
                 if not url.startswith(("http://", "https://")):
                     raise ValueError(f"source.start_urls has {url!r}; only http:// and https:// pages can be read")
         if self.inputs and self.kind in ("emoji_scenes", "web_pages"):
-            raise ValueError(
-                f"source.inputs is set, but source.kind={self.kind} reads none; choose another kind, e.g. web_archives"
-            )
+            raise ValueError(f"source.inputs is set, but source.kind={self.kind} reads none; choose another kind, e.g. web_archives")
         if self.max_pages < 1:
             raise ValueError(f"source.max_pages={self.max_pages} must be at least 1")
         if not 0 <= self.port <= 65_535:
@@ -128,20 +126,37 @@ class FilterConfig:
     """Largest share of a caption's letters that may be dates and stock phrases ("photographed on …"), in [0, 1]."""
     languages: tuple[str, ...] = ("en",)
     """Kept languages (ISO 639-1); empty keeps all."""
+    language_detector: Literal["combined", "cld3"] = "combined"
+    """`combined` asks fastText's model and dictionaries; `cld3` is the paper's choice, which throws away most short English captions."""
+    drop_markup: bool = True
+    """Drop captions with remnants of HTML or an address in them."""
+    drop_personal: bool = False
+    """Drop captions in which an e-mail address or a phone number seems to be."""
     max_aspect_ratio: float = 2.0
     """Long side over short side; the paper keeps [1/2, 2]."""
     min_side: int = 32
     """Shortest side in pixels."""
+    min_contrast: float = 2.0
+    """Smallest standard deviation of the brightness, in levels of 255; less is a blank picture."""
     captions_per_image: int = 1
     """How many different captions of one and the same picture are kept."""
+    max_captions_per_image: int = 20
+    """A picture with more different captions than this is a placeholder, and not one of them is kept."""
+    max_images_per_caption: int = 1_000
+    """A caption of more different pictures than this says nothing about them, and not one of them is kept."""
+    near_duplicates: bool = False
+    """Drop pictures that look like one that is kept (two perceptual hashes and a colour thumbnail agree)."""
+    evaluation_images: tuple[str, ...] = ()
+    """Folders of images, or Parquet files with a column `image`, that must not be trained on: what looks like one of them is dropped."""
     validation_share: float = 0.04
     """Share of pairs whose split is `validation`, chosen by a hash of the picture."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_boilerplate_share <= 1:
             raise ValueError(f"filter.max_boilerplate_share={self.max_boilerplate_share} must be in [0, 1]")
-        if self.captions_per_image < 1:
-            raise ValueError(f"filter.captions_per_image={self.captions_per_image} must be at least 1")
+        for field in ("captions_per_image", "max_captions_per_image", "max_images_per_caption"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"filter.{field}={getattr(self, field)} must be at least 1")
         if self.max_aspect_ratio < 1:
             raise ValueError(f"filter.max_aspect_ratio={self.max_aspect_ratio} is long side over short side; use at least 1")
         if not 0 <= self.validation_share < 1:

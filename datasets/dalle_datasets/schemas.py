@@ -59,13 +59,15 @@ IMAGES = _schema(
 
 MEASURES = _schema(
     "measures",
-    1,
+    2,
     [
         _required("candidate_id", pa.string()),
         _required("has_file_name", pa.bool_()),  # the caption is the name of a file
         _required("num_caption_words", pa.int32()),
         _required("num_caption_letters", pa.int32()),
         _required("boilerplate_share", pa.float32()),  # of the caption's letters
+        _required("has_markup", pa.bool_()),  # remnants of HTML or an address
+        _required("has_personal", pa.bool_()),  # looks like an e-mail address or a phone number
         _required("language", pa.string()),  # ISO 639-1, 'und' if undecided
         _required("language_probability", pa.float32()),  # fastText's, for the language it named
         _required("dictionary_share", pa.float32()),  # of the caption's words
@@ -74,6 +76,10 @@ MEASURES = _schema(
         pa.field("width", pa.int32()),  # upright
         pa.field("height", pa.int32()),
         pa.field("pixel_sha256", pa.string()),
+        pa.field("phash", pa.int64()),
+        pa.field("dhash", pa.int64()),
+        pa.field("thumbnail", pa.binary()),  # RGB, 4 x 4
+        pa.field("contrast", pa.float32()),  # standard deviation of the brightness, in levels of 255
     ],
 )
 

@@ -16,7 +16,9 @@ from dalle_datasets.config import DownloadConfig, FilterConfig, ShardsConfig, So
 from dalle_datasets.download.failures import FAILURES
 from dalle_datasets.filters import captions, images
 from dalle_datasets.filters.base import KEEP, REASONS, Verdict
-from dalle_datasets.filters.duplicates import Seen, judge_duplicates
+from dalle_datasets.filters.duplicates import Looked, Seen, judge_duplicates, judge_frequency, judge_near_duplicates, judge_overlaps
+from dalle_datasets.filters.evaluation import EvaluationSet
+from dalle_datasets.filters.hashes import Look
 from dalle_datasets.filters.measure import BATCH_ROWS, measure_part
 from dalle_datasets.identity import content_id, pair_id
 from dalle_datasets.images import canonical_image
@@ -27,7 +29,7 @@ from dalle_datasets.sources.discover import candidates_path
 from dalle_datasets.splits import split_of
 from dalle_datasets.stage import Report, begin, finish, finished, inputs_id, silent
 
-VERSION = 1
+VERSION = 2
 STAGES = ("discover", "download", "filter")
 
 
@@ -69,7 +71,7 @@ def filter_pairs(
         return FilterResult(**{**earlier, "skipped": True})
     begin(folder)
     measures = _measure(parts, layout.measures(source.name), filter, download.max_pixels, report)
-    verdicts, kept = _judge(parts, measures, candidates, filter)
+    verdicts, kept = _judge(parts, measures, candidates, filter, download.max_pixels)
     _write_drops(parts, verdicts, layout.dropped(source.name) / "filter.parquet")
     if not kept:
         raise ValueError(_explain_nothing(source.name, layout, verdicts))
@@ -95,10 +97,13 @@ def judge(row: dict[str, Any], limits: FilterConfig) -> Verdict:
         lambda: captions.judge_file_name(row["has_file_name"], row["caption"]),
         lambda: captions.judge_length(row["num_caption_words"], row["num_caption_letters"], limits),
         lambda: captions.judge_boilerplate(row["boilerplate_share"], limits),
+        lambda: captions.judge_markup(row["has_markup"], limits),
+        lambda: captions.judge_personal(row["has_personal"], limits),
         lambda: captions.judge_language(row["language"], limits),
         lambda: images.judge_decoding(row["image_problem"], row["image_detail"]),
         lambda: images.judge_size(row["width"], row["height"], limits),
         lambda: images.judge_aspect_ratio(row["width"], row["height"], limits),
+        lambda: images.judge_contrast(row["contrast"], limits),
     )
     verdicts = (rule() for rule in rules)
     return next((verdict for verdict in verdicts if verdict.reason), KEEP)
@@ -127,18 +132,18 @@ def _measure(parts: list[Path], folder: Path, filter: FilterConfig, max_pixels: 
     total = sum(pq.read_metadata(part).num_rows for part in parts)
     done = 0
     for part in parts:
-        done += measure_part(part, folder / part.name, filter.languages, max_pixels)
+        done += measure_part(part, folder / part.name, filter, max_pixels)
         report(done, total, "candidates")
     remove_stale(folder, keep=[folder / part.name for part in parts])
     return [read_parquet(folder / part.name, MEASURES) for part in parts]
 
 
 def _judge(
-    parts: list[Path], measures: list[pa.Table], candidates: frozenset[str], filter: FilterConfig
+    parts: list[Path], measures: list[pa.Table], candidates: frozenset[str], filter: FilterConfig, max_pixels: int
 ) -> tuple[dict[str, Verdict], frozenset[str]]:
-    """(candidate id -> verdict against it, candidate ids that stay)."""
+    """(candidate id -> verdict against it, candidate ids that stay): each by itself first, then all together."""
     verdicts: dict[str, Verdict] = {}
-    kept: list[Seen] = []
+    kept: dict[str, tuple[Seen, Looked]] = {}
     for part, table in zip(parts, measures, strict=True):
         caption_of = _captions(part)
         for row in table.to_pylist():
@@ -148,10 +153,25 @@ def _judge(
             verdict = judge({**row, "caption": caption}, filter)
             if verdict.reason:
                 verdicts[row["candidate_id"]] = verdict
-            else:
-                kept.append(Seen(row["pixel_sha256"], row["candidate_id"], caption))
-    verdicts |= judge_duplicates(kept, filter.captions_per_image)
-    return verdicts, frozenset(pair.candidate_id for pair in kept if pair.candidate_id not in verdicts)
+                continue
+            look = Look(row["phash"], row["dhash"], row["thumbnail"], row["contrast"])
+            seen = Seen(row["pixel_sha256"], row["candidate_id"], caption)
+            kept[row["candidate_id"]] = (seen, Looked(row["width"] * row["height"], row["candidate_id"], row["pixel_sha256"], look))
+
+    def judge_together(rule: Callable[[list[Seen], list[Looked]], dict[str, Verdict]]) -> None:
+        against = rule([seen for seen, _ in kept.values()], [looked for _, looked in kept.values()])
+        verdicts.update(against)
+        for candidate_id in against:
+            del kept[candidate_id]
+
+    judge_together(lambda seen, looked: judge_frequency(seen, filter))
+    if filter.evaluation_images:
+        evaluation = EvaluationSet(filter.evaluation_images, max_pixels)
+        judge_together(lambda seen, looked: judge_overlaps(looked, evaluation))
+    judge_together(lambda seen, looked: judge_duplicates(seen, filter.captions_per_image))
+    if filter.near_duplicates:
+        judge_together(lambda seen, looked: judge_near_duplicates(looked, filter.min_contrast))
+    return verdicts, frozenset(kept)
 
 
 def _captions(part: Path) -> dict[str, str]:

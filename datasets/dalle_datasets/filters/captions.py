@@ -27,6 +27,7 @@ _DATE = (
     r"|\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})"
 )
 _TIME = r"\d{1,2}:\d{2}(?::\d{2})?(?:\s*[ap]\.?m\.?)?"
+_DATES = re.compile(_DATE, re.IGNORECASE)
 _PICTURE = r"(?:images?|photos?|photographs?|pictures?|pics?)"
 _BOILERPLATE = re.compile(
     "|".join(
@@ -74,6 +75,39 @@ def boilerplate_share(caption: str) -> float:
     total = sum(c.isalnum() for c in caption)
     rest = sum(c.isalnum() for c in _BOILERPLATE.sub(" ", caption))
     return 1 - rest / total if total else 1.0
+
+
+_MARKUP = re.compile(
+    r"</?[a-z][^<>]*>|&(?:#\d+|#x[\da-f]+|[a-z]{2,8});|https?://|\bwww\.\w|\[/?(?:img|url|caption)\b|\{\{|\}\}"
+    r"|\b[\w-]+\.(?:com|org|net|info|html?|php|aspx?)\b|\\u[\da-f]{4}|%[\da-f]{2}%[\da-f]{2}",
+    re.IGNORECASE,
+)
+_PERSONAL = re.compile(
+    r"[\w.+-]+\s?(?:@|\(at\)|\[at\])\s?[\w-]+(?:\.|\s?\(dot\)\s?)\w{2,}"
+    r"|(?<![\d.,/-])(?:\+\d{1,3}[ .-]?)?(?:\(\d{2,4}\)[ .-]?)?\d{2,4}(?:[ .-]\d{2,4}){2,4}(?![\d.,/-]|\s*(?:px|x|cm|mm))"
+    r"|(?<!\d)\+\d{9,14}(?!\d)",
+    re.IGNORECASE,
+)
+
+
+def has_markup(caption: str) -> bool:
+    """Whether remnants of HTML, a template or an address are in the caption."""
+    return _MARKUP.search(caption) is not None
+
+
+def has_personal(caption: str) -> bool:
+    """Whether something like an e-mail address or a phone number is in the caption (dates are not)."""
+    return _PERSONAL.search(_DATES.sub(" ", caption)) is not None
+
+
+def judge_markup(found: bool, limits: FilterConfig) -> Verdict:
+    """No remnants of markup."""
+    return drop("caption_markup", "HTML or an address in it") if found and limits.drop_markup else KEEP
+
+
+def judge_personal(found: bool, limits: FilterConfig) -> Verdict:
+    """No personal data, if that is asked for."""
+    return drop("caption_personal", "an e-mail address or a phone number in it") if found and limits.drop_personal else KEEP
 
 
 def judge_file_name(has_file_name: bool, caption: str) -> Verdict:

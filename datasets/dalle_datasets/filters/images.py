@@ -19,6 +19,11 @@ def judge_aspect_ratio(width: int, height: int, limits: FilterConfig) -> Verdict
     return drop("aspect_ratio", f"{width} x {height}") if aspect_ratio(width, height) > limits.max_aspect_ratio else KEEP
 
 
+def judge_contrast(contrast: float, limits: FilterConfig) -> Verdict:
+    """There is something to see."""
+    return drop("blank", f"contrast {contrast:.2f} of 255") if contrast < limits.min_contrast else KEEP
+
+
 def aspect_ratio(width: int, height: int) -> float:
     """Long side over short side."""
     return max(width, height) / min(width, height)

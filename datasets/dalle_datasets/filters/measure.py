@@ -6,26 +6,28 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dalle_datasets.config import FilterConfig
 from dalle_datasets.download.failures import OK
-from dalle_datasets.filters.captions import boilerplate_share, count_letters, count_words, is_file_name
+from dalle_datasets.filters.captions import boilerplate_share, count_letters, count_words, has_markup, has_personal, is_file_name
+from dalle_datasets.filters.hashes import look_at
 from dalle_datasets.filters.languages import detect_language
 from dalle_datasets.images import ImageError, decode_image, pixel_sha256
 from dalle_datasets.parquet import SchemaError, check_parquet, write_parquet
 from dalle_datasets.schemas import IMAGES, MEASURES
 from dalle_datasets.stage import inputs_id
 
-VERSION = 1
+VERSION = 2
 BATCH_ROWS = 256
 
 
-def measure_part(images: Path, target: Path, languages: tuple[str, ...], max_pixels: int) -> int:
+def measure_part(images: Path, target: Path, filter: FilterConfig, max_pixels: int) -> int:
     """Measure the downloaded rows of one part of `schemas.IMAGES` into `target`; returns the number of its rows.
 
     Nothing is done if `target` was made from the same rows with the same settings.
     """
     check_parquet(images, IMAGES)
     rows: pa.Table = pq.read_table(images, columns=["candidate_id", "sha256"], partitioning=None)
-    made_from = inputs_id("measure", VERSION, list(languages), max_pixels, rows["candidate_id"].to_pylist(), rows["sha256"].to_pylist())
+    made_from = inputs_id("measure", VERSION, *_settings(filter), max_pixels, rows["candidate_id"].to_pylist(), rows["sha256"].to_pylist())
     try:
         if check_parquet(target, MEASURES).metadata.get(b"made_from") == made_from.encode():
             return int(rows.num_rows)
@@ -34,21 +36,23 @@ def measure_part(images: Path, target: Path, languages: tuple[str, ...], max_pix
     measures = []
     with pq.ParquetFile(images) as file:
         for batch in file.iter_batches(BATCH_ROWS, columns=["candidate_id", "caption", "status", "image"]):
-            measures += [measure(row, languages, max_pixels) for row in batch.to_pylist() if row["status"] == OK]
+            measures += [measure(row, filter, max_pixels) for row in batch.to_pylist() if row["status"] == OK]
     write_parquet(target, pa.Table.from_pylist(measures, schema=MEASURES), MEASURES, metadata={"made_from": made_from})
     return int(rows.num_rows)
 
 
-def measure(row: dict[str, Any], languages: tuple[str, ...], max_pixels: int) -> dict[str, Any]:
+def measure(row: dict[str, Any], filter: FilterConfig, max_pixels: int) -> dict[str, Any]:
     """One row of `schemas.MEASURES` from `candidate_id`, `caption` and `image`."""
     caption = row["caption"]
-    language = detect_language(caption, languages)
+    language = detect_language(caption, *_settings(filter))
     measures = {
         "candidate_id": row["candidate_id"],
         "has_file_name": is_file_name(caption),
         "num_caption_words": count_words(caption),
         "num_caption_letters": count_letters(caption),
         "boilerplate_share": boilerplate_share(caption),
+        "has_markup": has_markup(caption),
+        "has_personal": has_personal(caption),
         "language": language.language,
         "language_probability": language.probability,
         "dictionary_share": language.dictionary_share,
@@ -57,4 +61,9 @@ def measure(row: dict[str, Any], languages: tuple[str, ...], max_pixels: int) ->
         image = decode_image(row["image"], max_pixels)
     except ImageError as error:
         return {**measures, "image_problem": error.reason, "image_detail": error.detail}
-    return {**measures, "width": image.width, "height": image.height, "pixel_sha256": pixel_sha256(image)}
+    return {**measures, "width": image.width, "height": image.height, "pixel_sha256": pixel_sha256(image), **look_at(image)._asdict()}
+
+
+def _settings(filter: FilterConfig) -> tuple[tuple[str, ...], str]:
+    """What measuring depends on; the thresholds come later."""
+    return filter.languages, filter.language_detector

@@ -44,6 +44,10 @@ FILE_NAME_CAPTIONS = (
     "IMG_2041.jpg", "DSC00123.JPG", "Screenshot 2014-05-03 at 10.22.31.png", "DSCN4711 copy.jpg", "image001.png", "final_final_v2 (1).png",
     "P1010023.JPG", "WhatsApp Image 2016-03-01 at 12.00.00.jpeg", "scan0004.tif", "banner-top-728x90.gif",
 )  # fmt: skip
+MARKUP_CAPTIONS = (
+    "a <b>red</b> car on white", "two cats on pink [url=cats]", "more at https://emoji.example/cats", "{{title}} on a blue background",
+    "a pear from www.fruit.example",
+)  # fmt: skip
 FOREIGN_CAPTIONS = (
     "ein roter Apfel liegt auf einem weißen Hintergrund", "zwei kleine Hunde spielen im grünen Garten",
     "une pomme rouge sur un fond blanc", "deux petits chats assis dans le jardin",
@@ -240,12 +244,19 @@ class _Builder:
         for i in range(6):
             icon = draw_scene(self.scenes[i], 64)[::4, ::4]
             self.add(f"/icons/{i:02d}.png", self.caption(i), ("filter", "too_small"), _always(Reply(200, _png(icon))))
+        for i in range(4):
+            blank = np.full((self.size, self.size, 3), 60 * i, np.uint8)
+            self.add(f"/blank/{i:02d}.png", self.caption(i), ("filter", "blank"), _always(Reply(200, _png(blank))))
+        sorry = _always(Reply(200, _png(_cross(self.size))))
+        for i in range(24):
+            self.add(f"/unavailable/{i:02d}.png", self.caption(i), ("filter", "placeholder"), sorry)
 
     def add_bad_captions(self) -> None:
         for reason, captions in (
             ("caption_short", SHORT_CAPTIONS),
             ("caption_boilerplate", BOILERPLATE_CAPTIONS),
             ("caption_file_name", FILE_NAME_CAPTIONS),
+            ("caption_markup", MARKUP_CAPTIONS),
             ("caption_language", FOREIGN_CAPTIONS),
         ):
             for i, caption in enumerate(captions):
@@ -343,6 +354,14 @@ def _markup(figure: Figure, i: int) -> str:
 def _other_caption(scene: Scene, caption: str) -> str:
     """A caption of the scene in other words."""
     return next(other for other in (caption_scene(scene, random.Random(seed)) for seed in range(1_000, 2_000)) if other != caption)
+
+
+def _cross(size: int) -> NDArray[np.uint8]:
+    """What some sites show instead of a picture that they do not have."""
+    row, column = np.indices((size, size))
+    picture = np.full((size, size, 3), 225, np.uint8)
+    picture[(row == column) | (row + column == size - 1)] = 120
+    return picture
 
 
 def _png(picture: NDArray[np.uint8], level: int = 6) -> bytes:

@@ -58,7 +58,7 @@ def put_images(layout, *finds, failed=()):
         for row in rows[:1]
     ]
     rows.sort(key=lambda row: row["candidate_id"])
-    pick = lambda schema: pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in rows], schema=schema)  # noqa: E731
+    pick = lambda schema: pa.Table.from_pylist([{name: row.get(name) for name in schema.names} for row in rows], schema=schema)  # noqa: E731
     write_parts(layout.images("web"), pick(IMAGES), IMAGES, rows_per_part=4, row_group_size=4)
     write_parquet(candidates_path(layout, "web"), pick(CANDIDATES), CANDIDATES)
     for stage in ("discover", "download"):
@@ -203,3 +203,81 @@ def test_progress_is_reported(layout):
     reports = []
     run(layout, report=lambda done, total, unit, **_: reports.append((done, total, unit)))
     assert reports == [(4, 7, "candidates"), (7, 7, "candidates"), (4, 7, "pairs"), (7, 7, "pairs")]
+
+
+def test_the_looks_of_pictures(layout, tmp_path):
+    """Near duplicates and pictures of an evaluation set, in other files and sizes."""
+    grids = np.random.default_rng(3).integers(0, 256, (2, 5, 5, 3)).astype(np.uint8)
+    first, second = (Image.fromarray(grid).resize((96, 96), Image.Resampling.BICUBIC) for grid in grids)
+
+    def packed(image, kind, **options):
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **options)
+        return buffer.getvalue()
+
+    put_images(
+        layout,
+        ("a cloth of many colours", packed(first, "PNG")),
+        ("a colourful piece of cloth", packed(first.resize((48, 48), Image.Resampling.LANCZOS), "PNG")),
+        ("the same cloth once more", packed(first, "JPEG", quality=60)),
+        ("another cloth of many colours", packed(second, "PNG")),
+        ("a plain piece of cloth", packed(Image.new("RGB", (64, 64), "red"), "PNG")),
+    )
+    assert run(layout).dropped == {"blank": 1}
+    result = run(layout, replace(LIMITS, near_duplicates=True))
+    assert result.dropped == {"blank": 1, "near_duplicate": 2}
+    kept = {row["caption"] for row in read_parts(layout.pairs("web"), PAIRS).to_pylist()}
+    assert "another cloth of many colours" in kept
+    assert "a colourful piece of cloth" not in kept  # the larger one stays
+
+    evaluation = tmp_path / "evaluation"
+    evaluation.mkdir()
+    (evaluation / "cloth.jpg").write_bytes(packed(second, "JPEG", quality=50))
+    result = run(layout, replace(LIMITS, evaluation_images=(str(evaluation),)))
+    assert result.dropped == {"blank": 1, "evaluation_overlap": 1}
+    drops = read_parts(layout.dropped("web"), DROPPED_PAIRS).to_pylist()
+    (overlap,) = [drop for drop in drops if drop["reason"] == "evaluation_overlap"]
+    assert (overlap["caption"], overlap["detail"]) == ("another cloth of many colours", "looks like cloth.jpg")
+
+
+def test_an_evaluation_set_without_pictures(layout, tmp_path):
+    put_images(layout, *GOOD)
+    with pytest.raises(
+        ValueError, match=r"filter\.evaluation_images has '.*nowhere', which holds no picture; give a folder of images or a Parquet file"
+    ):
+        run(layout, replace(LIMITS, evaluation_images=(str(tmp_path / "nowhere"),)))
+
+
+def test_an_evaluation_set_in_parquet(layout):
+    """The pairs of another source, for example."""
+    put_images(layout, *GOOD)
+    run(layout)
+    held_out = layout.root / "held_out.parquet"
+    write_parquet(held_out, read_parts(layout.pairs("web"), PAIRS).slice(0, 2), PAIRS)
+    assert run(layout, replace(LIMITS, evaluation_images=(str(held_out),))).dropped == {"evaluation_overlap": 2}
+
+
+def test_placeholders_and_captions_of_everything(layout):
+    gone = png(1000)
+    put_images(
+        layout,
+        *GOOD,
+        *((f"a picture of thing number {i} here", gone) for i in range(4)),
+        *(("my holiday picture again", png(60 + i)) for i in range(3)),
+    )
+    assert run(layout).dropped == {"duplicate_image": 3}
+    assert run(layout, replace(LIMITS, max_captions_per_image=3)).dropped == {"placeholder": 4}
+    assert run(layout, replace(LIMITS, max_images_per_caption=2)).dropped == {"caption_repeated": 3, "duplicate_image": 3}
+
+
+def test_markup_and_personal_data(layout):
+    put_images(
+        layout,
+        *GOOD,
+        ("visit www.example.com for more pictures", png(80)),
+        ("a <b>very</b> red apple", png(81)),
+        ("write to jane.doe@example.org about it", png(82)),
+    )
+    assert run(layout).dropped == {"caption_markup": 2 + 1}  # the host of an e-mail address is an address too
+    assert run(layout, replace(LIMITS, drop_markup=False, drop_personal=True)).dropped == {"caption_personal": 1}
+    assert run(layout, replace(LIMITS, drop_markup=False)).dropped == {}

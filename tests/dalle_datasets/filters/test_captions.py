@@ -82,3 +82,64 @@ def test_every_caption_of_the_demo_world_passes():
         caption = caption_scene(scene, random.Random(i))
         assert captions.boilerplate_share(caption) == 0, caption
         assert captions.count_words(caption) >= 3
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "a <b>red</b> car",
+        "<br/>",
+        "see https://example.org/x",
+        "www.example.org",
+        "Tom &amp; Jerry",
+        "car &#39;",
+        "photo from flickr.com",
+        "[img]x",
+        "{{title}} of it",
+        "a%20%2Fcar",
+        "index.html of the page",
+    ],
+)
+def test_markup(caption):
+    assert captions.judge_markup(captions.has_markup(caption), LIMITS).reason == "caption_markup"
+
+
+@pytest.mark.parametrize(
+    "caption",
+    ["a < b and c > d", "Tom & Jerry", "50% off", "St. Mary's Church", "I <3 cats", "price: 3.50", "e.g. a car", "A {set} of keys"],
+)
+def test_no_markup(caption):
+    assert not captions.has_markup(caption)
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "mail jane.doe@example.org",
+        "jane (at) example (dot) org",
+        "call +44 20 7946 0958 now",
+        "(030) 123 456 78",
+        "555-867-5309",
+        "tel +491701234567",
+    ],
+)
+def test_personal(caption):
+    assert captions.has_personal(caption)
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "taken on 2014-05-03",
+        "12/08/2013 in Rome",
+        "1024 x 768 px",
+        "10 20 people",
+        "from 1914-1918",
+        "ISBN 3",
+        "the 100 200 race",
+        "@home with the cat",
+        "3.141592",
+    ],
+)
+def test_not_personal(caption):
+    assert not captions.has_personal(caption)

@@ -59,3 +59,12 @@ def test_captions_of_the_demo_world_are_english():
 @pytest.mark.parametrize("caption", ["", " ", "12345", "🙂🙂", "\u200b", "?!", "a" * 10_000])
 def test_what_is_no_language_is_no_error(caption):
     detect_language(caption, ("en",))
+
+
+def test_the_detector_of_the_paper_throws_short_captions_away():
+    """Why CLD3 is an option and not the default."""
+    assert detect_language("A storm is coming over the old harbour of the town", ("en",), "cld3").language == "en"
+    assert detect_language("ein roter Apfel liegt auf dem Tisch in der Küche", ("en",), "cld3").language == "de"
+    captions = [caption_scene(scene, random.Random(i)) for i, scene in enumerate(all_scenes()[::20])]
+    kept = sum(detect_language(caption, ("en",), "cld3").language == "en" for caption in captions) / len(captions)
+    assert kept < 0.9
