@@ -1,7 +1,12 @@
 """Every candidate is kept with its score, rank, seed and origin; kills, bad prompts and mixed-up networks lose nothing."""
 
 import json
+import random
 import re
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +19,11 @@ from dalle_datasets.parquet import list_parts, read_parquet, write_parquet
 from dalle_datasets.prompt_files import read_prompts
 from dalle_datasets.prompts import own_prompts
 from dalle_datasets.schemas import DROPPED_PROMPTS, GENERATIONS, PROMPTS
-from dalle_datasets.sources.emoji_scenes import Scene, draw_scene
+from dalle_datasets.sources.emoji_scenes import Scene, all_scenes, caption_scene, draw_scene
 from dalle_model.config.model import DVAEConfig
 from dalle_model.dvae import DVAE, load_dvae, save_dvae
 from dalle_model.jobs import generate_images
-from dalle_model.jobs.contract import run_directory
+from dalle_model.jobs.contract import read_result, run_directory
 from dalle_model.jobs.pictures import read_origin
 from dalle_model.sampling.rerank import load_scorer, score_candidates
 
@@ -161,3 +166,32 @@ def test_a_picture_is_completed_from_its_upper_rows(tmp_path, inputs, make_confi
     assert (tokens[0, :, :32] == expected[:32].numpy()).all()
     assert (tokens[0, :, 32:] != expected[32:].numpy()).any()
     assert (tokens[1, :, :32] != expected[:32].numpy()).any()
+
+
+@pytest.mark.slow
+def test_a_batch_of_200_prompts_killed_at_random_ends_with_the_same_rows(tmp_path, inputs, make_config, run_job):
+    """kill -9 at any moment: between parts, inside a part, while pictures are half written."""
+    scenes = random.Random(3).sample(all_scenes(), 200)
+    write_parquet(tmp_path / "prompts.parquet", own_prompts([caption_scene(s, random.Random(i)) for i, s in enumerate(scenes)]), PROMPTS)
+    config = make_config({"sampling.num_images": 16, "sampling.truncate_prompts": True})
+    result = run_job("generate_images", config, inputs)
+    run_dir = Layout(tmp_path).run(result["run_id"])
+    undisturbed = (run_dir / "generations.parquet").read_bytes()
+    pictures = {path.name: path.read_bytes() for path in run_dir.glob("images/*/*")}
+    assert len(pictures) == result["num_images"]
+    for path in run_dir.iterdir():
+        if path.name != "config.json":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    num_kills = 0
+    while read_result(run_dir) is None:
+        parts = len(list_parts(run_dir / "generations"))
+        process = subprocess.Popen([sys.executable, "-m", "dalle_model.jobs", "generate_images", str(run_dir)], stdout=subprocess.DEVNULL)
+        while process.poll() is None and len(list_parts(run_dir / "generations")) < parts + 2:
+            time.sleep(0.005)
+        if num_kills < 2 and process.poll() is None:
+            process.kill()
+            num_kills += 1
+        assert process.wait(timeout=300) in (0, -9)
+    assert num_kills == 2
+    assert (run_dir / "generations.parquet").read_bytes() == undisturbed
+    assert {path.name: path.read_bytes() for path in run_dir.glob("images/*/*")} == pictures
