@@ -26,6 +26,9 @@ def con(root):
         yield con
 
 
+LOGS = [ingest.log_run, ingest.log_generations, ingest.log_rerank_scores, ingest.log_evaluations, ingest.ingest_run]
+
+
 def count(con, table):
     return con.execute(f"select count(*) from {table}").fetchall()[0][0]
 
@@ -140,9 +143,7 @@ def test_log_run_of_a_run_that_was_made_again_replaces_it(con, root):
     ]
 
 
-@pytest.mark.parametrize(
-    "function", [ingest.log_run, ingest.log_generations, ingest.log_rerank_scores, ingest.log_evaluations, ingest.ingest_run]
-)
+@pytest.mark.parametrize("function", LOGS)
 def test_an_unfinished_run_is_refused(con, root, function):
     run = root.tokenise_and_score()[0]
     (run / "result.json").unlink()

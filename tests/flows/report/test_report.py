@@ -1,0 +1,226 @@
+"""The report: one self-contained file that shows what the catalog and the files say, with every text escaped."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from dalle_datasets.catalog import ingest, snapshot
+from dalle_datasets.catalog.connection import connect
+from dalle_datasets.layout import Layout
+from dalle_model.config.presets import preset
+from flows.report import write_report
+from flows.report.data import Picture, collect, newest_generation_run
+from flows.report.elements import verdict
+from flows.report.page import duration, render, spread
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory, _catalogued_template):
+    return _catalogued_template
+
+
+@pytest.fixture(scope="module")
+def config():
+    return preset("demo", {"evaluate.num_shown": 3})
+
+
+@pytest.fixture(scope="module")
+def data(root, config):
+    return collect(root.layout, config)
+
+
+@pytest.fixture(scope="module")
+def page(data):
+    return render(data)
+
+
+class Page(HTMLParser):
+    """Checks that tags are closed in order, and collects what a test asks for."""
+
+    VOID = frozenset({"meta", "img"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.images, self.addresses, self.ids, self.links = [], [], [], set(), []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag == "img":
+            self.images.append(values)
+        self.addresses += [values[name] for name in ("src", "href", "srcset", "action") if values.get(name)]
+        self.links += [values["href"]] if tag == "a" else []
+        self.ids |= {values["id"]} if "id" in values else set()
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"</{tag}> closes something else"
+
+
+def test_the_page_is_well_formed_and_loads_nothing(page):
+    parsed = Page(page)
+    assert parsed.open == []
+    assert {address.split(":")[0] for address in parsed.addresses if not address.startswith("#")} == {"data"}
+    assert "<script" not in page
+    assert re.findall(r"url\(|@import", page) == []
+
+
+def test_every_picture_has_a_description(page):
+    parsed = Page(page)
+    assert len(parsed.images) > 40
+    assert all(image["alt"] for image in parsed.images)
+    assert page.count('role="img" aria-label="') >= 6, "the charts too"
+
+
+def test_the_navigation_leads_to_sections_that_exist(page):
+    parsed = Page(page)
+    assert [link.removeprefix("#") for link in parsed.links] == [
+        "pictures", "reranking", "candidates", "dvae", "training", "pairs", "left-out", "lineage", "ask", "this-run",
+    ]  # fmt: skip
+    assert {link.removeprefix("#") for link in parsed.links} <= parsed.ids
+
+
+def test_small_pictures_are_enlarged_with_hard_edges(page):
+    assert 'class="pixel" src="data:image/png;base64,' in page
+    assert "image-rendering: pixelated" in page
+
+
+def test_the_three_sets_come_from_seen_to_unseen_with_verdicts(data, page):
+    assert [(item.name, item.num_prompts, len(item.pictures)) for item in data.prompt_sets] == [
+        ("training", 2, 2), ("unseen_scene", 2, 2), ("held_out_pair", 2, 2),
+    ]  # fmt: skip
+    assert all(picture.rank == 1 for item in data.prompt_sets for picture in item.pictures)
+    shown = [picture for item in data.prompt_sets for picture in item.pictures]
+    assert page.count('<span class="good">✓ right</span>') == sum(picture.is_right for picture in shown) + bool(
+        data.lineage_picture.is_right
+    )
+
+
+def test_a_wrong_picture_says_what_is_wrong_and_an_unjudged_one_that_nobody_looked():
+    def picture(verdict):
+        return Picture("g", "a prompt", None, 0.5, 1, verdict)
+
+    wrong = picture({"object": True, "color": False, "background": True, "layout": False})
+    assert verdict(wrong) == '<span class="bad">✗ colour, layout</span>'
+    assert (wrong.is_right, picture(dict.fromkeys(wrong.verdict, True)).is_right, picture(None).is_right) == (False, True, None)
+    assert verdict(picture(None)) == "<span>not judged</span>"
+
+
+def test_candidates_are_ordered_by_score(data):
+    assert [len(item.pictures) for item in data.candidates] == [4, 4, 4, 4]
+    assert [item.prompt_set for item in data.candidates] == ["training", "unseen_scene", "held_out_pair", "training"]
+    for item in data.candidates:
+        scores = [picture.clip_score for picture in item.pictures]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_numbers_come_from_the_catalog(data):
+    assert data.results["train_dvae"]["psnr"] == 23.4
+    assert data.results["train_transformer"]["num_parameters"] == 1_190_000
+    assert set(data.results) >= {"train_bpe", "train_dvae", "train_clip", "train_transformer", "tokenize_images", "score_pairs", "evaluate"}
+    assert data.num_pairs == 12
+    assert data.git_commit == "c0ffee"
+    assert len(data.reconstructions) == 8
+    assert [row["num_left"] for row in data.funnel] == [19, 18, 15, 12]
+    assert len(data.curves["train_transformer", "image_loss", "train"]) == 20
+    assert len(data.curves["train_transformer", "image_loss", "validation"]) == 4
+    assert {row["best_of"] for row in data.agreement} == {1, 4}
+
+
+def test_the_lineage_is_of_a_right_picture_of_the_hardest_set_that_has_one(data):
+    hardest = [item for item in data.prompt_sets if any(picture.is_right for picture in item.pictures)][-1]
+    assert data.lineage_picture == next(picture for picture in hardest.pictures if picture.is_right)
+    assert {row["fact"]: row["value"] for row in data.lineage}["prompt"] == data.lineage_picture.prompt
+    assert len(data.nearest) == 3
+
+
+def test_text_from_the_web_is_escaped(catalogued_root, config):
+    layout = catalogued_root.layout
+    nasty = '<script>alert("x")</script> & "quotes"'
+    with connect(layout.catalog) as con:
+        con.execute("update dropped_pairs set caption = $nasty, detail = $nasty, reason = $nasty", {"nasty": nasty})
+        con.execute("update generations set prompt = $nasty", {"nasty": nasty})
+        con.execute("update pairs set caption = $nasty", {"nasty": nasty})
+        con.execute("update stage_times set stage = $nasty", {"nasty": nasty})
+        snapshot.publish(con, layout)
+    page = render(collect(layout, config))
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert Page(page).open == []
+
+
+def test_the_file_is_written_whole_and_again_with_the_same_content(catalogued_root, config):
+    path = write_report(catalogued_root.layout, config)
+    assert path == catalogued_root.layout.report
+    first = path.read_bytes()
+    assert len(first) < 6_000_000
+    assert write_report(catalogued_root.layout, config).read_bytes() == first
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_nothing_of_this_machine_is_in_it(page, root):
+    assert str(root.layout.root) not in page
+
+
+def test_missing_pictures_leave_a_placeholder(catalogued_root, config):
+    for path in catalogued_root.layout.root.glob("runs/*/images/*.png"):
+        path.unlink()
+    page = render(collect(catalogued_root.layout, config))
+    assert "(the file is missing)" in page
+    assert Page(page).open == []
+
+
+def test_pictures_nobody_judged_are_shown_without_a_verdict(catalogued_root, config):
+    with connect(catalogued_root.layout.catalog) as con:
+        con.execute("delete from evaluations")
+        snapshot.publish(con, catalogued_root.layout)
+    page = render(collect(catalogued_root.layout, config))
+    assert "not judged" in page
+    assert 'id="reranking"' not in page, "there is nothing to show"
+    assert Page(page).open == []
+
+
+def test_no_pictures_yet(make_data_root, config):
+    root = make_data_root()
+    root.collect()
+    with connect(root.layout.catalog) as con:
+        ingest.ingest_pairs(con, root.layout, "emoji_scenes")
+        snapshot.publish(con, root.layout)
+    with pytest.raises(ValueError, match=r"holds no generated pictures yet; run `dalle demo` or `dalle run generate_images` first"):
+        write_report(root.layout, config)
+
+
+def test_nothing_published_yet(tmp_path, config):
+    with pytest.raises(ValueError, match="no catalog has been published yet"):
+        write_report(Layout(tmp_path), config)
+
+
+def test_the_run_with_these_settings_is_chosen_over_a_newer_one(config):
+    def run(run_id, **overrides):
+        from dalle_model.config.sections import to_dict
+
+        settings = {name: value for name, value in to_dict(preset("demo", overrides)).items() if name != "paths"}
+        return {"run_id": run_id, "config": json.dumps(settings)}
+
+    wanted, other = run("mine", **{"evaluate.num_prompts": 7}), run("newer", seed=1)
+    assert newest_generation_run([wanted, other], config) == wanted
+    assert newest_generation_run([other], config) == other
+    assert newest_generation_run([], config) is None
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(7.4, "7 s"), (95, "1 min 35 s"), (3_725, "1 h 2 min")])
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(("count", "expected"), [(3, [0, 1, 2]), (12, list(range(12))), (23, list(range(0, 23, 2)))])
+def test_the_wall_is_taken_evenly(count, expected):
+    assert spread(list(range(count)), 12) == expected
