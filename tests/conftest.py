@@ -30,6 +30,8 @@ from dalle_datasets.sources.emoji_scenes import PROMPT_SETS, Scene, caption_scen
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+from dalle_model.config.presets import preset
+from dalle_model.config.sections import to_dict
 
 SOURCE = "emoji_scenes"
 GRID = 4
@@ -264,14 +266,8 @@ class DataRoot:
         """A finished run directory, as `dalle_model.jobs.contract` writes it."""
         job, number = run_id.rsplit("-", 1)
         job, started = job.replace("-", "_"), 1_790_000_000.0 + 60 * int(number)
-        config = {
-            "preset": "demo",
-            "seed": 0,
-            "paths": {"data_root": str(self.layout.root)},
-            "dvae": {"codebook_size": CODEBOOK_SIZE},
-            "sampling": {"temperature": 0.7, "num_images": self.num_candidates},
-            "train_transformer": {"max_steps": 5},
-        }
+        overrides = {"dvae.codebook_size": CODEBOOK_SIZE, "sampling.num_images": self.num_candidates, "train_transformer.max_steps": 5}
+        config = to_dict(preset("demo", {"paths.data_root": str(self.layout.root), **overrides}))
         folder = self.layout.run(run_id)
         folder.mkdir(parents=True, exist_ok=True)
         made = {"job": job, "run_id": run_id, **result, "started_at": started, "duration_s": 1.5}

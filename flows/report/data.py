@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from dalle_datasets.catalog.queries import run_query
 from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import list_parts
-from dalle_model.config.sections import to_dict
+from dalle_model.config.sections import from_dict, to_dict
 from dalle_model.config.tree import Config
 from flows.report.pictures import Embedded, cut_sheet, embed_bytes, embed_file
 
@@ -19,7 +19,7 @@ Row = dict[str, Any]
 PROMPT_SET_ORDER = ("training", "unseen_scene", "held_out_pair")
 """From what was seen to what was not; a person's own sets come after."""
 ATTRIBUTES = ("object", "color", "background", "layout")
-NUM_TRAINING_EXAMPLES = 12
+NUM_TRAINING_EXAMPLES = 16
 NUM_CANDIDATE_PROMPTS = 4
 MAX_CANDIDATES = 64
 EXAMPLE_SIDE = 128
@@ -97,6 +97,7 @@ class ReportData:
     drop_examples: dict[tuple[str, str], list[Example]]
     """(stage, reason) -> examples."""
     training_examples: list[Example]
+    caption_lengths: list[Row]
     clip_histogram: list[Row]
     lineage: list[Row]
     lineage_picture: Picture | None
@@ -123,7 +124,7 @@ def collect(layout: Layout, config: Config) -> ReportData:
     lineage = rows(layout, "lineage", generation_id=shown.generation_id) if shown else []
     histogram_width = {"bin_width": 0.01} if _is_narrow(layout, inputs) else {}
     return ReportData(
-        config=config,
+        config=_config_of(run, config),
         run_id=run_id,
         made_at=f"{run['started_at']:%-d %B %Y, %H:%M} UTC" if run["started_at"] else "",
         git_commit=next((row["value"] or "" for row in lineage if row["fact"] == "code of the sampler"), ""),
@@ -140,6 +141,7 @@ def collect(layout: Layout, config: Config) -> ReportData:
         drops=rows(layout, "drop_reasons"),
         drop_examples=_drop_examples(layout),
         training_examples=list(_training_examples(layout, config.source.name)),
+        caption_lengths=rows(layout, "caption_lengths"),
         clip_histogram=rows(layout, "clip_score_histogram", clip_id=inputs["clip_id"], **histogram_width),
         lineage=lineage,
         lineage_picture=shown,
@@ -161,6 +163,14 @@ def newest_generation_run(runs: list[Row], config: Config) -> Row | None:
     with_these = [run for run in runs if {name: json.loads(run["config"]).get(name) for name in wanted} == wanted]
     found = with_these or runs
     return found[-1] if found else None
+
+
+def _config_of(run: Row, config: Config) -> Config:
+    """The settings the pictures were really made with; those asked for when they were written by another version of the code."""
+    try:
+        return from_dict(Config, json.loads(run["config"]))
+    except (ValueError, TypeError):
+        return config
 
 
 def _belongs(row: Row, run_id: str, inputs: Mapping[str, str]) -> bool:

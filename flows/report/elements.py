@@ -73,8 +73,12 @@ def verdict(picture: Picture) -> str:
     """What the checker says of a picture, in words."""
     if picture.verdict is None:
         return "<span>not judged</span>"
+    right = [ATTRIBUTE_NAMES[name] for name, is_right in picture.verdict.items() if is_right]
     wrong = [ATTRIBUTE_NAMES[name] for name, is_right in picture.verdict.items() if not is_right]
-    return f'<span class="bad">✗ {escape(", ".join(wrong))}</span>' if wrong else '<span class="good">✓ right</span>'
+    if not wrong:
+        return '<span class="good">✓ right</span>'
+    said = ", ".join(wrong) if len(wrong) < 3 else f"all but {right[0]}" if right else "everything"
+    return f'<span class="bad" title="wrong: {escape(", ".join(wrong))}">✗ {escape(said)}</span>'
 
 
 def mark(picture: Picture) -> str:

@@ -75,28 +75,38 @@ def line_chart(
 
 
 def histogram(
-    title: str, bars: Sequence[tuple[float, float, float]], *, x_label: str, color: str = "accent", size: tuple[int, int] = (520, 250)
+    title: str,
+    bars: Sequence[tuple[float, float, float]],
+    *,
+    x_label: str,
+    color: str = "accent",
+    is_log: bool = False,
+    size: tuple[int, int] = (520, 250),
 ) -> str:
-    """Bars (from, to, height) standing side by side."""
+    """Bars (from, to, height) standing side by side. With `is_log`, heights are positive and drawn by their logarithm."""
     width, height = size
     if not bars:
         return empty_chart(title)
-    x_low, x_high, y_high = bars[0][0], bars[-1][1], max(count for _, _, count in bars)
-    y_ticks = nice_ticks(0, y_high)
+    heights = [count for _, _, count in bars]
+    x_low, x_high = bars[0][0], bars[-1][1]
+    y_ticks = powers_of_ten(min(heights), max(heights)) if is_log else nice_ticks(0, max(heights))
+    y_low, y_high = (math.log10(y_ticks[0]), math.log10(max(heights))) if is_log else (0.0, max(heights))
 
     def at(x: float, y: float) -> tuple[float, float]:
         across = (x - x_low) / (x_high - x_low)
-        return _LEFT + across * (width - _LEFT - _RIGHT), height - _BOTTOM - y / y_high * (height - _TOP - _BOTTOM)
+        up = ((math.log10(y) if is_log else y) - y_low) / (y_high - y_low)
+        return _LEFT + across * (width - _LEFT - _RIGHT), height - _BOTTOM - up * (height - _TOP - _BOTTOM)
 
+    floor = y_ticks[0] if is_log else 0.0
     parts = [_axis_y(at, x_low, x_high, y_ticks, short)]
-    parts += [_text(at(x, 0)[0], height - _BOTTOM + 16, f"{x:g}", "middle") for x in nice_ticks(x_low, x_high)]
+    parts += [_text(at(x, floor)[0], height - _BOTTOM + 16, f"{x:g}", "middle") for x in nice_ticks(x_low, x_high)]
     parts.append(_text((_LEFT + width - _RIGHT) / 2, height - 3, x_label, "middle", "axis-name"))
     gap = 1 if len(bars) < 100 else 0
     for x0, x1, count in bars:
-        (left, top), (right, bottom) = at(x0, count), at(x1, 0)
+        (left, top), (right, bottom) = at(x0, count), at(x1, floor)
         box = f'x="{left + gap / 2:.1f}" y="{top:.1f}" width="{max(0.5, right - left - gap):.1f}" height="{max(0.0, bottom - top):.1f}"'
-        parts.append(f'<rect {box} style="fill:var(--{color})"><title>{x0:g} to {x1:g}: {count:,.0f}</title></rect>')
-    described = f"{title}: {len(bars)} bars from {x_low:g} to {x_high:g}, the tallest {y_high:,.0f}"
+        parts.append(f'<rect {box} style="fill:var(--{color})"><title>{x0:g} to {x1:g}: {count:,.3g}</title></rect>')
+    described = f"{title}: {len(bars)} bars from {x_low:g} to {x_high:g}, the tallest {max(heights):,.3g}"
     return _figure(title, _svg(width, height, described, parts), [])
 
 
@@ -143,6 +153,12 @@ def nice_ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)
     return [round(i * step, 10) + 0.0 for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def powers_of_ten(low: float, high: float) -> list[float]:
+    """From the last power of ten below `low` to the last one that `high` reaches, so that every bar has a height."""
+    first = math.ceil(math.log10(low)) - 1
+    return [10.0**i for i in range(first, max(first, math.floor(math.log10(high))) + 1)]
 
 
 def short(value: float) -> str:

@@ -19,7 +19,7 @@ def dvae(data: ReportData) -> str:
         f"out of a codebook of {config.codebook_size:,}; the transformer draws with nothing but these."
     ]
     if "psnr" in (result := data.results.get("train_dvae", {})):
-        lead.append(f"Rebuilt validation pictures come within {result['psnr']:.1f} dB (PSNR).")
+        lead.append(f"Rebuilt validation pictures reach {result['psnr']:.1f} dB (PSNR).")
     if health := data.codebook_health:
         lead.append(
             f"{health['codes_used']:,} of {health['codebook_size'] or 0:,} tokens are used, with a perplexity of "
@@ -27,7 +27,7 @@ def dvae(data: ReportData) -> str:
         )
     used = sorted((row["occurrences"] for row in data.codebook if row["occurrences"]), reverse=True)
     bars = [(float(i), float(i + 1), 100 * count / sum(used)) for i, count in enumerate(used)]
-    usage = histogram("How often each token is used, most used first", join_bars(bars), x_label="tokens by rank; share of all tokens, %")
+    usage = histogram("How often each token is used: share of all, %", join_bars(bars), x_label="tokens, most used first", is_log=True)
     quality = curve(data, "train_dvae", "psnr", "Reconstruction of validation pictures, PSNR in dB")
     return heading("The discrete VAE: pictures as tokens", " ".join(lead)) + stack(
         card(_reconstructions(data)), two_columns(card(usage), card(quality))

@@ -20,13 +20,22 @@ def pairs(data: ReportData) -> str:
     )
     stages = [(STAGE_NAMES[row["stage"]], float(row["num_left"]), f"{row['num_left']:,}") for row in data.funnel]
     scores = [(row["score_from"], row["score_to"], float(row["num_pairs"])) for row in data.clip_histogram]
+    lengths = [(row["num_caption_words"] - 0.5, row["num_caption_words"] + 0.5, float(row["num_pairs"])) for row in data.caption_lengths]
     lead = f"{data.num_pairs:,} pairs of a picture and a caption, found on web pages, downloaded and filtered. A few of them:"
     return (
         heading("What it learned from", lead)
         + f'<ul class="gallery">{examples}</ul><div class="gap"></div>'
         + two_columns(
-            card(horizontal_bars("Candidates left after each stage", stages)),
-            card(histogram("CLIP scores of the pairs", scores, x_label="cosine similarity of picture and caption", color="other")),
+            card(
+                horizontal_bars("Candidates left after each stage", stages)
+                + '<div class="gap"></div>'
+                + histogram("Words in a caption", lengths, x_label="words", color="unseen", size=(520, 140))
+            ),
+            card(
+                histogram(
+                    "CLIP scores of the pairs", scores, x_label="cosine similarity of picture and caption", color="other", size=(520, 300)
+                )
+            ),
         )
     )
 

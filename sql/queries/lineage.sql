@@ -36,6 +36,8 @@ networks as (
                 picture.clip_id
             )
     left join runs as trained on makers.made_by = trained.run_id
+    -- two runs may have made the same thing, to the byte; one of them is enough
+    qualify row_number() over (partition by makers.kind, makers.artifact_id order by trained.started_at desc, makers.made_by) = 1
 ),
 
 chosen_set as (

@@ -261,6 +261,16 @@ def test_lineage_walks_from_a_picture_to_the_pages(catalog):
     assert (facts["pairs in the training set"], facts["pages"], facts["sources"]) == ("2", "2", "web")
 
 
+def test_lineage_names_a_network_once_though_two_runs_made_the_same(catalog):
+    catalog.add("generations")
+    catalog.add("rerank_scores")
+    catalog.add(
+        "runs", {"run_id": "gen", "inputs": '{"tokenizer_id": "bpe"}'}, {"run_id": "first"}, {"run_id": "again", "started_at": "2026-02-02"}
+    )
+    catalog.add("artifacts", {"made_by": "first"}, {"made_by": "again"}, artifact_id="bpe", kind="tokenizer")
+    assert [row[2:] for row in catalog.query("lineage", generation_id="g") if row[1] == "tokenizer"] == [("bpe", "again")]
+
+
 def test_lineage_of_an_unknown_picture_is_empty(catalog):
     assert catalog.query("lineage", generation_id="none") == []
 

@@ -216,11 +216,11 @@ def log_stage_times(con: duckdb.DuckDBPyConnection, layout: Layout, path: Path) 
 
     One JSON object a line: {"stage": "train dvae", "was_skipped": false, "started_at": seconds since 1970, "duration_s": 12.3}.
     """
+    remove = read_sql("ingest", "remove_run").with_identifiers(table="stage_times", column="pipeline_run_id")
     with transaction(con):
-        table = read_sql("ingest", "remove_run").with_identifiers(table="stage_times", column="pipeline_run_id")
-        con.execute(table, {"run_id": path.stem})
+        num_old = con.execute(remove, {"run_id": path.stem}).fetchall()[0][0]
         _run(con, "insert_stage_times", file=str(path), pipeline_run_id=path.stem)
-    return Ingested(replaced=1)
+    return Ingested(added=int(not num_old), replaced=int(num_old > 0))
 
 
 def ingest_everything(con: duckdb.DuckDBPyConnection, layout: Layout) -> Ingested:

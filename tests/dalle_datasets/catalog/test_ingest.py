@@ -194,6 +194,6 @@ def test_stage_times_may_be_logged_again(con, root):
     path = root.layout.stage_times("pipe")
     path.parent.mkdir()
     path.write_text('{"stage": "a", "started_at": 1, "duration_s": 2}\n')
-    ingest.log_stage_times(con, root.layout, path)
-    ingest.log_stage_times(con, root.layout, path)
+    assert ingest.log_stage_times(con, root.layout, path) == Ingested(added=1)
+    assert ingest.log_stage_times(con, root.layout, path) == Ingested(replaced=1)
     assert con.execute("select pipeline_run_id, stage, duration_s from stage_times").fetchall() == [("pipe", "a", 2.0)]

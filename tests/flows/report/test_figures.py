@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from flows.report.figures import Series, histogram, horizontal_bars, line_chart, nice_ticks, padded, short, thin
+from flows.report.figures import Series, histogram, horizontal_bars, line_chart, nice_ticks, padded, powers_of_ten, short, thin
 from flows.report.networks import join_bars
 
 
@@ -57,6 +57,14 @@ def test_bars_are_as_high_as_their_numbers():
     svg = histogram("t", [(0, 1, 5), (1, 2, 10)], x_label="x", size=(520, 250))
     heights = [float(value) for value in re.findall(r'<rect [^>]*height="([0-9.]+)"', svg)]
     assert heights == [pytest.approx((250 - 34 - 14) / 2, abs=0.1), pytest.approx(250 - 34 - 14, abs=0.1)]
+
+
+def test_bars_on_a_logarithmic_axis():
+    svg = histogram("t", [(0, 1, 100), (1, 2, 10), (2, 3, 1)], x_label="x", is_log=True, size=(520, 250))
+    heights = [float(value) for value in re.findall(r'<rect [^>]*height="([0-9.]+)"', svg)]
+    assert heights == [pytest.approx(202 * i / 3, abs=0.1) for i in (3, 2, 1)]
+    assert powers_of_ten(0.03, 19) == pytest.approx([0.01, 0.1, 1, 10])
+    assert powers_of_ten(1, 1) == pytest.approx([0.1, 1])
 
 
 @pytest.mark.parametrize(

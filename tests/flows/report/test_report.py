@@ -109,7 +109,9 @@ def test_a_wrong_picture_says_what_is_wrong_and_an_unjudged_one_that_nobody_look
         return Picture("g", "a prompt", None, 0.5, 1, verdict)
 
     wrong = picture({"object": True, "color": False, "background": True, "layout": False})
-    assert verdict(wrong) == '<span class="bad">✗ colour, layout</span>'
+    assert verdict(wrong) == '<span class="bad" title="wrong: colour, layout">✗ colour, layout</span>'
+    assert "✗ all but layout<" in verdict(picture({"object": False, "color": False, "background": False, "layout": True}))
+    assert "✗ everything<" in verdict(picture(dict.fromkeys(wrong.verdict, False)))
     assert (wrong.is_right, picture(dict.fromkeys(wrong.verdict, True)).is_right, picture(None).is_right) == (False, True, None)
     assert verdict(picture(None)) == "<span>not judged</span>"
 
@@ -133,6 +135,10 @@ def test_numbers_come_from_the_catalog(data):
     assert len(data.curves["train_transformer", "image_loss", "train"]) == 20
     assert len(data.curves["train_transformer", "image_loss", "validation"]) == 4
     assert {row["best_of"] for row in data.agreement} == {1, 4}
+
+
+def test_the_settings_shown_are_those_the_pictures_were_made_with(data):
+    assert data.config.sampling.num_images == 4, "from the run, not from the settings the report was asked for with"
 
 
 def test_the_lineage_is_of_a_right_picture_of_the_hardest_set_that_has_one(data):
