@@ -77,7 +77,7 @@ def verdict(picture: Picture) -> str:
     wrong = [ATTRIBUTE_NAMES[name] for name, is_right in picture.verdict.items() if not is_right]
     if not wrong:
         return '<span class="good">✓ right</span>'
-    said = ", ".join(wrong) if len(wrong) < 3 else f"all but {right[0]}" if right else "everything"
+    said = ", ".join(wrong) if len(wrong) < 3 else f"only {right[0]} right" if right else "everything"
     return f'<span class="bad" title="wrong: {escape(", ".join(wrong))}">✗ {escape(said)}</span>'
 
 

@@ -110,7 +110,7 @@ def test_a_wrong_picture_says_what_is_wrong_and_an_unjudged_one_that_nobody_look
 
     wrong = picture({"object": True, "color": False, "background": True, "layout": False})
     assert verdict(wrong) == '<span class="bad" title="wrong: colour, layout">✗ colour, layout</span>'
-    assert "✗ all but layout<" in verdict(picture({"object": False, "color": False, "background": False, "layout": True}))
+    assert "✗ only layout right<" in verdict(picture({"object": False, "color": False, "background": False, "layout": True}))
     assert "✗ everything<" in verdict(picture(dict.fromkeys(wrong.verdict, False)))
     assert (wrong.is_right, picture(dict.fromkeys(wrong.verdict, True)).is_right, picture(None).is_right) == (False, True, None)
     assert verdict(picture(None)) == "<span>not judged</span>"
