@@ -1,0 +1,119 @@
+"""The dVAE against the published code: `python benchmarks/bench_dvae.py [--size small|paper]`.
+
+The reference is the published `dall_e` package's arithmetic, rewritten line by line below and run in the same process with the same
+weights: encoder logits then argmax, decoder from one-hot vectors. Tokens must be identical, else the benchmark stops.
+"""
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from timing import least_cpu_seconds, print_ratios
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dalle_model.config.model import DVAEConfig
+from dalle_model.dvae import DVAE
+from dalle_model.dvae.likelihood import map_pixels, unmap_pixels
+from dalle_model.dvae.loss import dvae_loss
+
+SIZES = {"small": DVAEConfig(image_size=64, codebook_size=512, hidden_width=64), "paper": DVAEConfig()}
+
+
+def published_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """`dall_e.utils.Conv2d.forward` on a CPU."""
+    return F.conv2d(x, conv.weight, conv.bias, padding=(conv.kernel_size[0] - 1) // 2)
+
+
+def published_block(block: nn.Module, x: Tensor) -> Tensor:
+    """`EncoderBlock.forward` and `DecoderBlock.forward`."""
+    skip, residual = block.skip, x
+    for conv in block.convs:  # type: ignore[union-attr]
+        residual = published_conv(conv, F.relu(residual))
+    return (published_conv(skip, x) if isinstance(skip, nn.Conv2d) else x) + block.residual_gain * residual  # type: ignore[operator]
+
+
+def published_tokens(model: DVAE, images: Tensor) -> Tensor:
+    """Encoder and argmax as in the published notebook."""
+    x = published_conv(model.encoder.input, map_pixels(images))
+    for g, group in enumerate(model.encoder.groups):
+        for block in group:  # type: ignore[union-attr]
+            x = published_block(block, x)
+        x = F.max_pool2d(x, 2) if g < 3 else x
+    return published_conv(model.encoder.output, F.relu(x)).argmax(1).flatten(1)
+
+
+def published_pictures(model: DVAE, tokens: Tensor) -> Tensor:
+    """One-hot vectors, decoder, sigmoid as in the published notebook."""
+    size, grid = model.config.codebook_size, model.config.image_grid_size
+    x = published_conv(model.decoder.input, F.one_hot(tokens.view(-1, grid, grid), size).permute(0, 3, 1, 2).float())
+    for g, group in enumerate(model.decoder.groups):
+        for block in group:  # type: ignore[union-attr]
+            x = published_block(block, x)
+        x = F.interpolate(x, scale_factor=2, mode="nearest") if g < 3 else x
+    return unmap_pixels(torch.sigmoid(published_conv(model.decoder.output, F.relu(x))[:, :3]))
+
+
+def training_update(flush_denormals: bool, batch: int) -> Callable[[], object]:
+    """Forward and backward of the demo's dVAE with cold samples, whose tails fall below the smallest normal number."""
+    config = DVAEConfig(
+        image_size=32,
+        downsample=4,
+        codebook_size=512,
+        hidden_width=64,
+        num_groups=2,
+        blocks_per_group=1,
+        codebook_width=64,
+        stem_patch_size=2,
+    )
+    torch.manual_seed(0)
+    model, images = DVAE(config).to(memory_format=torch.channels_last), torch.rand(batch, 3, 32, 32)
+    with torch.no_grad():
+        model.encoder.output.weight.mul_(100)  # confident, as after training
+
+    def run() -> None:
+        torch.set_flush_denormal(flush_denormals)
+        dvae_loss(model, images, temperature=1 / 16, kl_weight=1.0, min_log_scale=0.0)["loss"].backward()
+
+    return run
+
+
+@torch.inference_mode()
+def inference(config: DVAEConfig, repeats: int) -> None:
+    torch.manual_seed(0)
+    model = DVAE(config).eval()
+    channels_last = DVAE(config).eval().to(memory_format=torch.channels_last)
+    channels_last.load_state_dict(model.state_dict())
+    images = torch.rand(1, 3, config.image_size, config.image_size)
+    tokens = published_tokens(model, images)
+    for ours in (model, channels_last):
+        if not torch.equal(ours.tokenize(images), tokens):
+            raise SystemExit("tokens differ from the published code's")
+    encoders = {
+        "published code": lambda: published_tokens(model, images),
+        "ours": lambda: model.tokenize(images),
+        "ours, channels_last": lambda: channels_last.tokenize(images),
+    }
+    decoders = {
+        "published code (one-hot)": lambda: published_pictures(model, tokens),
+        "ours (lookup)": lambda: model.decode_tokens(tokens),
+        "ours (lookup), channels_last": lambda: channels_last.decode_tokens(tokens),
+    }
+    for title, alternatives in (("encoder: picture to tokens", encoders), ("decoder: tokens to picture", decoders)):
+        seconds = least_cpu_seconds(alternatives, repeats)
+        print_ratios(title, seconds, next(iter(alternatives)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    inference(SIZES[arguments.size], arguments.repeats)
+    updates = {"as torch comes": training_update(False, 16), "denormals flushed": training_update(True, 16)}
+    print_ratios("demo training update, cold samples", least_cpu_seconds(updates, arguments.repeats), "as torch comes")
+
+
+if __name__ == "__main__":
+    main()
