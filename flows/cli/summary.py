@@ -1,6 +1,7 @@
 """The end of `dalle demo`: what came of it, on one screen, and what to try next."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def _pairs(results: Mapping[str, Any]) -> Table:
     table.add_row("kept", f"{results['filter']['num_pairs']:,}", style="bold green")
     for stage in ("discover", "download", "filter"):
         for reason, count in sorted(results[stage]["dropped"].items(), key=lambda item: -item[1]):
-            table.add_row(f"dropped: {reason.replace('_', ' ')}", f"{count:,}", style="dim")
+            table.add_row(f"{stage} dropped: {reason.replace('_', ' ')}", f"{count:,}", style="dim")
     return table
 
 
@@ -62,10 +63,17 @@ def _networks(results: Mapping[str, Any]) -> Table:
 
 def _stage_times(account: Mapping[str, Any]) -> Table:
     table = _table("stage", "seconds")
-    for record in account["stage_times"]:
-        table.add_row(record["stage"], "was there" if record["was_skipped"] else f"{record['duration_s']:.1f}")
+    for stage, records in itertools.groupby(sorted(account["stage_times"], key=_order(account)), key=lambda record: record["stage"]):
+        times = [record["duration_s"] for record in records if not record["was_skipped"]]
+        table.add_row(stage, f"{sum(times):.1f}" if times else "was there")
     table.add_row("everything", f"{account['duration_s']:.0f}", style="bold")
     return table
+
+
+def _order(account: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], int]:
+    """Stages that come more than once (cataloguing) belong together, in the place of the first."""
+    names = list(dict.fromkeys(record["stage"] for record in account["stage_times"]))
+    return lambda record: names.index(record["stage"])
 
 
 def _agreement(evaluated: Mapping[str, Any]) -> Table:

@@ -1,0 +1,128 @@
+"""The whole pipeline as a newcomer starts it: it ends, a second run takes seconds, and a killed one ends with the same tables."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dalle_datasets.catalog.connection import open_published
+from dalle_datasets.catalog.snapshot import contents
+from dalle_datasets.layout import Layout
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = (
+    "source.num_scenes=100",
+    "train_dvae.max_steps=6",
+    "train_dvae.checkpoint_every=2",
+    "train_clip.max_steps=6",
+    "train_clip.batch_size=16",
+    "train_transformer.max_steps=6",
+    "train_transformer.batch_size=8",
+    "train_transformer.checkpoint_every=2",
+    "sampling.num_images=4",
+    "evaluate.num_prompts=2",
+)
+
+
+def command(root: Path) -> list[str]:
+    settings = (f"paths.data_root={root}", *SETTINGS)
+    return [
+        sys.executable,
+        "-c",
+        "from flows.cli.main import main; main()",
+        "demo",
+        *(part for text in settings for part in ("--set", text)),
+    ]
+
+
+def demo(root: Path) -> str:
+    """Run it to the end; returns what it printed."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    done = subprocess.run(command(root), env=environment, capture_output=True, text=True, check=False, cwd=root.parent)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def kill_when(root: Path, pattern: str, timeout_s: float = 240.0) -> None:
+    """Start it and end it with SIGKILL as soon as a file that matches `pattern` appears under the data root."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    with (root.parent / "killed.log").open("a") as log:
+        process = subprocess.Popen(command(root), env=environment, stdout=log, stderr=log, cwd=root.parent)
+        deadline = time.monotonic() + timeout_s
+        while not list(root.glob(pattern)):
+            assert process.poll() is None, f"it ended before {pattern} appeared: {(root.parent / 'killed.log').read_text()}"
+            assert time.monotonic() < deadline, f"{pattern} did not appear"
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, str]:
+    """The data root of a run that nobody disturbed, and what the run printed."""
+    root = tmp_path_factory.mktemp("demo") / "data"
+    return Layout(root), demo(root)
+
+
+def tables(layout: Layout) -> dict[str, list[tuple[object, ...]]]:
+    with open_published(layout) as con:
+        return contents(con)
+
+
+def test_it_ends_with_a_summary_a_gallery_and_a_catalog(undisturbed):
+    layout, printed = undisturbed
+    for words in (
+        "kept",
+        "dropped: caption short",
+        "dVAE: PSNR",
+        "codes in use",
+        "CLIP: loss",
+        "transformer: image loss",
+        "held out pair",
+        "train transformer",
+    ):
+        assert words in printed
+    assert layout.report.stat().st_size > 10_000
+    rows = tables(layout)
+    assert len(rows["pairs"]) == 100
+    assert len(rows["generations"]) == 3 * 2 * 4
+    assert len(rows["stage_times"]) > 15
+
+
+def test_the_second_run_starts_nothing(undisturbed):
+    layout, _ = undisturbed
+    before = tables(layout)
+    started = time.monotonic()
+    assert "Everything is there already" in demo(layout.root)
+    assert time.monotonic() - started < 15
+    assert tables(layout) == before
+
+
+def test_going_through_all_stages_again_changes_nothing(undisturbed):
+    layout, _ = undisturbed
+    before = tables(layout)
+    for account in (layout.root / "pipelines").iterdir():
+        account.unlink()
+    demo(layout.root)
+    after = tables(layout)
+    del before["stage_times"], after["stage_times"]  # a second execution of the pipeline has its own times
+    assert after == before
+
+
+def test_killed_again_and_again_it_ends_with_the_same_tables(undisturbed, tmp_path):
+    layout, _ = undisturbed
+    root = tmp_path / "data"
+    for pattern in (
+        "images/*/work-*",
+        "runs/train-dvae-*/checkpoints/step-*2",
+        "runs/train-transformer-*/checkpoints/step-*4",
+        "runs/generate-images-*/status",
+    ):
+        kill_when(root, pattern)
+    demo(root)
+    assert tables(Layout(root)) == tables(layout)
