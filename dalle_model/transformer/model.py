@@ -101,7 +101,10 @@ class DALLETransformer(nn.Module):
                 nn.init.ones_(parameter)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
-            elif "embedding" in name or "head" in name or name == "start":
+            elif "embedding" in name:
+                # As large as what the first layers add to them; at GPT-2's 0.02 a token is lost in that sum until it has grown.
+                nn.init.normal_(parameter, std=0.2)
+            elif "head" in name or name == "start":
                 nn.init.normal_(parameter, std=0.02)
             else:
                 branch = math.sqrt(2 * self.config.num_layers) if name.endswith(("attention_out.weight", "mlp_out.weight")) else 1.0
