@@ -2,7 +2,7 @@
 
 import pytest
 
-from dalle_datasets.schemas import GENERATIONS, IMAGE_TOKENS
+from dalle_datasets.schemas import GENERATIONS, IMAGE_TOKENS, TRAINING_SET
 
 
 def test_drop_reasons_counts_by_stage_and_reason_most_frequent_first(catalog):
@@ -230,6 +230,13 @@ def test_nearest_training_pairs_finds_a_planted_copy(catalog, write, tmp_path):
 def test_training_sets(catalog):
     catalog.add("training_sets")
     assert catalog.query("training_sets") == [("set", "captioned_pairs", "{}", 2, 1, ["web"], "training_sets/set")]
+
+
+def test_training_set_pages_counts_pairs_not_crops(catalog, write, tmp_path):
+    write("training_sets/set/part-00000.parquet", TRAINING_SET, [{"pair_id": 1}, {"pair_id": 1}, {"pair_id": 2}, {"pair_id": 3}])
+    catalog.add("pairs", {"pair_id": 1, "page_url": "a"}, {"pair_id": 2, "page_url": "a"}, {"pair_id": 3, "page_url": "b"}, {"pair_id": 4})
+    rows = catalog.query("training_set_pages", root=str(tmp_path), training_set_id="set")
+    assert rows == [("web", "a", 2, "a red apple"), ("web", "b", 1, "a red apple")]
 
 
 def test_replaced_parts_newest_first(catalog):

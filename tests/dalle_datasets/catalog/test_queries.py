@@ -19,7 +19,13 @@ def test_a_query_returns_an_arrow_table(layout):
 
 def test_every_query_runs_on_a_catalogued_data_root(layout):
     best = run_query(layout, "best_generations").to_pylist()[0]
-    given = {"generation_id": best["generation_id"], "prompt": best["prompt"], "id": "tf0", "run_id": "generate-images-8"}
+    given = {
+        "generation_id": best["generation_id"],
+        "prompt": best["prompt"],
+        "id": "tf0",
+        "run_id": "generate-images-8",
+        "training_set_id": run_query(layout, "training_sets").to_pylist()[0]["training_set_id"],
+    }
     for query in list_queries():
         wanted = {parameter.name for parameter in query.parameters if not parameter.is_optional}
         params = {name: value for name, value in given.items() if name in wanted}

@@ -1,5 +1,11 @@
 """The published copy is whole and the catalog can be made again from files."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 
 from dalle_datasets.catalog import ingest
@@ -8,6 +14,25 @@ from dalle_datasets.catalog.connection import connect, open_published
 from dalle_datasets.catalog.snapshot import VOLATILE_COLUMNS, contents, publish, rebuild
 from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import SchemaError
+
+INGEST = """
+import sys
+from pathlib import Path
+from dalle_datasets.catalog.connection import connect
+from dalle_datasets.catalog.ingest import ingest_everything
+from dalle_datasets.layout import Layout
+layout = Layout(Path(sys.argv[1]))
+print("ready", flush=True)
+with connect(layout.catalog) as con:
+    ingest_everything(con, layout)
+print("done", flush=True)
+"""
+
+
+def start_ingest(layout):
+    process = subprocess.Popen([sys.executable, "-c", INGEST, str(layout.root)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"  # it is past its imports
+    return process
 
 
 def live_contents(layout):
@@ -41,6 +66,33 @@ def test_ingesting_everything_again_changes_nothing(catalogued_root):
         done = ingest.ingest_everything(con, catalogued_root.layout)
         assert (done.added, done.removed) == (0, 0)
         assert contents(con) == before
+
+
+def test_an_ingest_that_was_killed_again_and_again_ends_with_the_same_tables(catalogued_root):
+    layout = catalogued_root.layout
+    undisturbed = live_contents(layout)
+    for path in layout.catalog.parent.glob("catalog.duckdb*"):
+        path.unlink()
+    killed = 0
+    for delay in (0.02, 0.15, 0.3, 0.45):
+        process = start_ingest(layout)
+        time.sleep(delay)
+        os.kill(process.pid, signal.SIGKILL)
+        killed += process.stdout.read() == ""
+        process.wait()
+    assert killed, "every one of them had ended before it was killed: the test shows nothing"
+    assert start_ingest(layout).stdout.read() == "done\n"
+    assert live_contents(layout) == undisturbed
+
+
+def test_two_processes_that_ingest_the_same_files_count_them_once(catalogued_root):
+    layout = catalogued_root.layout
+    expected = live_contents(layout)
+    for path in layout.catalog.parent.glob("catalog.duckdb*"):
+        path.unlink()
+    both = [start_ingest(layout), start_ingest(layout)]
+    assert [process.stdout.read() for process in both] == ["done\n", "done\n"]
+    assert live_contents(layout) == expected
 
 
 def test_a_rebuild_that_meets_a_broken_part_leaves_the_old_catalog(catalogued_root):
