@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any, Protocol
 
-from dalle_datasets.parquet import atomic_path
+from dalle_datasets.parquet import atomic_path, list_parts
 
 MANIFEST = "manifest.json"
 
@@ -32,12 +32,20 @@ def inputs_id(*parts: Any) -> str:
 
 
 def finished(folder: Path, inputs: str) -> dict[str, Any] | None:
-    """What the manifest of `folder` says if the stage ended with these inputs, else None."""
+    """What the manifest of `folder` says if the stage ended with these inputs and its files are all there, else None."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError):
         return None
-    return manifest["result"] if isinstance(manifest, dict) and manifest.get("inputs_id") == inputs else None
+    if not isinstance(manifest, dict) or manifest.get("inputs_id") != inputs or manifest.get("files") != _sizes(folder):
+        return None
+    result: dict[str, Any] = manifest["result"]
+    return result
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Parts and their bytes: a deleted or shortened one must not be vouched for."""
+    return {path.name: path.stat().st_size for path in list_parts(folder)}
 
 
 def begin(folder: Path) -> None:
@@ -49,4 +57,4 @@ def begin(folder: Path) -> None:
 def finish(folder: Path, inputs: str, result: dict[str, Any]) -> None:
     """Say that the stage ended well. Written last."""
     with atomic_path(folder / MANIFEST) as partial:
-        partial.write_text(json.dumps({"inputs_id": inputs, "result": result}, indent=2) + "\n")
+        partial.write_text(json.dumps({"inputs_id": inputs, "files": _sizes(folder), "result": result}, indent=2) + "\n")
