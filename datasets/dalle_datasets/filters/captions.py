@@ -54,6 +54,10 @@ _BOILERPLATE = re.compile(
 )
 
 
+MAX_PATTERN_CHARS = 2_000
+"""Patterns look at the start of a caption only: some of them take time that grows with the square of its length."""
+
+
 def count_words(caption: str) -> int:
     """Words of a caption, also in writing that has no spaces."""
     unspaced = len(_NO_SPACES.findall(caption))
@@ -67,23 +71,24 @@ def count_letters(caption: str) -> int:
 
 def is_file_name(caption: str) -> bool:
     """Whether the caption is what a camera or a program called the file."""
-    return _FILE_NAME.fullmatch(caption.strip()) is not None
+    return _FILE_NAME.fullmatch(caption.strip()[:MAX_PATTERN_CHARS]) is not None
 
 
 def boilerplate_share(caption: str) -> float:
     """Share of the letters and digits that belong to phrases and dates which say nothing about the picture, in [0, 1]."""
+    caption = caption[:MAX_PATTERN_CHARS]
     total = sum(c.isalnum() for c in caption)
     rest = sum(c.isalnum() for c in _BOILERPLATE.sub(" ", caption))
     return 1 - rest / total if total else 1.0
 
 
 _MARKUP = re.compile(
-    r"</?[a-z][^<>]*>|&(?:#\d+|#x[\da-f]+|[a-z]{2,8});|https?://|\bwww\.\w|\[/?(?:img|url|caption)\b|\{\{|\}\}"
-    r"|\b[\w-]+\.(?:com|org|net|info|html?|php|aspx?)\b|\\u[\da-f]{4}|%[\da-f]{2}%[\da-f]{2}",
+    r"</?[a-z][^<>]{0,200}>|&(?:#\d+|#x[\da-f]+|[a-z]{2,8});|https?://|\bwww\.\w|\[/?(?:img|url|caption)\b|\{\{|\}\}"
+    r"|\b[\w-]{1,63}\.(?:com|org|net|info|html?|php|aspx?)\b|\\u[\da-f]{4}|%[\da-f]{2}%[\da-f]{2}",
     re.IGNORECASE,
 )
 _PERSONAL = re.compile(
-    r"[\w.+-]+\s?(?:@|\(at\)|\[at\])\s?[\w-]+(?:\.|\s?\(dot\)\s?)\w{2,}"
+    r"(?<![\w.+-])[\w.+-]{1,64}\s?(?:@|\(at\)|\[at\])\s?[\w-]{1,63}(?:\.|\s?\(dot\)\s?)\w{2,}"
     r"|(?<![\d.,/-])(?:\+\d{1,3}[ .-]?)?(?:\(\d{2,4}\)[ .-]?)?\d{2,4}(?:[ .-]\d{2,4}){2,4}(?![\d.,/-]|\s*(?:px|x|cm|mm))"
     r"|(?<!\d)\+\d{9,14}(?!\d)",
     re.IGNORECASE,
@@ -92,12 +97,12 @@ _PERSONAL = re.compile(
 
 def has_markup(caption: str) -> bool:
     """Whether remnants of HTML, a template or an address are in the caption."""
-    return _MARKUP.search(caption) is not None
+    return _MARKUP.search(caption[:MAX_PATTERN_CHARS]) is not None
 
 
 def has_personal(caption: str) -> bool:
     """Whether something like an e-mail address or a phone number is in the caption (dates are not)."""
-    return _PERSONAL.search(_DATES.sub(" ", caption)) is not None
+    return _PERSONAL.search(_DATES.sub(" ", caption[:MAX_PATTERN_CHARS])) is not None
 
 
 def judge_markup(found: bool, limits: FilterConfig) -> Verdict:
