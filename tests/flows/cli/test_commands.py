@@ -1,0 +1,100 @@
+"""What the commands print when all is well."""
+
+import csv
+import io
+import json
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from dalle_model.config.presets import PRESETS
+from flows.cli.config import flatten
+from flows.cli.generate import draw_in_terminal
+from flows.cli.main import main
+from flows.cli.run import FLOWS
+from flows.runtime.parameters import config_from_parameters
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    assert ended.value.code == 0
+
+
+def test_version_and_help(capsys):
+    run("--version")
+    assert capsys.readouterr().out.startswith("dalle 0.")
+    run("--help")
+    printed = capsys.readouterr().out
+    for command in ("demo", "run", "job", "generate", "query", "catalog", "config", "report", "site"):
+        assert command in printed
+
+
+def test_every_flow_that_can_be_run_exists():
+    from importlib import import_module
+
+    for name in FLOWS:
+        assert callable(getattr(import_module(f"flows.{name}"), name))
+
+
+def test_presets_are_listed_with_what_they_are_for(capsys):
+    run("config", "presets")
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in PRESETS)
+
+
+def test_shown_settings_can_be_given_back(capsys):
+    run("config", "show", "--preset", "small", "--set", "transformer.num_layers=3", "--section", "transformer")
+    lines = capsys.readouterr().out.splitlines()
+    assert "transformer.num_layers=3" in lines
+    everything = {path: value for path, value in flatten("small", None).items() if path != "preset"}
+    assert config_from_parameters("small", everything) == config_from_parameters("small")
+
+
+def test_diff_shows_what_differs(capsys):
+    run("config", "diff", "large", "dalle-12b")
+    assert "transformer.num_layers: 24 -> 64" in capsys.readouterr().out.splitlines()
+
+
+def test_query_formats(capsys, catalogued_root, tmp_path, monkeypatch):
+    root = ("--set", f"paths.data_root={catalogued_root.layout.root}")
+    run("query", "drop_reasons", "--format", "csv", *root)
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert {"reason": "http_404", "stage": "download"}.items() <= rows[0].items()
+    run("query", "drop_reasons", "--format", "json", *root)
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["reason"] == "http_404"
+    run("query", "select 6 * 7 as answer", *root)
+    assert "42" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "stdin", io.StringIO("select count(*) as pairs from pairs"))
+    run("query", "-", "--format", "json", *root)
+    assert json.loads(capsys.readouterr().out) == {"pairs": 12}
+
+
+def test_query_writes_parquet(capfdbinary, catalogued_root):
+    run("query", "runs", "--format", "parquet", "--set", f"paths.data_root={catalogued_root.layout.root}")
+    assert pq.read_table(io.BytesIO(capfdbinary.readouterr().out)).num_rows > 5
+
+
+def test_the_list_names_every_query(capsys):
+    run("query", "--list")
+    printed = capsys.readouterr().out
+    assert "lineage" in printed
+    assert "generation_id" in printed
+
+
+def test_catalog_commands(capsys, catalogued_root):
+    root = ("--set", f"paths.data_root={catalogued_root.layout.root}")
+    for command in ("migrate", "publish"):
+        run("catalog", command, *root)
+        assert str(catalogued_root.layout.root) in capsys.readouterr().out
+    run("catalog", "rebuild", *root)
+    assert "files ingested" in capsys.readouterr().out
+
+
+def test_a_picture_in_the_terminal_has_two_pixels_in_a_character(tmp_path):
+    Image.new("RGB", (4, 4), (255, 0, 0)).save(tmp_path / "red.png")
+    drawn = draw_in_terminal(tmp_path / "red.png")
+    assert drawn.plain == "▀▀▀▀\n▀▀▀▀\n"
+    assert "#ff0000 on #ff0000" in str(drawn.spans[0].style)
