@@ -25,7 +25,7 @@ def test_every_preset_survives_a_round_trip(name: str) -> None:
         ("transformer.attention", "dense", "'dense' is not one of 'sparse', 'full'"),
         ("transformer.num_layers", "four", "'four' is not a whole number"),
         ("transformer.num_layers", True, "True is not of type int"),
-        ("transformer.d_model", 130, r"transformer\.d_model=130 .*num_heads=4; choose a multiple of 4"),
+        ("transformer.d_model", 130, r"transformer\.d_model=130 .*num_heads=6; choose a multiple of 6"),
         ("sampling.temperature", "0", "sampling.temperature=0.0 must be positive"),
         ("train_dvae.random_flip", "maybe", "'maybe' is not true or false"),
         ("dvae.downsample", 5, "dvae.downsample=5 must be 4, 8 or 16"),
