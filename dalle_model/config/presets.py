@@ -83,7 +83,7 @@ def demo() -> Config:
             clip_norm=1.0,
             checkpoint_every=200,
         ),
-        sampling=SamplingConfig(num_images=32, temperature=0.7, batch_size=128),
+        sampling=SamplingConfig(num_images=32, temperature=1.0, batch_size=128),
         evaluate=EvaluateConfig(num_prompts=64, num_shown=16),
     )
 
