@@ -25,6 +25,7 @@ def print_summary(layout: Layout, account: Mapping[str, Any], already_done: bool
         console.print(f"Everything is there already, made on {made}. Change a setting to make something new.")
     console.print(Columns([_pairs(results), _networks(results), _stage_times(account)], padding=(0, 4)))
     if "evaluate" in results:
+        console.print("\nobject, colour, background and layout all right, the best by CLIP:")
         console.print(_agreement(results["evaluate"]))
     console.print(Panel(_next_steps(layout, account), title="what to look at", expand=False))
 
@@ -78,8 +79,6 @@ def _order(account: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], int]:
 
 def _agreement(evaluated: Mapping[str, Any]) -> Table:
     table = Table("prompts", *(f"best of {n.removeprefix('n=')}" if n != "n=1" else "one picture" for n in AGREEMENT_COLUMNS), box=None)
-    table.title = "object, colour, background and layout all right; best by CLIP"
-    table.title_justify = "left"
     for prompt_set, shares in evaluated["agreement"].items():
         table.add_row(prompt_set.replace("_", " "), *(f"{shares[n]['all']:.2f}" if n in shares else "" for n in AGREEMENT_COLUMNS))
     return table
