@@ -36,21 +36,17 @@ def decode_image(data: bytes, max_pixels: int) -> Image.Image:
 
     Colour profiles are ignored. Raises `ImageError`.
     """
-    return _decode(data, max_pixels)[0]
+    return decode_and_check(data, max_pixels)[0]
 
 
-def canonical_image(data: bytes, max_pixels: int) -> tuple[Image.Image, bytes]:
-    """The decoded picture, and bytes from which any decoder gets these very pixels by `convert("RGB")`.
-
-    The bytes are `data` itself unless it needs our care (orientation, transparency, CMYK, 16 bits); then they are a PNG.
-    Raises `ImageError`.
-    """
-    image, is_plain = _decode(data, max_pixels)
+def canonical_bytes(data: bytes, max_pixels: int) -> bytes:
+    """A file from which any decoder gets the canonical pixels by `convert("RGB")`: `data` if it is one, else a PNG. Raises `ImageError`."""
+    image, is_plain = decode_and_check(data, max_pixels)
     if is_plain:
-        return image, data
+        return data
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
-    return image, buffer.getvalue()
+    return buffer.getvalue()
 
 
 def pixel_sha256(image: Image.Image) -> str:
@@ -58,8 +54,11 @@ def pixel_sha256(image: Image.Image) -> str:
     return hashlib.sha256(b"%d %d " % image.size + image.tobytes()).hexdigest()
 
 
-def _decode(data: bytes, max_pixels: int) -> tuple[Image.Image, bool]:
-    """The picture, and whether plain `convert("RGB")` gives the same."""
+def decode_and_check(data: bytes, max_pixels: int) -> tuple[Image.Image, bool]:
+    """The picture as `decode_image` gives it, and whether any decoder gets these very pixels from `data` by `convert("RGB")`.
+
+    It does not if the file needs our care: orientation, transparency, CMYK, 16 bits. Raises `ImageError`.
+    """
     if not data:
         raise ImageError("not_an_image", "no bytes")
     with warnings.catch_warnings():

@@ -59,7 +59,7 @@ IMAGES = _schema(
 
 MEASURES = _schema(
     "measures",
-    2,
+    3,
     [
         _required("candidate_id", pa.string()),
         _required("has_file_name", pa.bool_()),  # the caption is the name of a file
@@ -75,6 +75,7 @@ MEASURES = _schema(
         pa.field("image_detail", pa.string()),
         pa.field("width", pa.int32()),  # upright
         pa.field("height", pa.int32()),
+        pa.field("is_plain", pa.bool_()),  # any decoder gets the canonical pixels from these bytes
         pa.field("pixel_sha256", pa.string()),
         pa.field("phash", pa.int64()),
         pa.field("dhash", pa.int64()),

@@ -21,7 +21,7 @@ from dalle_datasets.filters.evaluation import EvaluationSet
 from dalle_datasets.filters.hashes import Look
 from dalle_datasets.filters.measure import BATCH_ROWS, measure_part
 from dalle_datasets.identity import content_id, pair_id
-from dalle_datasets.images import canonical_image
+from dalle_datasets.images import canonical_bytes
 from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import PartsWriter, list_parts, read_parquet, remove_stale, write_parquet
 from dalle_datasets.schemas import CANDIDATES, DROPPED_PAIRS, IMAGES, MEASURES, PAIRS
@@ -208,7 +208,7 @@ def _pair(row: dict[str, Any], measured: dict[str, Any], filter: FilterConfig, m
     return {
         "pair_id": pair_id(row["sha256"], row["caption"]),
         "caption": row["caption"],
-        "image": canonical_image(row["image"], max_pixels)[1],
+        "image": row["image"] if measured["is_plain"] else canonical_bytes(row["image"], max_pixels),
         "width": measured["width"],
         "height": measured["height"],
         "sha256": row["sha256"],

@@ -11,12 +11,12 @@ from dalle_datasets.download.failures import OK
 from dalle_datasets.filters.captions import boilerplate_share, count_letters, count_words, has_markup, has_personal, is_file_name
 from dalle_datasets.filters.hashes import look_at
 from dalle_datasets.filters.languages import detect_language
-from dalle_datasets.images import ImageError, decode_image, pixel_sha256
+from dalle_datasets.images import ImageError, decode_and_check, pixel_sha256
 from dalle_datasets.parquet import SchemaError, check_parquet, write_parquet
 from dalle_datasets.schemas import IMAGES, MEASURES
 from dalle_datasets.stage import inputs_id
 
-VERSION = 2
+VERSION = 3
 BATCH_ROWS = 256
 
 
@@ -58,10 +58,17 @@ def measure(row: dict[str, Any], filter: FilterConfig, max_pixels: int) -> dict[
         "dictionary_share": language.dictionary_share,
     }
     try:
-        image = decode_image(row["image"], max_pixels)
+        image, is_plain = decode_and_check(row["image"], max_pixels)
     except ImageError as error:
         return {**measures, "image_problem": error.reason, "image_detail": error.detail}
-    return {**measures, "width": image.width, "height": image.height, "pixel_sha256": pixel_sha256(image), **look_at(image)._asdict()}
+    return {
+        **measures,
+        "width": image.width,
+        "height": image.height,
+        "is_plain": is_plain,
+        "pixel_sha256": pixel_sha256(image),
+        **look_at(image)._asdict(),
+    }
 
 
 def _settings(filter: FilterConfig) -> tuple[tuple[str, ...], str]:

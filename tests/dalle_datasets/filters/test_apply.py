@@ -136,7 +136,7 @@ def test_a_second_run_does_nothing(layout):
 def test_new_thresholds_do_not_decode_again(layout, monkeypatch):
     put_images(layout, *GOOD, ("a wide picture of bread", png(70, 24, 9)))
     assert run(layout).dropped == {"aspect_ratio": 1}
-    monkeypatch.setattr("dalle_datasets.filters.measure.decode_image", None)
+    monkeypatch.setattr("dalle_datasets.filters.measure.decode_and_check", None)
     assert run(layout, replace(LIMITS, max_aspect_ratio=3)).num_pairs == 8
 
 
