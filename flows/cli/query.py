@@ -90,7 +90,9 @@ def _print_table(rows: "pa.Table") -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(*rows.column_names, box=None)
+    table = Table(box=None)
+    for name in rows.column_names:
+        table.add_column(name, overflow="fold")  # ids and paths are there to be copied
     for row in rows.slice(0, MAX_TABLE_ROWS).to_pylist():
         table.add_row(*(escape(_text(value)) for value in row.values()))
     Console().print(table)

@@ -12,8 +12,6 @@ from rich.table import Table
 
 from dalle_datasets.layout import Layout
 
-AGREEMENT_COLUMNS = ("n=1", "n=8", "n=32")
-
 
 def print_summary(layout: Layout, account: Mapping[str, Any], already_done: bool) -> None:
     """Print the account of a finished pipeline on stdout."""
@@ -78,9 +76,12 @@ def _order(account: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], int]:
 
 
 def _agreement(evaluated: Mapping[str, Any]) -> Table:
-    table = Table("prompts", *(f"best of {n.removeprefix('n=')}" if n != "n=1" else "one picture" for n in AGREEMENT_COLUMNS), box=None)
+    """One row per prompt set: one picture taken blindly, the best of n by CLIP, and whether any of them was right."""
+    numbers = list(dict.fromkeys(n for shares in evaluated["agreement"].values() for n in shares))
+    names = {"n=1": "one picture", "any": "any of them"}
+    table = _table("prompts", *(names.get(n, f"best of {n.removeprefix('n=')}") for n in numbers))
     for prompt_set, shares in evaluated["agreement"].items():
-        table.add_row(prompt_set.replace("_", " "), *(f"{shares[n]['all']:.2f}" if n in shares else "" for n in AGREEMENT_COLUMNS))
+        table.add_row(prompt_set.replace("_", " "), *(f"{shares[n]['all']:.2f}" if n in shares else "" for n in numbers))
     return table
 
 
@@ -101,7 +102,8 @@ def _uri(path: Path) -> str:
     return path.resolve().as_uri()
 
 
-def _table(name: str, value: str) -> Table:
+def _table(name: str, *columns: str) -> Table:
     table = Table(name, box=None, padding=(0, 1))
-    table.add_column(value, justify="right")
+    for column in columns:
+        table.add_column(column, justify="right")
     return table
