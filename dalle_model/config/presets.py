@@ -39,7 +39,7 @@ def demo() -> Config:
             stem_patch_size=2,
             codebook_init="patch_kmeans",
         ),
-        clip=ClipConfig(image_size=32, patch_size=4, embed_width=64, width=96, head_width=32, vision_layers=3, text_layers=2),
+        clip=ClipConfig(image_size=32, patch_size=8, embed_width=64, width=128, head_width=32, vision_layers=4, text_layers=2),
         transformer=TransformerConfig(num_layers=3, num_heads=6, d_model=192, conv_kernel_size=5),
         train_dvae=TrainDVAEConfig(
             max_steps=300,
@@ -61,7 +61,7 @@ def demo() -> Config:
             checkpoint_every=100,
         ),
         train_clip=TrainClipConfig(
-            max_steps=400,
+            max_steps=450,
             batch_size=128,
             learning_rate=1e-3,
             final_learning_rate=2e-5,
