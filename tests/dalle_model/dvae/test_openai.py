@@ -7,9 +7,11 @@ import zipfile
 
 import pytest
 import torch
+from dall_e import Decoder, Encoder, unmap_pixels
 from torch import nn
 from torch.nn import functional as F
 
+from dalle_model.config.model import DVAEConfig
 from dalle_model.dvae import DVAE
 from dalle_model.dvae.likelihood import map_pixels
 from dalle_model.dvae.openai import load_openai, our_name, read_module
@@ -36,6 +38,26 @@ def test_logits_tokens_and_pictures_are_those_of_the_published_network(published
     assert torch.equal(model.tokenize(images), tokens.flatten(1))
     mu, log_scale = model.decoder.from_tokens(tokens)
     torch.testing.assert_close(torch.cat([mu, log_scale], 1), raw)
+
+
+@pytest.mark.slow
+def test_networks_of_the_released_size_are_read_with_every_parameter_in_its_place(tmp_path):
+    torch.manual_seed(0)
+    encoder, decoder = Encoder(), Decoder()
+    torch.save(encoder, tmp_path / "encoder.pkl")
+    torch.save(decoder, tmp_path / "decoder.pkl")
+    model = DVAE.from_openai(tmp_path / "encoder.pkl", tmp_path / "decoder.pkl")
+    assert model.config == DVAEConfig()
+    assert sum(p.numel() for p in model.encoder.parameters()) == sum(p.numel() for p in encoder.parameters()) == 53_786_240
+    assert sum(p.numel() for p in model.decoder.parameters()) == sum(p.numel() for p in decoder.parameters()) == 43_829_766
+    images = torch.rand(1, 3, 256, 256)
+    with torch.no_grad():
+        logits = encoder(map_pixels(images))
+        tokens = logits.argmax(1)
+        raw = decoder(F.one_hot(tokens, 8_192).permute(0, 3, 1, 2).float())
+    torch.testing.assert_close(model.encode_logits(images), logits)
+    assert torch.equal(model.tokenize(images), tokens.flatten(1))
+    torch.testing.assert_close(model.decode_tokens(tokens.flatten(1)), unmap_pixels(torch.sigmoid(raw[:, :3])))
 
 
 @pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
