@@ -1,10 +1,13 @@
 """`dalle config`: what the settings are."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli.options import Preset, Settings, resolve
+
+if TYPE_CHECKING:
+    from dalle_model.config.plan import Sharding
 
 app = typer.Typer(help="Presets and settings.", no_args_is_help=True)
 
@@ -48,6 +51,60 @@ def diff(
     for path in sorted({**left, **right}):
         if left.get(path) != right.get(path) and path != "preset":
             typer.echo(f"{path}: {left.get(path)} -> {right.get(path)}")
+
+
+@app.command()
+def plan(
+    preset: Preset = "demo",
+    settings: Settings = None,
+    world_size: Annotated[int, typer.Option(min=1, help="Devices that train together.")] = 1,
+    sharding: Annotated[
+        str, typer.Option(help="`full` cuts weights, gradients and optimiser state into parts; `replicated` does not.")
+    ] = "full",
+) -> None:
+    """Print what training the transformer costs: parameters, FLOPs per token, memory per device. Builds nothing, needs no GPU.
+
+    Raises `ValueError` for an unknown sharding or a batch that the devices cannot share.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from dalle_model.config.plan import DeviceMemory, plan_transformer
+
+    kinds: dict[str, Sharding] = {"full": "full", "replicated": "replicated"}
+    if sharding not in kinds:
+        raise ValueError(f"--sharding {sharding} does not exist; choose one of {', '.join(kinds)}")
+    config = resolve(preset, settings)
+    made = plan_transformer(config, world_size, kinds[sharding])
+    table = Table("transformer", "", box=None, show_header=False)
+    table.columns[1].justify = "right"
+
+    def section(title: str, rows: dict[str, str]) -> None:
+        table.add_row(f"[bold]{title}[/bold]", "")
+        for name, value in rows.items():
+            table.add_row(f"  {name}", value)
+
+    stream, transformer = config.stream, config.transformer
+    shape = f"{transformer.num_layers} layers of {transformer.d_model:,}, {transformer.num_heads} heads of {transformer.d_head}"
+    table.add_row(f"[bold]{preset}[/bold]", shape)
+    table.add_row("stream", f"{stream.max_text_tokens} text + {stream.num_image_tokens:,} image tokens")
+    section("parameters", {**{part: f"{count:,}" for part, count in made.parameters.items()}, "together": f"{made.num_parameters:,}"})
+    flops = {name.replace("_", " "): f"{value / 1e9:,.3f} GFLOP" for name, value in made.forward_flops_per_token.items()}
+    sparse, dense = f"{made.training_flops_per_token / 1e9:,.3f} GFLOP", f"{made.dense_training_flops_per_token / 1e9:,.3f} GFLOP"
+    section("forward, per token", flops)
+    section("training, per token", {"sparse attention": sparse, "dense attention": dense})
+    held = (
+        "each holds everything" if sharding == "replicated" or world_size == 1 else "weights, gradients and optimiser state in equal parts"
+    )
+    table.add_row(f"[bold]memory per device[/bold] ({world_size} x {made.pairs_per_device} pairs at a time)", held)
+
+    def gibibytes(memory: DeviceMemory) -> dict[str, str]:
+        parts = {name: getattr(memory, name) for name in ("weights", "gradients", "optimizer", "average", "activations", "logits", "total")}
+        return {name: f"{value / 2**30:,.2f} GiB" for name, value in parts.items()}
+
+    section("all activations kept", gibibytes(made.memory))
+    section("activation checkpointing", gibibytes(made.memory_with_checkpointing))
+    Console().print(table)
 
 
 def flatten(preset: str, settings: list[str] | None) -> dict[str, str]:

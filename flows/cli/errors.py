@@ -4,6 +4,7 @@ import sys
 
 WORK_FAILED = 1
 WRONG_REQUEST = 2
+INTERRUPTED = 130
 
 # By name, because importing their modules would load DuckDB or Prefect before `dalle --help` can answer.
 _WORK_FAILED = {

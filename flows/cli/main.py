@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import catalog, config, demo, generate, job, query, report, run, site
-from flows.cli.errors import exit_status, one_line
+from flows.cli.errors import INTERRUPTED, exit_status, one_line
 
 app = typer.Typer(
     name="dalle",
@@ -52,4 +52,6 @@ def main(arguments: list[str] | None = None) -> None:
         if status is None:
             raise  # a bug of ours: the traceback is what we want to be sent
         print(f"dalle: {one_line(error)}", file=sys.stderr)
+    if status == INTERRUPTED:
+        print("dalle: interrupted; the same command goes on where this one stopped", file=sys.stderr)
     sys.exit(status or 0)

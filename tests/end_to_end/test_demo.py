@@ -126,3 +126,29 @@ def test_killed_again_and_again_it_ends_with_the_same_tables(undisturbed, tmp_pa
         kill_when(root, pattern)
     demo(root)
     assert tables(Layout(root)) == tables(layout)
+
+
+def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(tmp_path):
+    root = tmp_path / "data"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    process = subprocess.Popen(
+        [*command(root), "--set", "download.runner=threads"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 240
+        while not list(root.glob("runs/train-dvae-*/status")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "dalle: interrupted; the same command goes on where this one stopped"
+    ours = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(root) not in ours
