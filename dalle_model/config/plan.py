@@ -46,6 +46,8 @@ class TransformerPlan:
     pairs, heads over each position's own vocabulary."""
     training_flops_per_token: float
     """Forward and backward, sparse attention: three forward passes."""
+    dense_training_flops_per_token: float
+    """The same if every position attended to every other."""
     pairs_per_device: int
     memory: DeviceMemory
     memory_with_checkpointing: DeviceMemory
@@ -89,6 +91,7 @@ def plan_transformer(config: Config, world_size: int = 1, sharding: Sharding = "
         num_parameters=sum(parameters.values()),
         forward_flops_per_token=flops,
         training_flops_per_token=3 * (flops["linear"] + flops["sparse_attention"] + flops["heads"]),
+        dense_training_flops_per_token=3 * (flops["linear"] + flops["dense_attention"] + flops["heads"]),
         pairs_per_device=pairs,
         memory=memory(is_checkpointing=False),
         memory_with_checkpointing=memory(is_checkpointing=True),

@@ -93,17 +93,16 @@ def plan(
     sparse, dense = f"{made.training_flops_per_token / 1e9:,.3f} GFLOP", f"{made.dense_training_flops_per_token / 1e9:,.3f} GFLOP"
     section("forward, per token", flops)
     section("training, per token", {"sparse attention": sparse, "dense attention": dense})
-    held = (
-        "each holds everything" if sharding == "replicated" or world_size == 1 else "weights, gradients and optimiser state in equal parts"
+    section(
+        "training together", {"devices": str(world_size), "sharding": sharding, "pairs per device at a time": f"{made.pairs_per_device}"}
     )
-    table.add_row(f"[bold]memory per device[/bold] ({world_size} x {made.pairs_per_device} pairs at a time)", held)
 
     def gibibytes(memory: DeviceMemory) -> dict[str, str]:
         parts = {name: getattr(memory, name) for name in ("weights", "gradients", "optimizer", "average", "activations", "logits", "total")}
         return {name: f"{value / 2**30:,.2f} GiB" for name, value in parts.items()}
 
-    section("all activations kept", gibibytes(made.memory))
-    section("activation checkpointing", gibibytes(made.memory_with_checkpointing))
+    section("memory per device, all activations kept", gibibytes(made.memory))
+    section("memory per device, activation checkpointing", gibibytes(made.memory_with_checkpointing))
     Console().print(table)
 
 

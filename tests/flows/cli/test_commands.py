@@ -58,6 +58,23 @@ def test_diff_shows_what_differs(capsys):
     assert "transformer.num_layers: 24 -> 64" in capsys.readouterr().out.splitlines()
 
 
+def test_plan_prints_parameters_flops_and_memory(capsys):
+    run("config", "plan", "--preset", "dalle-12b", "--world-size", "64")
+    printed = capsys.readouterr().out
+    assert {"12,292,836,992", "12,095,479,808", "73.560", "76.688", "26.79"} <= set(printed.split())
+
+
+def test_plan_refuses_what_cannot_be_trained(capsys):
+    for arguments, message in (
+        (["--world-size", "5"], "train_transformer.batch_size=1024 does not split evenly over 5 devices; choose a multiple"),
+        (["--sharding", "half"], "--sharding half does not exist; choose one of full, replicated"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["config", "plan", "--preset", "dalle-12b", *arguments])
+        assert ended.value.code == 2
+        assert message in capsys.readouterr().err
+
+
 def test_query_formats(capsys, catalogued_root, tmp_path, monkeypatch):
     root = ("--set", f"paths.data_root={catalogued_root.layout.root}")
     run("query", "drop_reasons", "--format", "csv", *root)
