@@ -70,8 +70,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, str]:
 
 
 def tables(layout: Layout) -> dict[str, list[tuple[object, ...]]]:
+    """All rows, without what tells time. Each execution that ends has stage times of its own, so stages are named once."""
     with open_published(layout) as con:
-        return contents(con)
+        rows = contents(con)
+    return {**rows, "stage_times": sorted(set(rows["stage_times"]))}
 
 
 def test_it_ends_with_a_summary_a_gallery_and_a_catalog(undisturbed):
@@ -109,9 +111,7 @@ def test_going_through_all_stages_again_changes_nothing(undisturbed):
     for account in (layout.root / "pipelines").iterdir():
         account.unlink()
     demo(layout.root)
-    after = tables(layout)
-    del before["stage_times"], after["stage_times"]  # a second execution of the pipeline has its own times
-    assert after == before
+    assert tables(layout) == before
 
 
 def test_killed_again_and_again_it_ends_with_the_same_tables(undisturbed, tmp_path):
