@@ -45,6 +45,10 @@ JOBS = (
 )
 
 
+PARALLEL_JOBS = ("train_dvae", "train_transformer")
+"""Jobs that several processes under torchrun share: each takes its part of every batch, the first one writes."""
+
+
 class JobFailed(RuntimeError):
     """A job ended without a result; the message holds its run directory and last words."""
 
@@ -115,7 +119,13 @@ def declarations(job: str) -> dict[str, Any]:
 
 
 def open_run(job: str, run_dir: Path) -> JobRun:
-    """Read a run directory. Raises `ValueError` when its `config.json` is missing, broken or for another job."""
+    """Read a run directory.
+
+    Raises `ValueError` when its `config.json` is missing, broken or for another job, or when there are several processes and
+    the job is not one of `PARALLEL_JOBS`.
+    """
+    if (size := os.environ.get("WORLD_SIZE", "1")) != "1" and job not in PARALLEL_JOBS:
+        raise ValueError(f"{job} runs in one process, not in {size}; only {' and '.join(PARALLEL_JOBS)} run under torchrun")
     path = run_dir / "config.json"
     try:
         saved = json.loads(path.read_text())
@@ -130,10 +140,16 @@ def open_run(job: str, run_dir: Path) -> JobRun:
 
 
 def execute(job: str, run_dir: Path) -> dict[str, Any]:
-    """Run a job in its directory, or return the result it already has. Failures are recorded and raised again."""
+    """Run a job in its directory, or return the result it already has. Failures are recorded and raised again.
+
+    Under torchrun the first process writes the directory's files; the others compute, and return what they were told.
+    """
     if (result := read_result(run_dir)) is not None:
         return result
     run = open_run(job, run_dir)
+    if os.environ.get("RANK", "0") != "0":
+        made_by_others: dict[str, Any] = import_module(f"dalle_model.jobs.{job}").run(run)
+        return made_by_others
     started = time.time()
     write_json(run_dir / "job.json", {"job": job, **provenance(), "started_at": started})
     _write_text(run_dir / "status", "running")

@@ -1,8 +1,13 @@
-"""Job: train the discrete VAE on the pairs' pictures (section 2.1, Appendix A.2), and say how good its tokens are."""
+"""Job: train the discrete VAE on the pairs' pictures (section 2.1, Appendix A.2), and say how good its tokens are.
+
+At every look at the validation split its figures go to metrics.jsonl, and two pictures to `looks/`: originals above
+reconstructions, and how often each token was used.
+"""
 
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +41,8 @@ INITIALISATION_PAIRS = 8_192
 COLLAPSED_SHARE = 0.02
 """Perplexity over codebook size below which the codebook counts as collapsing; a healthy one is several times larger."""
 SHOWN_PAIRS = 12
+CHART_HEIGHT, CHART_WIDTH = 120, 512
+"""Pixels of the usage chart."""
 
 log = logging.getLogger(__name__)
 
@@ -53,25 +60,29 @@ def run(run: JobRun) -> dict[str, Any]:
     )
     if config.dvae.codebook_init == "patch_kmeans" and not list_training_states(run.run_dir):
         initialise_codebook(model, initialisation_pictures(pairs, config), config.seed)
-    validation_pictures = ImageBatches(pairs, "validation", config.dvae.image_size)
+    looks = Looks(ImageBatches(pairs, "validation", config.dvae.image_size), config.train_dvae, run.run_dir / "looks")
     result = train(
         model=model,
         config=config.train_dvae,
         batches=training_batches(pictures, config, world),
         compute_loss=lambda model, batch, step: relaxed_loss(model, batch, step, config.train_dvae),
-        validate=lambda model: validate(model, validation_pictures, config.train_dvae),
+        validate=looks.validate,
+        show=looks.show,
         run_dir=run.run_dir,
         seed=config.seed,
         report=report_progress,
     )
+    if not world.is_main:
+        return {}
     checkpoint, reconstructions = run.run_dir / "dvae", run.run_dir / "reconstructions.png"
-    draw_reconstructions(reconstructions, model, validation_pictures)
+    draw_reconstructions(reconstructions, model, looks.pictures)
     return {
         "dvae_id": save_dvae(checkpoint, model),
         "checkpoint": run.layout.relative(checkpoint),
         "reconstructions": run.layout.relative(reconstructions),
         **{name: result.validation[name] for name in ("psnr", "perplexity", "codes_used", "kl_nats", "reconstruction_loss")},
         "is_collapsed": bool(result.validation["is_collapsed"]),
+        "looks": run.layout.relative(looks.directory),
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "num_steps": result.step,
     }
@@ -111,12 +122,43 @@ def relaxed_loss(model: nn.Module, batch: Mapping[str, Tensor], step: int, setti
     return {**losses, "gumbel_temperature": torch.tensor(temperature), "kl_weight": torch.tensor(kl_weight)}
 
 
-@torch.no_grad()
-def validate(model: nn.Module, pictures: ImageBatches, settings: TrainDVAEConfig) -> dict[str, float]:
-    """How well hard tokens, as the transformer will see them, rebuild held-out pictures, and how much of the codebook they use.
+@dataclass(slots=True)
+class Looks:
+    """The looks at the validation split: figures for metrics.jsonl, pictures for `directory`."""
 
-    Warns when the codebook is collapsing, with what to change.
-    """
+    pictures: ImageBatches
+    settings: TrainDVAEConfig
+    directory: Path
+    occurrences: Tensor | None = None
+    """How often each token occurred at the last look, int64 [K]."""
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Figures of the split. Warns when the codebook is collapsing, with what to change."""
+        figures, self.occurrences = validate(model, self.pictures, self.settings)
+        if figures["is_collapsed"]:
+            log.warning(collapse_advice(figures["perplexity"], len(self.occurrences)))
+        return figures
+
+    def show(self, model: nn.Module, step: int) -> None:
+        """Draw what the last `validate` saw."""
+        assert isinstance(model, DVAE)
+        assert self.occurrences is not None, "validate comes before show"
+        draw_reconstructions(self.directory / f"step-{step:06d}-reconstructions.png", model, self.pictures)
+        draw_usage(self.directory / f"step-{step:06d}-usage.png", self.occurrences)
+
+
+def collapse_advice(perplexity: float, codebook_size: int) -> str:
+    """What to say, and to change, when few tokens do all the work."""
+    return (
+        f"the codebook is collapsing: perplexity {perplexity:.1f} of {codebook_size} tokens; raise train_dvae.kl_warmup_steps or lower "
+        "train_dvae.kl_weight, lower train_dvae.learning_rate, start warmer (train_dvae.gumbel_temperature_start), or use "
+        "dvae.codebook_init=patch_kmeans"
+    )
+
+
+@torch.no_grad()
+def validate(model: nn.Module, pictures: ImageBatches, settings: TrainDVAEConfig) -> tuple[dict[str, float], Tensor]:
+    """How well hard tokens, as the transformer will see them, rebuild held-out pictures, and how often each was used, int64 [K]."""
     assert isinstance(model, DVAE)
     config, device = model.config, next(model.parameters()).device
     occurrences_K = torch.zeros(config.codebook_size, dtype=torch.int64)
@@ -137,23 +179,18 @@ def validate(model: nn.Module, pictures: ImageBatches, settings: TrainDVAEConfig
         if num_pictures >= MAX_VALIDATION_PAIRS:
             break
     perplexity = codebook_perplexity(occurrences_K)
-    is_collapsed = perplexity < max(2.0, COLLAPSED_SHARE * config.codebook_size)
-    if is_collapsed:
-        log.warning(
-            "the codebook is collapsing: perplexity %.1f of %d tokens; raise train_dvae.kl_warmup_steps or lower train_dvae.kl_weight, "
-            "lower train_dvae.learning_rate, start warmer (train_dvae.gumbel_temperature_start), or use dvae.codebook_init=patch_kmeans",
-            perplexity,
-            config.codebook_size,
-        )
-    return {
+    figures = {
         "loss": loss / num_pictures,
         "reconstruction_loss": loss / num_pictures,
         "kl_nats": kl / num_pictures,
         "psnr": -10 * math.log10(max(squared_error / num_pictures, 1e-10)),
         "perplexity": perplexity,
         "codes_used": float((occurrences_K > 0).sum()),
-        "is_collapsed": float(is_collapsed),
+        "codes_dead": float((occurrences_K == 0).sum()),
+        "top_code_share": float(occurrences_K.max() / occurrences_K.sum()),
+        "is_collapsed": float(perplexity < max(2.0, COLLAPSED_SHARE * config.codebook_size)),
     }
+    return figures, occurrences_K
 
 
 @torch.no_grad()
@@ -165,6 +202,17 @@ def draw_reconstructions(path: Path, model: DVAE, pictures: ImageBatches) -> Non
     rows = [np.concatenate(list(row), axis=1) for row in (originals, as_bytes(rebuilt))]
     with atomic_path(path) as partial:
         Image.fromarray(np.concatenate(rows)).save(partial, "PNG")
+
+
+def draw_usage(path: Path, occurrences_K: Tensor) -> None:
+    """Write a PNG: the tokens from the most to the least used, a bar's height the logarithm of its count; dead tokens are blank."""
+    counts = np.sort(occurrences_K.numpy())[::-1]
+    columns = counts[np.arange(CHART_WIDTH) * len(counts) // CHART_WIDTH]
+    heights = np.ceil(np.log1p(columns) / max(np.log1p(counts[0]), 1e-9) * CHART_HEIGHT).astype(int)
+    is_bar = np.arange(CHART_HEIGHT)[::-1, None] < heights
+    pixels = np.where(is_bar[..., None], np.array([40, 90, 160]), 255).astype(np.uint8)
+    with atomic_path(path) as partial:
+        Image.fromarray(pixels).save(partial, "PNG")
 
 
 def as_tensor(images: NDArray[np.uint8]) -> Tensor:

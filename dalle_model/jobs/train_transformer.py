@@ -46,6 +46,8 @@ def run(run: JobRun) -> dict[str, Any]:
         seed=seed,
         report=report_progress,
     )
+    if not world.is_main:
+        return {}
     checkpoint = run.run_dir / "transformer"
     return {
         "transformer_id": save_transformer(checkpoint, model, made_from),

@@ -19,7 +19,7 @@ from dalle_model.config.training import TrainConfig
 from dalle_model.training.checkpoint import load_training_state, save_training_state
 from dalle_model.training.metrics import MetricsLog
 from dalle_model.training.optim import MovingAverage, PlateauHalving, build_optimizer, learning_rate_at
-from dalle_model.training.parallel import World, average_gradients, average_numbers, join_world
+from dalle_model.training.parallel import World, average_gradients, average_numbers, join_world, share_weights
 
 Batch = Mapping[str, Tensor]
 
@@ -51,12 +51,14 @@ def train(
     seed: int,
     report: Report,
     validate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    show: Callable[[nn.Module, int], None] | None = None,
 ) -> TrainResult:
     """Train `model` in place, continuing from the newest checkpoint of `run_dir` if there is one.
 
     `batches(step)` yields this process's batches from update `step` on, each a mapping of tensors whose first axis is the
     batch. `compute_loss(model, batch, step)` returns scalars: "loss", which is minimised, and further figures to log.
     `validate(model)` returns figures of the validation split; "loss" among them drives the `plateau` schedule.
+    `show(model, step)` is called after it, in the first process only, for what is not a number, such as pictures.
     When it returns, `model` holds the weights to keep: the moving average if one is configured.
     Raises `ValueError` when the loss is not finite.
     """
@@ -73,6 +75,7 @@ def train(
         if average is not None and average_weights is not None:
             average.load(average_weights)
         scaler.load_state_dict(state["scaler"])
+    share_weights(model, world)
     log = MetricsLog(run_dir / "metrics.jsonl", step if resumed else -1) if world.is_main else None
     last: dict[str, float] = {}
     validation: dict[str, float] = {}
@@ -84,6 +87,8 @@ def train(
             model.eval()
             torch.manual_seed(mix(seed, 0))
             validation.update(average_numbers(dict(validate(model)), world))
+            if show is not None and world.is_main:
+                show(model, step)
         if "loss" in validation:
             plateau.look(validation["loss"])
         if log:

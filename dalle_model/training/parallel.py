@@ -1,5 +1,6 @@
 """Where this process computes: its device, and its place among the processes that torchrun started."""
 
+import atexit
 import os
 from dataclasses import dataclass
 
@@ -32,7 +33,18 @@ def join_world() -> World:
         device = torch.device("cpu")
     if size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        atexit.register(dist.destroy_process_group)
     return World(rank, size, device)
+
+
+def share_weights(model: nn.Module, world: World) -> None:
+    """Give every process the first one's parameters and buffers: on other machines the same seed may round differently."""
+    if world.size == 1:
+        return
+    for value in model.state_dict().values():
+        packed = value.contiguous()
+        dist.broadcast(packed, 0)
+        value.copy_(packed)
 
 
 def average_gradients(model: nn.Module, world: World) -> None:

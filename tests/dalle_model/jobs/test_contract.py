@@ -37,6 +37,22 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path, monkeypatch: pytest.Mon
     assert json.loads((run_dir / "job.json").read_text())["versions"]["open-dalle"]
 
 
+def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(train_bpe, "run", lambda run: {"answer": 42})
+    run_dir = prepared(tmp_path)
+    execute("train_bpe", run_dir)
+    assert [path.name for path in run_dir.iterdir()] == ["config.json"]
+
+
+def test_a_job_for_one_process_is_refused_in_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        ValueError, match=r"train_bpe runs in one process, not in 2; only train_dvae and train_transformer run under torchrun"
+    ):
+        open_run("train_bpe", prepared(tmp_path))
+
+
 def test_a_failed_run_leaves_no_result_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(run: JobRun) -> dict[str, Any]:
         raise ValueError("no captions")

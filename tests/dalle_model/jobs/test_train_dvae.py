@@ -1,7 +1,9 @@
-"""The dVAE trains from pairs, resumes exactly, and says when its codebook collapses."""
+"""The dVAE trains from pairs, resumes exactly, does so in several processes too, and says when its codebook collapses."""
 
 import json
 import logging
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -69,12 +71,66 @@ def test_a_collapsed_codebook_raises_the_alarm(make_config, pairs, tmp_path, cap
     model = DVAE(config.dvae)
     with torch.no_grad():
         model.encoder.output.bias[3] = 1e6
+    looks = train_dvae.Looks(ImageBatches(tmp_path / pairs["pairs"], "validation", 32), config.train_dvae, tmp_path / "looks")
     with caplog.at_level(logging.WARNING):
-        figures = train_dvae.validate(model, ImageBatches(tmp_path / pairs["pairs"], "validation", 32), config.train_dvae)
+        figures = looks.validate(model)
     assert figures["codes_used"] == 1
     assert figures["perplexity"] == pytest.approx(1)
     assert figures["is_collapsed"] == 1
+    assert (figures["codes_dead"], figures["top_code_share"]) == (63, 1)
     assert "the codebook is collapsing: perplexity 1.0 of 64 tokens; raise train_dvae.kl_warmup_steps" in caplog.text
+
+
+def test_every_look_leaves_figures_and_pictures(make_config, pairs, run_job, tmp_path):
+    result = run_job("train_dvae", make_config(TINY), pairs)
+    looks = tmp_path / result["looks"]
+    assert sorted(path.name for path in looks.iterdir()) == [
+        f"step-{step:06d}-{picture}.png" for step in (0, 3, 6) for picture in ("reconstructions", "usage")
+    ]
+    last = np.asarray(Image.open(looks / "step-000006-reconstructions.png"))
+    assert (last == np.asarray(Image.open(tmp_path / result["reconstructions"]))).all(), "the last look shows the weights that are kept"
+    lines = [json.loads(line) for line in (tmp_path / "runs" / result["run_id"] / "metrics.jsonl").read_text().splitlines()]
+    for line in (line for line in lines if line["split"] == "validation"):
+        assert {"psnr", "perplexity", "codes_used", "codes_dead", "top_code_share", "kl_nats", "reconstruction_loss"} <= line.keys()
+        assert line["codes_used"] + line["codes_dead"] == 64
+
+
+def test_the_usage_chart_is_blank_where_tokens_are_dead(tmp_path):
+    train_dvae.draw_usage(tmp_path / "usage.png", torch.tensor([0, 1, 100, 0]))
+    chart = np.asarray(Image.open(tmp_path / "usage.png")) < 255
+    heights = chart[..., 0].sum(0)
+    assert heights[0] == train_dvae.CHART_HEIGHT
+    assert 0 < heights[200] < heights[0]
+    assert (heights[256:] == 0).all()
+
+
+WITHOUT_NOISE = """
+import sys, torch
+from dalle_model.dvae import loss
+from dalle_model.jobs.__main__ import main
+loss.gumbel_softmax = lambda logits, temperature: torch.softmax(logits.float() / temperature, 1)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_with_half_the_batch_train_as_one_with_all_of_it(make_config, pairs, tmp_path):
+    # Each process draws its own noise, so the comparison is made without.
+    (tmp_path / "job.py").write_text(WITHOUT_NOISE)
+    launchers = {1: [], 2: ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]}
+    models, lines = {}, {}
+    for size, launcher in launchers.items():
+        run_dir = prepare("train_dvae", make_config({**TINY, "train_dvae.ema_decay": 0.9}), {**pairs, "size": str(size)})
+        command = [sys.executable, *launcher, str(tmp_path / "job.py"), "train_dvae", str(run_dir)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-2_000:]
+        models[size] = load_dvae(run_dir / "dvae").state_dict()
+        lines[size] = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    for name, value in models[1].items():
+        torch.testing.assert_close(models[2][name], value, rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+    for one, two in zip(lines[1], lines[2], strict=True):
+        assert two.pop("split") == one.pop("split")
+        assert two == pytest.approx(one, rel=1e-3)
 
 
 def test_the_run_depends_on_the_dvae_and_its_training_only(make_config, pairs):
