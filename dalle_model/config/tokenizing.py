@@ -1,6 +1,7 @@
 """How pictures become image tokens before the transformer is trained."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -10,7 +11,12 @@ class TokenizeImagesConfig:
     random_crops: int = 0
     """Near-centre crops per picture at random scales (Listing 2), each tokenised; 0 takes the centred square once."""
     batch_size: int = 64
-    """Pictures per forward pass."""
+    """Largest number of pictures per forward pass."""
+    batch_memory_gb: float = 4.0
+    """Memory that a forward pass may take, GB, by an estimate from the dVAE's sizes; batches are made smaller to fit."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Type of the encoder's convolutions; its last layer is always fp32. bf16 changes more than one token in a thousand
+    (`benchmarks/RESULTS.md`), so it is not the default."""
     decode_threads: int = 2
     """Threads that decode the next batch while the network works. Does not change the tokens."""
 
@@ -20,3 +26,5 @@ class TokenizeImagesConfig:
                 f"tokenize_images.random_crops={self.random_crops} must be at least 0, tokenize_images.batch_size={self.batch_size} "
                 f"and tokenize_images.decode_threads={self.decode_threads} at least 1"
             )
+        if self.batch_memory_gb <= 0:
+            raise ValueError(f"tokenize_images.batch_memory_gb={self.batch_memory_gb} must be positive")

@@ -1,6 +1,8 @@
 """Image tokens: one row per pair and crop, the same on every run, bad pictures left out with a reason."""
 
 import hashlib
+import threading
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +13,8 @@ import torch
 from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import list_parts, read_parquet, read_parts, write_parquet
 from dalle_datasets.schemas import CODEBOOK_USAGE, DROPPED_PAIRS, IMAGE_TOKENS, PAIRS
+from dalle_model.config.model import DVAEConfig
+from dalle_model.config.tokenizing import TokenizeImagesConfig
 from dalle_model.dvae import DVAE, save_dvae
 from dalle_model.jobs import tokenize_images
 from dalle_model.jobs.train_dvae import as_floats, as_tensor
@@ -115,3 +119,53 @@ def test_parts_name_their_dvae_and_pairs(make_config, inputs, run_job, tmp_path)
     metadata = pq.read_schema(list_parts(tmp_path / result["image_tokens"])[0]).metadata
     assert metadata[b"dvae_id"] == inputs["dvae_id"].encode()
     assert metadata[b"pairs_id"] == inputs["pairs_id"].encode()
+
+
+def test_bf16_tokens_are_made_anew_and_nearly_the_same(make_config, inputs, run_job, tmp_path):
+    result = run_job("tokenize_images", make_config(TINY), inputs)
+    exact = np.concatenate(read_parts(tmp_path / result["image_tokens"], IMAGE_TOKENS)["image_tokens"].to_pylist())
+    result = run_job("tokenize_images", make_config({**TINY, "tokenize_images.precision": "bf16"}), inputs)
+    rounded = np.concatenate(read_parts(tmp_path / result["image_tokens"], IMAGE_TOKENS)["image_tokens"].to_pylist())
+    assert pq.read_schema(list_parts(tmp_path / result["image_tokens"])[0]).metadata[b"precision"] == b"bf16"
+    assert 0.9 < (exact == rounded).mean() < 1, "rounding changes some tokens, else it was not done"
+
+
+def test_each_part_of_the_work_reports_its_rate(make_config, inputs, run_job):
+    result = run_job("tokenize_images", make_config(TINY), inputs)
+    assert result["decode_images_per_s"] > 0
+    assert result["network_images_per_s"] > result["images_per_s"] > 0
+
+
+def test_the_next_batch_is_decoded_while_the_network_works(make_config, inputs, run_job, monkeypatch):
+    decode, tokenize, seen = tokenize_images.decode_image, DVAE.tokenize, []
+    is_ahead = threading.Event()
+
+    def counted(data, max_pixels):
+        seen.append(data)
+        if len(seen) > 10:
+            is_ahead.set()
+        return decode(data, max_pixels)
+
+    def waits_for_the_next_batch(model, images):
+        assert is_ahead.wait(10), "nothing was decoded while the network had the first batch"
+        return tokenize(model, images)
+
+    monkeypatch.setattr(tokenize_images, "decode_image", counted)
+    monkeypatch.setattr(DVAE, "tokenize", waits_for_the_next_batch)
+    run_job("tokenize_images", make_config({**TINY, "tokenize_images.batch_size": 10}), inputs)
+
+
+def test_batches_fit_into_memory(make_config, inputs, run_job, monkeypatch):
+    settings = TokenizeImagesConfig()
+    assert tokenize_images.largest_batch(DVAEConfig(image_size=32, hidden_width=8), settings) == 64
+    assert tokenize_images.largest_batch(DVAEConfig(), settings) == 14, "four activations of 256 x 256 x 256 in fp32 take 268 MB"
+    assert tokenize_images.largest_batch(DVAEConfig(), replace(settings, batch_memory_gb=0.01)) == 1
+    tokenize, sizes = DVAE.tokenize, []
+    monkeypatch.setattr(DVAE, "tokenize", lambda model, images: sizes.append(len(images)) or tokenize(model, images))
+    run_job("tokenize_images", make_config({**TINY, "tokenize_images.batch_size": 12, "tokenize_images.random_crops": 5}), inputs)
+    assert max(sizes) == 10, "two pictures of five crops"
+
+
+def test_a_wrong_memory_is_refused():
+    with pytest.raises(ValueError, match=r"tokenize_images\.batch_memory_gb=0 must be positive"):
+        TokenizeImagesConfig(batch_memory_gb=0)
