@@ -7,6 +7,7 @@ the whole error interface. A job whose run directory holds a result is not start
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,6 +19,9 @@ from flows.runtime.progress import Stage, note, parse_progress, watched
 
 _PATH = re.compile(r"[A-Za-z0-9_.=-]+(/[A-Za-z0-9_.=-]+)+")
 """A result's text is a path if it looks like one: segments of plain characters with '/' between them."""
+
+_TORCHRUN = re.compile(r"[A-Z]\d{4} .*torch/distributed/")
+"""How torchrun's own report of a process that failed begins; the process has said why before."""
 
 STALL_S = 1_800.0
 """No job is silent for half an hour: one that is hangs, e.g. on a file system that went away."""
@@ -52,12 +56,14 @@ def lost_files(layout: Layout, result: Mapping[str, Any]) -> list[str]:
 def start_job(job: str, run_dir: Path, num_processes: int = 1) -> dict[str, Any]:
     """Run a prepared job in a child process, show its progress, and keep all it prints in `RUN_DIR/log.txt`."""
     command = [*_launcher(num_processes), "-m", "dalle_model.jobs", job, str(run_dir)]
+    spoken = Spoken()
     with watched(title_of(job)) as stage, (run_dir / "log.txt").open("a", buffering=1) as log:
         try:
-            stream(command, lambda line: _take(line, stage, log), stall_s=STALL_S)
+            stream(command, lambda line: _take(line, stage, log, spoken), stall_s=STALL_S)
         except ChildFailed as failure:
             raise JobFailed(
-                f"{job} failed: {_last_words(failure)}; run the same command again to resume, the whole log is in {run_dir / 'log.txt'}"
+                f"{job} failed: {_last_words(failure, spoken.last_line)}; run the same command again to resume, "
+                f"the whole log is in {run_dir / 'log.txt'}"
             ) from failure
     result = read_result(run_dir)
     if result is None:
@@ -76,17 +82,31 @@ def _launcher(num_processes: int) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
 
 
-def _take(line: str, stage: Stage, log: TextIO) -> None:
+@dataclass(slots=True)
+class Spoken:
+    """What a job itself said last, before torchrun's report of its end."""
+
+    last_line: str = ""
+    is_over: bool = False
+
+    def hear(self, line: str) -> None:
+        """Take note of a line that is not about progress."""
+        self.is_over |= bool(_TORCHRUN.match(line) and self.last_line)
+        if line.strip() and not self.is_over:
+            self.last_line = line
+
+
+def _take(line: str, stage: Stage, log: TextIO, spoken: Spoken) -> None:
     if progress := parse_progress(line):
         stage.advance(progress)
-    else:
-        log.write(line + "\n")
-        stage.log(line)
+        return
+    log.write(line + "\n")
+    stage.log(line)
+    spoken.hear(line)
 
 
-def _last_words(failure: ChildFailed) -> str:
+def _last_words(failure: ChildFailed, last_line: str) -> str:
     """The job's own last sentence, and how it ended unless the sentence is enough."""
-    spoken = [line for line in failure.last_lines if line.strip() and parse_progress(line) is None]
-    if failure.reason.endswith("exit status 1") and spoken:
-        return spoken[-1]
-    return f"{failure.reason}; its last line: {spoken[-1]!r}" if spoken else failure.reason
+    if failure.reason.endswith("exit status 1") and last_line:
+        return last_line
+    return f"{failure.reason}; its last line: {last_line!r}" if last_line else failure.reason

@@ -114,6 +114,28 @@ def test_several_processes_mean_torchrun():
     assert jobs._launcher(4)[1:] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4"]
 
 
+@pytest.mark.slow
+def test_under_torchrun_too_a_failure_carries_the_jobs_last_words(config):
+    with pytest.raises(
+        JobFailed, match="train_bpe runs in one process, not in 2; only train_dvae and train_transformer run under torchrun"
+    ):
+        jobs.run_job("train_bpe", config, INPUTS, num_processes=2)
+
+
+def test_torchruns_own_report_is_not_the_jobs_last_words(config, monkeypatch):
+    fake_job(
+        monkeypatch,
+        """
+print('the disk is full')
+print('E1122 20:15:08.881000 26326 lib/torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode: 1) local_rank: 0')
+print('=' * 60)
+sys.exit(1)
+""",
+    )
+    with pytest.raises(JobFailed, match="train_dvae failed: the disk is full; run the same command again to resume"):
+        jobs.run_job("train_dvae", config, INPUTS)
+
+
 @pytest.mark.parametrize("line", ["hello", "PROGRESS", "PROGRESS made today: 3", "PROGRESS {}", "PROGRESS []", 'PROGRESS {"done": null}'])
 def test_lines_that_are_not_progress(line):
     assert parse_progress(line) is None

@@ -114,3 +114,36 @@ def test_weights_round_trip_and_damage_is_found(tmp_path: Path) -> None:
     (tmp_path / "w" / "config.json").write_text(json.dumps({**saved, "weights_sha256": "0"}))
     with pytest.raises(ValueError, match="damaged or was replaced"):
         load_weights(tmp_path / "w", "toy")
+
+
+def test_fp16_skips_updates_that_overflow_and_scales_less(tmp_path: Path) -> None:
+    # The loss is scaled by 65,536 at first; gradients of about 100 times that are beyond the largest fp16 number.
+    def steep_loss(model: nn.Module, batch: Any, step: int) -> dict[str, torch.Tensor]:
+        assert torch.is_autocast_enabled("cpu")
+        y = model(batch["x"])
+        assert y.dtype == torch.float16
+        return {"loss": 100 * y.float().sum(1).square().mean()}
+
+    config = settings(precision="fp16", max_steps=1, weight_decay=0.0, ema_decay=0.0, clip_norm=0.0)
+    torch.manual_seed(0)
+    before = nn.Linear(3, 1).state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in run(tmp_path / "one", config, steep_loss).items())
+    longer = settings(precision="fp16", max_steps=40, checkpoint_every=30, weight_decay=0.0, ema_decay=0.0, clip_norm=0.0)
+    after = run(tmp_path / "forty", longer, steep_loss)
+    assert float(after["weight"].norm()) < float(before["weight"].norm())
+    state = json.loads((list_training_states(tmp_path / "forty")[-1] / "state.json").read_text())
+    assert 1 <= state["scaler"]["scale"] < 65_536
+
+
+def test_a_killed_fp16_training_continues_with_its_scale(tmp_path: Path) -> None:
+    undisturbed = run(tmp_path / "undisturbed", settings(precision="fp16"))
+
+    def crashing(model: nn.Module, batch: Any, step: int) -> dict[str, torch.Tensor]:
+        if step == 9:
+            raise PulledPlug
+        return noisy_loss(model, batch, step)
+
+    with pytest.raises(PulledPlug):
+        run(tmp_path / "killed", settings(precision="fp16"), crashing)
+    resumed = run(tmp_path / "killed", settings(precision="fp16"))
+    assert all(torch.equal(resumed[name], value) for name, value in undisturbed.items())
