@@ -81,6 +81,8 @@ class TrainDVAEConfig(TrainConfig):
     """Horizontal flips in the augmentation (Listing 1)."""
     decode_threads: int = 0
     """Threads that decode pictures; 0 decodes in the training's own thread. Does not change what is computed."""
+    imported: str = ""
+    """Run that took over published weights, as `dalle import-weights` prints it; they are used as they are and nothing is trained."""
 
     def __post_init__(self) -> None:
         TrainConfig.__post_init__(self)

@@ -7,7 +7,6 @@ optional, and checked if given). Nothing in the files is executed (`dalle_model.
 import hashlib
 import shutil
 import urllib.request
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from dalle_datasets.parquet import atomic_path
 from dalle_model.dvae import DVAE, save_dvae
 from dalle_model.jobs.contract import JobRun
 from dalle_model.jobs.progress import report_progress
+from dalle_model.jobs.train_dvae import different_sizes
 
 SECTIONS = ("dvae",)
 VERSION = 1
@@ -27,9 +27,8 @@ def run(run: JobRun) -> dict[str, Any]:
     encoder, decoder = fetch(run, "encoder"), fetch(run, "decoder")
     config = run.config.dvae
     model = DVAE.from_openai(encoder, decoder, config.image_size)
-    found, expected = asdict(model.config), asdict(config)
-    if different := [f"dvae.{name}={expected[name]} (the files have {found[name]})" for name in found if found[name] != expected[name]]:
-        raise ValueError(f"the weights do not fit this preset: {', '.join(different)}; set these, or choose another preset")
+    if different := different_sizes(model.config, config):
+        raise ValueError(f"the weights do not fit this preset: {different}; set these, or choose another preset")
     checkpoint = run.run_dir / "dvae"
     return {
         "dvae_id": save_dvae(checkpoint, model),

@@ -1,13 +1,14 @@
 """Job: train the discrete VAE on the pairs' pictures (section 2.1, Appendix A.2), and say how good its tokens are.
 
 At every look at the validation split its figures go to metrics.jsonl, and two pictures to `looks/`: originals above
-reconstructions, and how often each token was used.
+reconstructions, and how often each token was used. With `train_dvae.imported` there is one such look, at weights that
+`import_weights` took over.
 """
 
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from torch import Tensor, nn
 
 from dalle_datasets.image_batches import ImageBatches, Square, centre, dvae_augmentation, dvae_augmentation_with_flip
 from dalle_datasets.parquet import atomic_path
+from dalle_model.config.model import DVAEConfig
 from dalle_model.config.training import TrainDVAEConfig
 from dalle_model.config.tree import Config
-from dalle_model.dvae import DVAE, save_dvae
+from dalle_model.dvae import DVAE, load_dvae, save_dvae
 from dalle_model.dvae.codebook import initialise_codebook
 from dalle_model.dvae.likelihood import logit_laplace_log_prob, map_pixels, soft_floor, unmap_pixels
 from dalle_model.dvae.loss import codebook_perplexity, dvae_loss
@@ -30,6 +32,7 @@ from dalle_model.jobs.contract import JobRun
 from dalle_model.jobs.progress import report_progress
 from dalle_model.training.checkpoint import list_training_states
 from dalle_model.training.loop import mix, train
+from dalle_model.training.metrics import MetricsLog
 from dalle_model.training.parallel import World, join_world
 
 SECTIONS = ("dvae", "train_dvae")
@@ -51,16 +54,18 @@ def run(run: JobRun) -> dict[str, Any]:
     """Train, continuing from the newest checkpoint of an interrupted run, and publish the weights to keep."""
     # Cold samples are full of numbers below 1e-38, which a CPU multiplies in microcode: without this an update takes 3.5 times as long.
     torch.set_flush_denormal(True)
-    config, world = run.config, join_world()
+    config, world, pairs = run.config, join_world(), run.input_path("pairs")
+    looks = Looks(ImageBatches(pairs, "validation", config.dvae.image_size), config.train_dvae, run.run_dir / "looks")
+    if config.train_dvae.imported:
+        model = imported(run).to(world.device).to(memory_format=torch.channels_last)
+        return publish(run, model, looks, look_once(run, model, looks), num_steps=0) if world.is_main else {}
     torch.manual_seed(mix(config.seed, 0))
     model = DVAE(config.dvae).to(memory_format=torch.channels_last)
-    pairs = run.input_path("pairs")
     pictures = ImageBatches(
         pairs, "train", config.dvae.image_size, square=augmentation(config.train_dvae), num_threads=config.train_dvae.decode_threads
     )
     if config.dvae.codebook_init == "patch_kmeans" and not list_training_states(run.run_dir):
         initialise_codebook(model, initialisation_pictures(pairs, config), config.seed)
-    looks = Looks(ImageBatches(pairs, "validation", config.dvae.image_size), config.train_dvae, run.run_dir / "looks")
     result = train(
         model=model,
         config=config.train_dvae,
@@ -72,20 +77,51 @@ def run(run: JobRun) -> dict[str, Any]:
         seed=config.seed,
         report=report_progress,
     )
-    if not world.is_main:
-        return {}
+    return publish(run, model, looks, result.validation, result.step) if world.is_main else {}
+
+
+def publish(run: JobRun, model: DVAE, looks: "Looks", validation: Mapping[str, float], num_steps: int) -> dict[str, Any]:
+    """Save the weights to keep; returns the job's result."""
     checkpoint, reconstructions = run.run_dir / "dvae", run.run_dir / "reconstructions.png"
     draw_reconstructions(reconstructions, model, looks.pictures)
     return {
         "dvae_id": save_dvae(checkpoint, model),
         "checkpoint": run.layout.relative(checkpoint),
         "reconstructions": run.layout.relative(reconstructions),
-        **{name: result.validation[name] for name in ("psnr", "perplexity", "codes_used", "kl_nats", "reconstruction_loss")},
-        "is_collapsed": bool(result.validation["is_collapsed"]),
+        **{name: validation[name] for name in ("psnr", "perplexity", "codes_used", "kl_nats", "reconstruction_loss")},
+        "is_collapsed": bool(validation["is_collapsed"]),
         "looks": run.layout.relative(looks.directory),
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "num_steps": result.step,
+        "num_steps": num_steps,
     }
+
+
+def imported(run: JobRun) -> DVAE:
+    """The dVAE of the run that `train_dvae.imported` names. Raises `ValueError` when there is none, or it has other sizes."""
+    name, config = run.config.train_dvae.imported, run.config.dvae
+    checkpoint = run.layout.run(name) / "dvae"
+    if not checkpoint.exists():
+        raise ValueError(f"train_dvae.imported={name}: {checkpoint} does not exist; use the run_id that `dalle import-weights` printed")
+    model = load_dvae(checkpoint)
+    if different := different_sizes(model.config, config):
+        raise ValueError(f"the weights of train_dvae.imported={name} do not fit: {different}; set these as they were for the import")
+    return model
+
+
+def different_sizes(found: DVAEConfig, expected: DVAEConfig) -> str:
+    """The settings in which a dVAE differs from the configuration, as a list for a message; empty when there are none."""
+    pairs = [(name, value, getattr(found, name)) for name, value in asdict(expected).items()]
+    return ", ".join(f"dvae.{name}={value} (the files have {other})" for name, value, other in pairs if value != other)
+
+
+def look_once(run: JobRun, model: DVAE, looks: "Looks") -> dict[str, float]:
+    """Look at the validation split as training does at step 0."""
+    figures = looks.validate(model)
+    log = MetricsLog(run.run_dir / "metrics.jsonl", -1)
+    log.log(0, "validation", figures)
+    log.close()
+    looks.show(model, 0)
+    return figures
 
 
 def augmentation(settings: TrainDVAEConfig) -> Square:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import catalog, config, demo, generate, job, query, report, run, site
+from flows.cli import catalog, config, demo, generate, import_weights, job, query, report, run, site
 from flows.cli.errors import INTERRUPTED, exit_status, one_line
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.command("job")(job.job)
+app.command("import-weights")(import_weights.import_weights)
 app.command("generate")(generate.generate)
 app.command("query")(query.query)
 app.add_typer(catalog.app, name="catalog")

@@ -104,6 +104,37 @@ def test_the_usage_chart_is_blank_where_tokens_are_dead(tmp_path):
     assert (heights[256:] == 0).all()
 
 
+OPENAI = {
+    "dvae.codebook_init": "random", "dvae.downsample": 8, "dvae.codebook_size": 32, "dvae.num_groups": 4, "dvae.blocks_per_group": 2,
+    "dvae.codebook_width": 12, "dvae.stem_patch_size": 1, "transformer.conv_kernel_size": 3,
+}  # fmt: skip
+
+
+def test_imported_weights_are_looked_at_and_used_as_they_are(make_config, pairs, run_job, published, tmp_path):
+    taken = run_job("import_weights", make_config(OPENAI), {"encoder": "encoder.pkl", "decoder": "decoder.pkl"})
+    result = run_job("train_dvae", make_config({**OPENAI, "train_dvae.imported": taken["run_id"]}), pairs)
+    assert result["dvae_id"] == taken["dvae_id"]
+    assert result["num_steps"] == 0
+    assert 0 < result["psnr"] < 20, "random weights"
+    (line,) = (tmp_path / "runs" / result["run_id"] / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["psnr"] == result["psnr"]
+    assert len(list((tmp_path / result["looks"]).iterdir())) == 2
+    assert load_dvae(tmp_path / result["checkpoint"]).config.codebook_size == 32
+
+
+def test_imported_weights_that_are_missing_or_of_other_sizes_are_refused(make_config, pairs, run_job, published):
+    with pytest.raises(
+        ValueError, match=r"train_dvae\.imported=import-weights-0: .* does not exist; use the run_id that `dalle import-weights`"
+    ):
+        run_job("train_dvae", make_config({**OPENAI, "train_dvae.imported": "import-weights-0"}), pairs)
+    taken = run_job("import_weights", make_config(OPENAI), {"encoder": "encoder.pkl", "decoder": "decoder.pkl"})
+    wider = {**OPENAI, "dvae.codebook_width": 24, "train_dvae.imported": taken["run_id"]}
+    with pytest.raises(
+        ValueError, match=r"do not fit: dvae\.codebook_width=24 \(the files have 12\); set these as they were for the import"
+    ):
+        run_job("train_dvae", make_config(wider), pairs)
+
+
 WITHOUT_NOISE = """
 import sys, torch
 from dalle_model.dvae import loss
