@@ -90,6 +90,7 @@ def publish(run: JobRun, model: DVAE, looks: "Looks", validation: Mapping[str, f
         "reconstructions": run.layout.relative(reconstructions),
         **{name: validation[name] for name in ("psnr", "perplexity", "codes_used", "kl_nats", "reconstruction_loss")},
         "is_collapsed": bool(validation["is_collapsed"]),
+        "alarm": collapse_advice(validation["perplexity"], model.config.codebook_size) if validation["is_collapsed"] else "",
         "looks": run.layout.relative(looks.directory),
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "num_steps": num_steps,

@@ -10,6 +10,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import read_parquet
 from dalle_datasets.schemas import GENERATIONS
+from flows.runtime.progress import note
 
 SHEET_COLUMNS, SHEET_ROWS, SHEET_CELL = 8, 3, 64
 
@@ -24,6 +25,16 @@ def show_in_prefect(layout: Layout, account: Mapping[str, Any]) -> None:
         create_table_artifact(
             agreement_table(results["evaluate"]), key="agreement", description="Share of pictures with all four attributes right"
         )
+
+
+def raise_codebook_alarm(layout: Layout, trained: Mapping[str, Any]) -> None:
+    """Say on the terminal, and as an artifact of the current run, that a dVAE's codebook has collapsed; nothing if it has not."""
+    if not trained["alarm"]:
+        return
+    note(f"train dvae: {trained['alarm']}")
+    chart = max((layout.root / trained["looks"]).glob("*-usage.png"))
+    page = [f"# {trained['run_id']}", "", f"**{trained['alarm']}**", "", f"![how often each token is used]({_as_data(chart.read_bytes())})"]
+    create_markdown_artifact("\n".join(page), key="codebook-alarm", description="The dVAE uses few of its tokens")
 
 
 def drop_table(results: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -53,7 +64,7 @@ def _page(layout: Layout, account: Mapping[str, Any]) -> str:
             f"{results['filter']['num_pairs']:,} pairs; dVAE {dvae['psnr']:.1f} dB with {dvae['codes_used']:,} codes in use; transformer "
             f"validation loss {transformer['validation_text_loss']:.3f} (text), {transformer['validation_image_loss']:.3f} (image).",
             "",
-            f"![best picture of each prompt](data:image/png;base64,{_contact_sheet(layout, results['generate_images']['generations'])})",
+            f"![best picture of each prompt]({_contact_sheet(layout, results['generate_images']['generations'])})",
             "",
             f"Gallery: `{layout.root / account['report']}`. Tables: `{layout.root / account['catalog']}`.",
         ]
@@ -61,7 +72,7 @@ def _page(layout: Layout, account: Mapping[str, Any]) -> str:
 
 
 def _contact_sheet(layout: Layout, generations: str) -> str:
-    """The best picture of some prompts of every set as base64 PNG: one row of cells per set."""
+    """The best picture of some prompts of every set as a data address: one row of cells per set."""
     from PIL import Image
 
     table = read_parquet(layout.root / generations, GENERATIONS, ["prompt_set", "rank", "image_path"])
@@ -76,4 +87,8 @@ def _contact_sheet(layout: Layout, generations: str) -> str:
                 sheet.paste(picture.convert("RGB").resize((SHEET_CELL, SHEET_CELL)), (x * SHEET_CELL, y * SHEET_CELL))
     file = io.BytesIO()
     sheet.save(file, "PNG", optimize=True)
-    return base64.b64encode(file.getvalue()).decode()
+    return _as_data(file.getvalue())
+
+
+def _as_data(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
