@@ -97,11 +97,13 @@ def dalle_12b() -> Config:
         dvae=DVAEConfig(),
         clip=ClipConfig(image_size=256, patch_size=32, embed_width=512, width=512, head_width=64, vision_layers=12, text_layers=12),
         transformer=TransformerConfig(num_layers=64, num_heads=62, d_model=3_968),
+        # Appendix A.2; temperature, KL weight and augmentation (Listing 1) are the defaults of `TrainDVAEConfig`.
         train_dvae=TrainDVAEConfig(
             max_steps=3_000_000,
             batch_size=512,
             learning_rate=1e-4,
             final_learning_rate=1.25e-6,
+            decay_steps=1_200_000,
             weight_decay=1e-4,
             ema_decay=0.999,
             precision="bf16",
@@ -155,7 +157,7 @@ def medium() -> Config:
         base,
         preset="medium",
         transformer=TransformerConfig(num_layers=24, num_heads=16, d_model=1_024),
-        train_dvae=replace(base.train_dvae, max_steps=300_000, batch_size=128),
+        train_dvae=replace(base.train_dvae, max_steps=300_000, decay_steps=0, batch_size=128),
         train_transformer=replace(base.train_transformer, max_steps=100_000, batch_size=512),
     )
 
@@ -171,7 +173,9 @@ def small() -> Config:
         dvae=DVAEConfig(image_size=128, codebook_size=1_024, hidden_width=64),
         clip=ClipConfig(image_size=128, patch_size=16, embed_width=256, width=256, head_width=64, vision_layers=6, text_layers=6),
         transformer=TransformerConfig(num_layers=12, num_heads=8, d_model=512),
-        train_dvae=replace(base.train_dvae, max_steps=50_000, batch_size=64, gumbel_anneal_steps=25_000, validate_every=1_000),
+        train_dvae=replace(
+            base.train_dvae, max_steps=50_000, decay_steps=0, batch_size=64, gumbel_anneal_steps=25_000, validate_every=1_000
+        ),
         train_clip=replace(base.train_clip, max_steps=20_000, batch_size=512),
         train_transformer=replace(base.train_transformer, max_steps=40_000, batch_size=128, warmup_steps=1_000),
         sampling=SamplingConfig(num_images=32, batch_size=32),

@@ -20,6 +20,8 @@ class TrainConfig:
     """Step size at the end of the schedule."""
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
     """`plateau` halves the step size when the validation loss stops falling (Appendix B.2)."""
+    decay_steps: int = 0
+    """Updates over which `cosine` falls to `final_learning_rate`, then held; 0 means all of `max_steps`."""
     warmup_steps: int = 0
     """Linear warm-up from 0."""
     beta1: float = 0.9
@@ -53,6 +55,8 @@ class TrainConfig:
                 raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
         if self.microbatch_size and self.batch_size % self.microbatch_size:
             raise ValueError(f"batch_size={self.batch_size} is not a multiple of microbatch_size={self.microbatch_size}")
+        if self.decay_steps < 0:
+            raise ValueError(f"decay_steps={self.decay_steps} must be at least 0; 0 means all of max_steps={self.max_steps}")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate={self.learning_rate} must be positive")
         if not 0 <= self.ema_decay < 1:

@@ -28,7 +28,7 @@ def learning_rate_at(step: int, config: TrainConfig, plateau_factor: float = 1.0
     """
     warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     if config.schedule == "cosine":
-        progress = min(1.0, step / max(1, config.max_steps - 1))
+        progress = min(1.0, step / (config.decay_steps or max(1, config.max_steps - 1)))
         span = config.learning_rate - config.final_learning_rate
         return warmup * (config.final_learning_rate + span * 0.5 * (1 + math.cos(math.pi * progress)))
     if config.schedule == "plateau":

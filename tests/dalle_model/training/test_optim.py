@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from dalle_model.config.presets import preset
 from dalle_model.config.training import TrainConfig
 from dalle_model.training.optim import MovingAverage, PlateauHalving, build_optimizer, learning_rate_at
 
@@ -15,6 +16,18 @@ def test_cosine_goes_from_peak_to_final_after_a_linear_warm_up() -> None:
     assert rates[100] == pytest.approx(0.1)
     assert rates[50] == pytest.approx(0.55, rel=0.01)
     assert max(rates) < 1.0
+
+
+def test_cosine_may_end_before_the_training_does() -> None:
+    paper = preset("dalle-12b").train_dvae
+    assert learning_rate_at(0, paper) == 1e-4
+    assert learning_rate_at(600_000, paper) == pytest.approx((1e-4 + 1.25e-6) / 2)
+    assert learning_rate_at(1_200_000, paper) == learning_rate_at(2_999_999, paper) == 1.25e-6
+
+
+def test_a_negative_decay_is_refused() -> None:
+    with pytest.raises(ValueError, match="decay_steps=-1 must be at least 0; 0 means all of max_steps=5"):
+        TrainConfig(max_steps=5, batch_size=1, learning_rate=1.0, final_learning_rate=0.1, decay_steps=-1)
 
 
 def test_plateau_halves_after_looks_without_improvement_and_stops_at_the_final_rate() -> None:
