@@ -15,7 +15,7 @@ from dalle_model.jobs.contract import JobRun
 from dalle_model.jobs.progress import report_progress
 from dalle_model.text import BpeTokenizer
 from dalle_model.training.loop import autocast, mix, train
-from dalle_model.training.parallel import World, join_world
+from dalle_model.training.parallel import World, join_world, sum_numbers
 from dalle_model.transformer import NO_TOKEN, DALLETransformer, save_transformer
 
 SECTIONS = ("tokenizer", "dvae", "transformer", "train_transformer")
@@ -102,7 +102,9 @@ def training_batches(
                 draws = torch.rand(settings.batch_size, generator=torch.Generator().manual_seed(key))
                 is_dropped = draws[world.rank * share : (world.rank + 1) * share] < settings.caption_dropout
                 batch["text_tokens"][is_dropped] = NO_TOKEN
-            batch["mean_text_tokens"] = (batch["text_tokens"] != NO_TOKEN).sum().div(share).expand(share)
+            # Here rather than in the loss, because the mean is over the pairs of all microbatches and all processes.
+            num_text_tokens = sum_numbers({"num": float((batch["text_tokens"] != NO_TOKEN).sum())}, world)["num"]
+            batch["mean_text_tokens"] = torch.tensor(num_text_tokens).div(settings.batch_size).expand(share)
             yield batch
 
     return batches
@@ -137,20 +139,23 @@ def validation(training_set: Path, model: DALLETransformer, config: Config, worl
         return None
 
     def validate(model: nn.Module) -> dict[str, float]:
-        sums: dict[str, float] = {}
-        num_pairs = 0
-        for pair in pairs.in_order(settings.microbatch_size or settings.batch_size):
-            batch = {
-                "text_tokens": torch.from_numpy(pair.text_tokens).to(world.device),
-                "image_tokens": torch.from_numpy(pair.image_tokens).to(world.device),
-            }
-            with autocast(settings.precision, world.device):
-                losses = weighted_loss(model, batch, settings.text_loss_weight)
-            num_pairs += len(pair)
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(value) * len(pair)
-            if num_pairs >= MAX_VALIDATION_PAIRS:
+        sums = {"num_pairs": 0.0, "loss": 0.0, "text_loss": 0.0, "image_loss": 0.0}
+        num_seen = 0
+        for i, pair in enumerate(pairs.in_order(settings.microbatch_size or settings.batch_size)):
+            if i % world.size == world.rank:
+                batch = {
+                    "text_tokens": torch.from_numpy(pair.text_tokens).to(world.device),
+                    "image_tokens": torch.from_numpy(pair.image_tokens).to(world.device),
+                }
+                with autocast(settings.precision, world.device):
+                    losses = weighted_loss(model, batch, settings.text_loss_weight)
+                sums["num_pairs"] += len(pair)
+                for name, value in losses.items():
+                    sums[name] += float(value) * len(pair)
+            num_seen += len(pair)
+            if num_seen >= MAX_VALIDATION_PAIRS:
                 break
-        return {name: value / num_pairs for name, value in sums.items()}
+        sums = sum_numbers(sums, world)
+        return {name: sums[name] / sums["num_pairs"] for name in ("loss", "text_loss", "image_loss")}
 
     return validate

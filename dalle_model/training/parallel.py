@@ -63,8 +63,13 @@ def average_gradients(model: nn.Module, world: World) -> None:
 
 def average_numbers(numbers: dict[str, float], world: World) -> dict[str, float]:
     """Mean of each figure over the processes."""
+    return {name: value / world.size for name, value in sum_numbers(numbers, world).items()}
+
+
+def sum_numbers(numbers: dict[str, float], world: World) -> dict[str, float]:
+    """Sum of each figure over the processes. Every process passes the same names."""
     if world.size == 1:
         return numbers
     values = torch.tensor(list(numbers.values()), dtype=torch.float64, device=world.device)
     dist.all_reduce(values)
-    return dict(zip(numbers, (values / world.size).tolist(), strict=True))
+    return dict(zip(numbers, values.tolist(), strict=True))
