@@ -42,6 +42,7 @@ JOBS = (
     "score_generations",
     "evaluate",
     "import_weights",
+    "reconstruct",
 )
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import catalog, config, demo, generate, import_weights, job, query, report, run, site
+from flows.cli import catalog, config, demo, generate, import_weights, job, query, reconstruct, report, run, site
 from flows.cli.errors import INTERRUPTED, exit_status, one_line
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.command("job")(job.job)
 app.command("import-weights")(import_weights.import_weights)
+app.command("reconstruct")(reconstruct.reconstruct)
 app.command("generate")(generate.generate)
 app.command("query")(query.query)
 app.add_typer(catalog.app, name="catalog")

@@ -1,0 +1,59 @@
+"""`dalle reconstruct`: what a dVAE's tokens keep of pictures."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.options import Preset, Settings, resolve
+
+
+def reconstruct(
+    pictures: Annotated[list[Path], typer.Argument(help="Image files, or Parquet parts or folders of pairs.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.")] = Path("reconstructions.png"),
+    dvae: Annotated[Path | None, typer.Option(help="Folder of a dVAE, e.g. data/runs/RUN_ID/dvae; else that of the settings.")] = None,
+    max_pictures: Annotated[int, typer.Option(min=1, help="How many pictures to show at most.")] = 32,
+    preset: Preset = "demo",
+    settings: Settings = None,
+) -> None:
+    """Turn pictures into image tokens and back, and draw originals above reconstructions."""
+    import shutil
+
+    from dalle_datasets.layout import open_data_root
+    from flows.cli.display import ConsoleDisplay
+    from flows.runtime.jobs import run_job
+    from flows.runtime.progress import shown_on
+    from flows.runtime.upstream import find
+
+    config = resolve(preset, settings)
+    inputs = {
+        **(find("dvae", config) if dvae is None else {"dvae": str(dvae.absolute()), "dvae_id": id_of(dvae)}),
+        "pictures": "\n".join(str(path.absolute()) for path in pictures),
+        "pictures_id": " ".join(stamp(path) for path in pictures),
+        "max_pictures": str(max_pictures),
+    }
+    with ConsoleDisplay() as display, shown_on(display):
+        made = run_job("reconstruct", config, inputs)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(open_data_root(config.paths.data_root).root / made["reconstructions"], output)
+    typer.echo(f"{output}  {made['num_pictures']} pictures, PSNR {made['psnr']:.2f} dB")
+    for name, reason in made["dropped"].items():
+        typer.echo(f"left out: {name}: {reason}", err=True)
+
+
+def stamp(path: Path) -> str:
+    """What tells a picture file, or a folder of them, from its next version. Raises `ValueError` when it does not exist."""
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; give image files, or Parquet parts or folders of pairs")
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return ",".join(f"{file.stat().st_size}-{file.stat().st_mtime_ns}" for file in files)
+
+
+def id_of(dvae: Path) -> str:
+    """The id in a checkpoint folder. Raises `ValueError` when it is none."""
+    import json
+
+    try:
+        return str(json.loads((dvae / "config.json").read_text())["id"])
+    except (OSError, ValueError, KeyError):
+        raise ValueError(f"--dvae {dvae}: it holds no checkpoint (config.json with an id); give the folder named dvae of a run") from None

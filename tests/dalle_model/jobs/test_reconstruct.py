@@ -1,0 +1,75 @@
+"""Originals above reconstructions, for pairs and image files, whatever the files are."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dalle_datasets.layout import Layout
+from dalle_datasets.parquet import read_parts
+from dalle_datasets.schemas import PAIRS
+from dalle_model.dvae import DVAE, save_dvae
+from dalle_model.jobs.reconstruct import grid, psnr
+from dalle_model.jobs.train_dvae import as_bytes, as_floats, as_tensor
+
+TINY = {"dvae.codebook_size": 16, "dvae.hidden_width": 8, "dvae.codebook_width": 8, "dvae.codebook_init": "random"}
+
+
+@pytest.fixture
+def dvae(make_config, tmp_path):
+    """An untrained dVAE, and the inputs that name it."""
+    torch.manual_seed(0)
+    model = DVAE(make_config(TINY).dvae)
+    return model, {"dvae": "dvae", "dvae_id": save_dvae(tmp_path / "dvae", model), "max_pictures": "10"}
+
+
+def test_pairs_and_what_became_of_them_lie_above_each_other(make_config, pairs, dvae, run_job, tmp_path):
+    model, inputs = dvae
+    result = run_job("reconstruct", make_config(TINY), {**inputs, "pictures": "pairs/emoji"})
+    assert result["num_pictures"] == 10
+    drawn = np.asarray(Image.open(tmp_path / result["reconstructions"]))
+    assert drawn.shape == (4 * 32, 8 * 32, 3), "eight and two pictures, in two rows each"
+    files = read_parts(Layout(tmp_path).pairs("emoji"), PAIRS)["image"].to_pylist()
+    (tmp_path / "second.png").write_bytes(files[1])
+    original = np.asarray(Image.open(tmp_path / "second.png").convert("RGB"))
+    assert (drawn[:32, 32:64] == original).all()
+    assert (drawn[32:64, 32:64] == as_bytes(model.decode_tokens(model.tokenize(as_floats(as_tensor(original[None].copy())))))[0]).all()
+
+
+def test_files_of_every_kind_are_shown_and_bad_ones_left_out_with_a_reason(make_config, dvae, run_job, tmp_path):
+    rgb = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8))
+    rgb.convert("CMYK").save(tmp_path / "cmyk.jpg")
+    rgb.convert("P").save(tmp_path / "palette.png")
+    rgb.convert("RGBA").save(tmp_path / "alpha.webp")
+    rgb.save(tmp_path / "animated.gif", save_all=True, append_images=[rgb.rotate(90)])
+    Image.fromarray(np.full((9, 9), 40_000, np.uint16)).save(tmp_path / "deep.png")
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    rgb.save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:4_000])
+    names = ["cmyk.jpg", "palette.png", "alpha.webp", "animated.gif", "deep.png", "dot.png", "cut.png"]
+    result = run_job("reconstruct", make_config(TINY), {**dvae[1], "pictures": "\n".join(names)})
+    assert result["num_pictures"] == 6
+    assert list(result["dropped"]) == ["cut.png"]
+    assert result["dropped"]["cut.png"].startswith("decode_error")
+
+
+def test_no_picture_at_all_is_an_error(make_config, dvae, run_job, tmp_path):
+    (tmp_path / "page.html").write_text("<html>")
+    with pytest.raises(
+        ValueError, match=r"none of the pictures can be decoded: \{'page.html': 'not_an_image: an HTML page'\}; give others"
+    ):
+        run_job("reconstruct", make_config(TINY), {**dvae[1], "pictures": "page.html"})
+    with pytest.raises(ValueError, match=r"gone\.png does not exist; give image files, or Parquet parts or folders of pairs"):
+        run_job("reconstruct", make_config(TINY), {**dvae[1], "pictures": "gone.png"})
+
+
+def test_a_last_row_is_filled_with_white():
+    black = [np.zeros((2, 2, 3), np.uint8)] * 9
+    assert grid(black, black).shape == (8, 16, 3)
+    assert (grid(black, black)[4:, 2:] == 255).all()
+
+
+def test_psnr_of_a_known_error():
+    zeros = np.zeros((1, 2, 2, 3), np.uint8)
+    assert psnr(zeros, zeros + np.uint8(51)) == pytest.approx(13.979, abs=1e-3)
+    assert psnr(zeros, zeros) == 100
