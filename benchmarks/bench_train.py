@@ -53,7 +53,7 @@ def update(
         for block in model.blocks:
             block.mlp_in = torch.nn.Linear(config.d_model, 6 * config.d_model)
             block.mlp_out = torch.nn.Linear(6 * config.d_model, config.d_model)
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)
     text = torch.randint(stream.text_vocab_size, (pairs, stream.max_text_tokens))
     image = torch.randint(stream.codebook_size, (pairs, stream.num_image_tokens))
 

@@ -90,7 +90,7 @@ def plan_transformer(config: Config, world_size: int = 1, sharding: Sharding = "
         parameters=parameters,
         num_parameters=sum(parameters.values()),
         forward_flops_per_token=flops,
-        training_flops_per_token=3 * (flops["linear"] + flops["sparse_attention"] + flops["heads"]),
+        training_flops_per_token=training_flops_per_token(config.transformer, stream),
         dense_training_flops_per_token=3 * (flops["linear"] + flops["dense_attention"] + flops["heads"]),
         pairs_per_device=pairs,
         memory=memory(is_checkpointing=False),
@@ -148,6 +148,13 @@ def forward_flops_per_token(config: TransformerConfig, stream: StreamShape) -> d
         "dense_attention": float(per_pair * N * config.num_layers),
         "heads": heads / N,
     }
+
+
+def training_flops_per_token(config: TransformerConfig, stream: StreamShape) -> float:
+    """Forward and backward, only the pairs that the masks allow: three forward passes."""
+    flops = forward_flops_per_token(config, stream)
+    attention = flops["sparse_attention" if config.attention == "sparse" else "dense_attention"]
+    return 3 * (flops["linear"] + attention + flops["heads"])
 
 
 def activation_bytes_per_pair(config: TransformerConfig, stream: StreamShape, compute_bytes: int, is_checkpointing: bool) -> int:

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from dalle_datasets.token_batches import TokenBatch, TokenBatches, pad_tokens
+from dalle_model.config.plan import training_flops_per_token
 from dalle_model.config.tree import Config
 from dalle_model.jobs.contract import JobRun
 from dalle_model.jobs.progress import report_progress
 from dalle_model.text import BpeTokenizer
 from dalle_model.training.loop import autocast, mix, train
 from dalle_model.training.parallel import World, join_world, sum_numbers
+from dalle_model.training.prefetch import prefetch
 from dalle_model.transformer import NO_TOKEN, DALLETransformer, save_transformer
 
 SECTIONS = ("tokenizer", "dvae", "transformer", "train_transformer")
@@ -43,6 +45,7 @@ def run(run: JobRun) -> dict[str, Any]:
         compute_loss=lambda model, batch, step: weighted_loss(model, batch, config.train_transformer.text_loss_weight),
         validate=validation(training_set, model, config, world),
         run_dir=run.run_dir,
+        flops_per_pair=training_flops_per_token(config.transformer, model.stream) * model.stream.num_positions,
         seed=seed,
         report=report_progress,
     )
@@ -93,8 +96,9 @@ def training_batches(
     """This process's batches from any step on: captions encoded anew each time, with BPE dropout, some left out for guidance."""
     settings, seed = config.train_transformer, config.seed
 
-    def batches(start_step: int) -> Iterator[dict[str, Tensor]]:
-        share = settings.batch_size // world.size
+    share = settings.batch_size // world.size
+
+    def encoded(start_step: int) -> Iterator[dict[str, Tensor]]:
         for i, pair in enumerate(pairs.batches(settings.batch_size, seed, start_step, world.rank, world.size)):
             key = mix(seed, start_step + i)
             batch = encode_batch(pair, tokenizer, config.tokenizer.bpe_dropout, key)
@@ -102,10 +106,13 @@ def training_batches(
                 draws = torch.rand(settings.batch_size, generator=torch.Generator().manual_seed(key))
                 is_dropped = draws[world.rank * share : (world.rank + 1) * share] < settings.caption_dropout
                 batch["text_tokens"][is_dropped] = NO_TOKEN
+            yield batch
+
+    def batches(start_step: int) -> Iterator[dict[str, Tensor]]:
+        for batch in prefetch(encoded(start_step)):
             # Here rather than in the loss, because the mean is over the pairs of all microbatches and all processes.
             num_text_tokens = sum_numbers({"num": float((batch["text_tokens"] != NO_TOKEN).sum())}, world)["num"]
-            batch["mean_text_tokens"] = torch.tensor(num_text_tokens).div(settings.batch_size).expand(share)
-            yield batch
+            yield {**batch, "mean_text_tokens": torch.tensor(num_text_tokens).div(settings.batch_size).expand(share)}
 
     return batches
 

@@ -81,6 +81,11 @@ def save_training_state(
         shutil.rmtree(old)
 
 
+def save_batch(path: Path, batch: Mapping[str, Tensor]) -> None:
+    """Keep one batch for inspection; `safetensors.torch.load_file` reads it."""
+    save_file({name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in batch.items()}, path)
+
+
 def list_training_states(run_dir: Path) -> list[Path]:
     """Whole training checkpoints, oldest first."""
     return sorted(path for path in (run_dir / "checkpoints").glob("step-*") if path.suffix != ".partial")

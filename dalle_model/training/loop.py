@@ -5,7 +5,6 @@ step, so a training that was killed and started again computes the same numbers 
 """
 
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -16,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from dalle_model.config.training import TrainConfig
-from dalle_model.training.checkpoint import load_training_state, save_training_state
+from dalle_model.training.checkpoint import load_training_state, save_batch, save_training_state
 from dalle_model.training.metrics import MetricsLog
 from dalle_model.training.optim import MovingAverage, PlateauHalving, build_optimizer, learning_rate_at
 from dalle_model.training.parallel import World, average_gradients, average_numbers, join_world, share_weights
+from dalle_model.training.speed import Speed, append_speed
 
 Batch = Mapping[str, Tensor]
 
@@ -52,6 +52,7 @@ def train(
     report: Report,
     validate: Callable[[nn.Module], Mapping[str, float]] | None = None,
     show: Callable[[nn.Module, int], None] | None = None,
+    flops_per_pair: float = 0.0,
 ) -> TrainResult:
     """Train `model` in place, continuing from the newest checkpoint of `run_dir` if there is one.
 
@@ -59,8 +60,9 @@ def train(
     batch. `compute_loss(model, batch, step)` returns scalars: "loss", which is minimised, and further figures to log.
     `validate(model)` returns figures of the validation split; "loss" among them drives the `plateau` schedule.
     `show(model, step)` is called after it, in the first process only, for what is not a number, such as pictures.
+    `flops_per_pair`, the work of one pair forward and backward, gives speed.jsonl the model FLOPs utilisation.
     When it returns, `model` holds the weights to keep: the moving average if one is configured.
-    Raises `ValueError` when the loss is not finite.
+    Raises `ValueError` when the loss or the gradient is not finite, and leaves the batch in the run directory.
     """
     world = join_world()
     model.to(world.device)
@@ -97,35 +99,40 @@ def train(
     if step == 0:
         look()
     model.train()
-    started = time.monotonic()
+    speed = Speed(world.device, flops_per_pair, is_low_precision=config.precision != "fp32")
     iterator: Iterator[Batch] = iter(batches(step))
     while step < config.max_steps:
         rate = learning_rate_at(step, config, plateau.factor)
         for group in optimizer.param_groups:
             group["lr"] = rate
         torch.manual_seed(mix(seed, step * world.size + world.rank + 1))
-        figures = _update(model, optimizer, scaler, config, compute_loss, next(iterator), step, world)
+        with speed.waiting():
+            batch = next(iterator)
+        figures = _update(model, optimizer, scaler, config, compute_loss, batch, step, world)
         step += 1
+        speed.add(len(next(iter(batch.values()))))
+        _check_finite(figures, batch, config, step, run_dir, world)
         if average is not None and step % config.ema_every == 0:
             average.update(model, step // config.ema_every)
         window.add(figures)
         if step % config.log_every == 0 or step == config.max_steps:
             last = average_numbers(window.means(), world)
             window = Window()
-            if not math.isfinite(last["loss"]):
-                raise ValueError(
-                    f"the loss became {last['loss']} at step {step} in {run_dir}; "
-                    "lower the learning rate, or delete the newest checkpoint to continue from an earlier one"
-                )
+            rates = speed.take()
             if log:
                 log.log(step, "train", {**last, "learning_rate": rate})
-                report(step, config.max_steps, "steps", loss=last["loss"], steps_per_s=step / max(1e-9, time.monotonic() - started))
+                append_speed(run_dir / "speed.jsonl", step, {**rates, "num_processes": world.size})
+                report(step, config.max_steps, "steps", loss=last["loss"], steps_per_s=rates["steps_per_s"])
         if step % config.validate_every == 0 or step == config.max_steps:
             look()
             model.train()
-        if step % config.checkpoint_every == 0 and step < config.max_steps and world.is_main:
-            saved: dict[str, Any] = {"plateau": asdict(plateau), "window": asdict(window), "scaler": scaler.state_dict()}
-            save_training_state(run_dir, step, model, optimizer, average.weights if average else None, saved, config.keep_checkpoints)
+        if step % config.checkpoint_every == 0 and step < config.max_steps:
+            # The means over all processes, since any number of them may continue from here.
+            window.sums = window.sums and average_numbers(window.sums, world)
+            if world.is_main:
+                saved: dict[str, Any] = {"plateau": asdict(plateau), "window": asdict(window), "scaler": scaler.state_dict()}
+                weights = average.weights if average else None
+                save_training_state(run_dir, step, model, optimizer, weights, saved, config.keep_checkpoints)
     if average is not None:
         average.copy_to(model)
     model.eval()
@@ -195,6 +202,19 @@ def _update(
     scaler.step(optimizer)
     scaler.update()
     return figures
+
+
+def _check_finite(figures: Mapping[str, float], batch: Batch, config: TrainConfig, step: int, run_dir: Path, world: World) -> None:
+    """Stop before a broken update reaches a checkpoint. With fp16 a gradient out of range is no fault: the scaler skips its update."""
+    watched = ("loss",) if config.precision == "fp16" else ("loss", "gradient_norm")
+    for name in watched:
+        if name in figures and not math.isfinite(figures[name]):
+            path = run_dir / f"failed_batch-{world.rank}.safetensors"
+            save_batch(path, batch)
+            raise ValueError(
+                f"the {name.replace('_', ' ')} became {figures[name]} at step {step}; its batch is in {path}; "
+                "lower the learning rate, or delete the newest checkpoint to continue from an earlier one"
+            )
 
 
 class _kept_weights:  # noqa: N801 - reads as a verb phrase where it is used

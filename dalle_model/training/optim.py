@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from dalle_model.config.training import TrainConfig
 
+FUSED_FROM_PARAMETERS = 10_000_000
+"""On a CPU, fused AdamW takes a third of the time (benchmarks/RESULTS.md) but rounds differently; below this the step is small."""
+
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW that decays matrices and convolutions but not gains, biases and other vectors."""
@@ -17,7 +20,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
     ]
-    fused = all(p.is_cuda for p in trainable)
+    fused = all(p.is_cuda for p in trainable) or sum(p.numel() for p in trainable) >= FUSED_FROM_PARAMETERS
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), eps=config.epsilon, fused=fused)
 
 

@@ -1,11 +1,13 @@
 """The shared training loop: same numbers after a crash, kept weights, loud failures."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from dalle_model.config.training import TrainConfig
@@ -87,12 +89,49 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
         run(tmp_path / "run", settings())
 
 
-def test_a_loss_that_is_not_finite_stops_with_a_remedy(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_with_a_remedy_and_the_batch(tmp_path: Path) -> None:
     def exploding(model: nn.Module, batch: Any, step: int) -> dict[str, torch.Tensor]:
-        return {"loss": model(batch["x"]).mean() * float("nan")}
+        return {"loss": model(batch["x"]).mean() * (float("nan") if step == 6 else 1.0)}
 
-    with pytest.raises(ValueError, match=r"loss became nan at step 5 .* lower the learning rate"):
+    with pytest.raises(
+        ValueError, match=r"the loss became nan at step 7; its batch is in .*run/failed_batch-0.safetensors; lower"
+    ):
         run(tmp_path / "run", settings(clip_norm=0.0), exploding)
+    assert torch.equal(load_file(tmp_path / "run" / "failed_batch-0.safetensors")["x"], next(batches(6))["x"])
+    assert [path.name for path in list_training_states(tmp_path / "run")] == ["step-000004"]
+
+
+def test_a_gradient_that_is_not_finite_stops_too(tmp_path: Path) -> None:
+    def cornered(model: nn.Module, batch: Any, step: int) -> dict[str, torch.Tensor]:
+        return {"loss": (model(batch["x"]) * 0).sqrt().mean()}
+
+    with pytest.raises(ValueError, match=r"the gradient norm became nan at step 1; its batch is in"):
+        run(tmp_path / "run", settings(), cornered)
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    undisturbed = run(tmp_path / "undisturbed", settings())
+    save = torch.save
+
+    def full_at_8(value: Any, path: Path) -> None:
+        if "step-000008" in str(path):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        save(value, path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", full_at_8)
+        with pytest.raises(OSError, match="No space left on device"):
+            run(tmp_path / "run", settings())
+    assert [path.name for path in list_training_states(tmp_path / "run")] == ["step-000004"]
+    continued = run(tmp_path / "run", settings())
+    assert all(torch.equal(continued[name], undisturbed[name]) for name in undisturbed)
+
+
+def test_speed_is_kept_apart_from_the_metrics(tmp_path: Path) -> None:
+    run(tmp_path / "run", settings())
+    lines = [json.loads(line) for line in (tmp_path / "run" / "speed.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [5, 10, 12]
+    assert all(line["pairs_per_s"] > 0 and 0 <= line["data_wait_share"] <= 1 and line["num_processes"] == 1 for line in lines)
 
 
 def test_seeds_of_neighbouring_steps_differ() -> None:
