@@ -46,8 +46,9 @@ JOBS = (
 )
 
 
-PARALLEL_JOBS = ("train_dvae", "train_transformer")
-"""Jobs that several processes under torchrun share: each takes its part of every batch, the first one writes."""
+PARALLEL_JOBS = ("train_dvae", "train_transformer", "tokenize_images")
+"""Jobs that several processes under torchrun share: in training each takes its part of every batch, in tokenising each
+takes parts of the pairs; the first one writes the run directory."""
 
 
 class JobFailed(RuntimeError):
@@ -126,7 +127,7 @@ def open_run(job: str, run_dir: Path) -> JobRun:
     the job is not one of `PARALLEL_JOBS`.
     """
     if (size := os.environ.get("WORLD_SIZE", "1")) != "1" and job not in PARALLEL_JOBS:
-        raise ValueError(f"{job} runs in one process, not in {size}; only {' and '.join(PARALLEL_JOBS)} run under torchrun")
+        raise ValueError(f"{job} runs in one process, not in {size}; only {', '.join(PARALLEL_JOBS)} run under torchrun")
     path = run_dir / "config.json"
     try:
         saved = json.loads(path.read_text())

@@ -31,7 +31,7 @@ from dalle_model.jobs.parts import map_parts
 from dalle_model.jobs.progress import report_progress
 from dalle_model.jobs.train_dvae import as_floats, as_tensor
 from dalle_model.training.loop import autocast
-from dalle_model.training.parallel import join_world
+from dalle_model.training.parallel import join_world, wait_for_all
 
 SECTIONS = ("tokenize_images", "shards")
 VERSION = 1
@@ -45,10 +45,12 @@ _COPIED = ("candidate_id", "source", "caption", "image_url", "page_url")
 def run(run: JobRun) -> dict[str, Any]:
     """Tokenise part by part; a part that an interrupted run finished is kept."""
     settings, seed = run.config.tokenize_images, run.config.seed
-    model = load_dvae(run.input_path("dvae")).to(join_world().device).to(memory_format=torch.channels_last)
+    world = join_world()
+    model = load_dvae(run.input_path("dvae")).to(world.device).to(memory_format=torch.channels_last)
     directory = run.layout.image_tokens(run.inputs["dvae_id"])
     pairs = run.input_path("pairs")
-    progress = Progress(sum(pq.read_metadata(part).num_rows for part in list_parts(pairs)))
+    own = list_parts(pairs)[world.rank :: world.size]
+    progress = Progress(sum(pq.read_metadata(part).num_rows for part in own), is_shown=world.is_main)
 
     def make(part: Path) -> pa.Table:
         tokens, dropped = tokenize_part(model, part, settings, run.config.download.max_pixels, seed, progress)
@@ -65,7 +67,10 @@ def run(run: JobRun) -> dict[str, Any]:
         "seed": str(seed),
         "precision": settings.precision,
     }
-    parts = map_parts(run, directory, IMAGE_TOKENS, make, made_from)
+    parts = map_parts(run, directory, IMAGE_TOKENS, make, made_from, world.rank, world.size)
+    wait_for_all(world)
+    if not world.is_main:
+        return {}
     occurrences = count_tokens(parts, model.config.codebook_size)
     usage_path = run.run_dir / "codebook_usage.parquet"
     usage = pa.table({"image_token": np.arange(len(occurrences), dtype=np.int32), "occurrences": occurrences})
@@ -83,9 +88,10 @@ def run(run: JobRun) -> dict[str, Any]:
 
 
 class Progress:
-    """Pictures done so far and how many a second, counted over this execution only."""
+    """Pictures done so far and how many a second, counted over this execution and this process only."""
 
-    def __init__(self, num_pictures: int) -> None:
+    def __init__(self, num_pictures: int, is_shown: bool = True) -> None:
+        self.is_shown = is_shown
         self.num_pictures, self.done, self._started = num_pictures, 0, time.monotonic()
         self.decode_s = self.network_s = 0.0
         """Seconds spent in each part: of all decoding threads together, and of the network."""
@@ -100,7 +106,8 @@ class Progress:
         """Say that so many more pictures have their tokens."""
         self.done += num_pictures
         rate = self.done / max(1e-9, time.monotonic() - self._started)
-        report_progress(self.done, self.num_pictures, "images", images_per_s=rate)
+        if self.is_shown:
+            report_progress(self.done, self.num_pictures, "images", images_per_s=rate)
 
 
 def tokenize_part(

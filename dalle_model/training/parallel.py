@@ -37,6 +37,12 @@ def join_world() -> World:
     return World(rank, size, device)
 
 
+def wait_for_all(world: World) -> None:
+    """Return when every process has come here."""
+    if world.size > 1:
+        dist.barrier()
+
+
 def share_weights(model: nn.Module, world: World) -> None:
     """Give every process the first one's parameters and buffers: on other machines the same seed may round differently."""
     if world.size == 1:

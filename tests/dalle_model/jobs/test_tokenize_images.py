@@ -1,6 +1,8 @@
 """Image tokens: one row per pair and crop, the same on every run, bad pictures left out with a reason."""
 
 import hashlib
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 
@@ -17,7 +19,9 @@ from dalle_model.config.model import DVAEConfig
 from dalle_model.config.tokenizing import TokenizeImagesConfig
 from dalle_model.dvae import DVAE, save_dvae
 from dalle_model.jobs import tokenize_images
+from dalle_model.jobs.contract import prepare, read_result
 from dalle_model.jobs.train_dvae import as_floats, as_tensor
+from dalle_model.training.parallel import World
 
 TINY = {"dvae.codebook_size": 16, "dvae.hidden_width": 8, "dvae.codebook_width": 8}
 
@@ -112,6 +116,41 @@ def test_a_picture_that_cannot_be_decoded_leaves_a_reason_and_the_others_their_t
     assert result["num_images"] == 59
     dropped = read_parquet(next((tmp_path / result["image_tokens"] / "dropped").iterdir()), DROPPED_PAIRS).to_pylist()
     assert [(row["stage"], row["reason"], row["candidate_id"]) for row in dropped] == [("tokenize", "not_an_image", f"{3:016x}")]
+
+
+def test_parts_can_be_made_side_by_side(make_config, inputs, run_job, tmp_path, monkeypatch):
+    directory = Layout(tmp_path).image_tokens(inputs["dvae_id"])
+    result = run_job("tokenize_images", make_config(TINY), inputs)
+    alone = hashes(directory)
+    for path in directory.iterdir():
+        path.unlink()
+    config = make_config({**TINY, "tokenize_images.batch_size": 32})  # another run directory
+    made = {}
+    for rank in (1, 0):  # the processes' shares, one after the other
+        monkeypatch.setattr(tokenize_images, "join_world", lambda rank=rank: World(rank, 2, torch.device("cpu")))
+        monkeypatch.setattr(tokenize_images, "wait_for_all", lambda world: made.update({world.rank: sorted(hashes(directory))}))
+        monkeypatch.setenv("RANK", str(rank))
+        again = run_job("tokenize_images", config, inputs)
+    assert made[1] == ["emoji-part-00001.parquet"]
+    assert len(made[0]) == 3
+    assert hashes(directory) == alone
+    assert again["num_images"] == result["num_images"]
+
+
+@pytest.mark.slow
+def test_two_processes_under_torchrun_write_the_same_bytes(make_config, inputs, run_job, tmp_path):
+    directory = Layout(tmp_path).image_tokens(inputs["dvae_id"])
+    run_job("tokenize_images", make_config(TINY), inputs)
+    alone = hashes(directory)
+    for path in directory.iterdir():
+        path.unlink()
+    run_dir = prepare("tokenize_images", make_config({**TINY, "tokenize_images.batch_size": 32}), inputs)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "dalle_model.jobs"]
+    command = [sys.executable, *launcher, "tokenize_images", str(run_dir)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2_000:]
+    assert hashes(directory) == alone
+    assert read_result(run_dir)["num_images"] == 60
 
 
 def test_parts_name_their_dvae_and_pairs(make_config, inputs, run_job, tmp_path):
