@@ -3,9 +3,10 @@
     masked      scaled dot-product attention with the definition as a boolean mask: every query meets every key
     structured  each block of image rows (or each column) meets only the text and the few rows it may see, in one
                 softmax. At the paper's layout that is about a fifth of the score matrix.
+    flex        the mask compiled into a kernel that leaves out whole blocks (`flex.py`), for long streams on CUDA
 
-Both take queries, keys and values [B, H, N, K] of a whole stream and are exact: outputs and gradients equal the
-definition to rounding. The choice depends on size only, so a model's numbers do not change with its surroundings.
+All take queries, keys and values [B, H, N, K] of a whole stream and are exact: outputs and gradients equal the
+definition to rounding. The choice depends on size and device only, so a model's numbers do not change with its surroundings.
 """
 
 # Shapes: B batch, H heads, N stream positions (T text, then I image), K d_head;
@@ -17,20 +18,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dalle_model.transformer.flex import FlexAttention, flex_works
 from dalle_model.transformer.masks import MaskKind, image_mask, image_offsets, stream_mask
 
-Backend = Literal["masked", "structured"]
+Backend = Literal["masked", "structured", "flex"]
 
 # Below this the block structure costs about as much as it saves (benchmarks/bench_attention.py on CPU: 0.5x at 18 + 8 x 8,
 # 0.8x to 1.3x at 32 + 16 x 16, 1.4x to 2.4x at 256 + 32 x 32).
 MASKED_UP_TO_POSITIONS = 512
 
 
-def choose_backend(kind: MaskKind, num_text: int, grid_size: int) -> Backend:
-    """The faster form for a layer of this kind and size."""
-    if kind == "full" or num_text + grid_size**2 <= MASKED_UP_TO_POSITIONS:
+def choose_backend(kind: MaskKind, num_text: int, grid_size: int, device_type: str = "cpu") -> Backend:
+    """The faster form for a layer of this kind and size: measured on CPU, expected on CUDA."""
+    if num_text + grid_size**2 <= MASKED_UP_TO_POSITIONS:
         return "masked"
-    return "structured"
+    if device_type == "cuda":
+        return "flex"
+    return "masked" if kind == "full" else "structured"
 
 
 def build_attention(kind: MaskKind, num_text: int, grid_size: int, kernel_size: int, backend: Backend | None = None) -> nn.Module:
@@ -38,12 +42,33 @@ def build_attention(kind: MaskKind, num_text: int, grid_size: int, kernel_size: 
 
     Raises `ValueError` when the structured form is asked for full attention, which has no structure.
     """
-    backend = backend or choose_backend(kind, num_text, grid_size)
+    if backend is None:
+        form = build_attention(kind, num_text, grid_size, kernel_size, choose_backend(kind, num_text, grid_size))
+        if choose_backend(kind, num_text, grid_size, "cuda") == "flex":
+            return _FlexOnCuda(form, FlexAttention(kind, num_text, grid_size, kernel_size))
+        return form
+    if backend == "flex":
+        return FlexAttention(kind, num_text, grid_size, kernel_size)
     if backend == "masked":
         return MaskedAttention(kind, num_text, grid_size, kernel_size)
     if kind == "full":
         raise ValueError("attention backend 'structured' has no form for full attention; use 'masked'")
     return StructuredAttention(kind, num_text, grid_size, kernel_size)
+
+
+class _FlexOnCuda(nn.Module):
+    """A model is built before it is moved, so the device decides when attention runs."""
+
+    def __init__(self, elsewhere: nn.Module, flex: FlexAttention) -> None:
+        super().__init__()
+        self.elsewhere, self.flex = elsewhere, flex
+
+    def forward(self, q_BHNK: Tensor, k_BHNK: Tensor, v_BHNK: Tensor) -> Tensor:
+        """[B, H, N, K]. FlexAttention's kernels have no float64 and no heads narrower than 16."""
+        is_possible = q_BHNK.is_cuda and q_BHNK.dtype != torch.float64 and q_BHNK.shape[-1] >= 16
+        form = self.flex if is_possible and flex_works(q_BHNK.device) else self.elsewhere
+        out_BHNK: Tensor = form(q_BHNK, k_BHNK, v_BHNK)
+        return out_BHNK
 
 
 class MaskedAttention(nn.Module):

@@ -1,12 +1,16 @@
 """Every fast form against the definition: outputs and gradients, in float64, for every mask."""
 
 import itertools
+import warnings
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import create_block_mask
 
 from dalle_model.transformer.attention import build_attention, choose_backend
+from dalle_model.transformer.flex import column_order, flex_works, mask_mod
 from dalle_model.transformer.masks import MaskKind, stream_mask
 
 SIZES = [(3, 4, 3), (6, 4, 3), (5, 7, 5), (18, 8, 5), (32, 16, 11), (1, 5, 3)]
@@ -62,6 +66,51 @@ def test_a_later_position_changes_nothing_before_it_in_any_precision(kind: MaskK
         assert torch.equal(attend(*changed)[:, :, :position], before[:, :, :position])
 
 
+@pytest.mark.parametrize(("num_text", "grid_size", "kernel_size"), [*SIZES, (256, 32, 11)])
+@pytest.mark.parametrize("kind", ["row", "column", "conv", "full"])
+def test_flex_masks_are_the_definitions(kind: MaskKind, num_text: int, grid_size: int, kernel_size: int) -> None:
+    position = torch.arange(num_text + grid_size**2)
+    allowed = mask_mod(kind, num_text, grid_size, kernel_size)(position, position, position[:, None], position[None, :])
+    if kind == "column":
+        inverse = column_order(num_text, grid_size).argsort()
+        allowed = allowed[inverse][:, inverse]
+    assert torch.equal(allowed, stream_mask(kind, num_text, grid_size, kernel_size))
+
+
+@pytest.mark.parametrize(("num_text", "grid_size", "kernel_size"), [(6, 4, 3), (64, 12, 5), (100, 16, 11)])
+@pytest.mark.parametrize("kind", ["row", "column", "conv", "full"])
+def test_flex_outputs_equal_the_definition(kind: MaskKind, num_text: int, grid_size: int, kernel_size: int) -> None:
+    torch.manual_seed(4)
+    q, k, v = (torch.randn(2, 2, num_text + grid_size**2, 16, dtype=torch.float64) for _ in range(3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the uncompiled form is slow, which is no matter here
+        found = build_attention(kind, num_text, grid_size, kernel_size, "flex")(q, k, v)
+    torch.testing.assert_close(found, by_definition(q, k, v, stream_mask(kind, num_text, grid_size, kernel_size)), rtol=0, atol=1e-12)
+
+
+def test_the_transposed_column_mask_touches_half_the_blocks() -> None:
+    shares = {}
+    for kind in ("row", "column", "conv"):
+        block_mask = create_block_mask(mask_mod(kind, 256, 32, 11), None, None, 1_280, 1_280, device="cpu")
+        shares[kind] = 1 - block_mask.sparsity() / 100
+    assert shares == pytest.approx({"row": 0.34, "column": 0.27, "conv": 0.40})
+
+
+def test_without_a_working_compiler_a_gpu_gets_the_structured_form(caplog: Any) -> None:
+    assert not flex_works(torch.device("cpu"))
+    with caplog.at_level("WARNING"):
+        assert not flex_works.__wrapped__(torch.device("cuda", 99))
+    assert "FlexAttention does not work on cuda:99" in caplog.text
+    assert "structured attention is used instead" in caplog.text
+
+
+def test_streams_on_a_cpu_use_the_form_measured_there() -> None:
+    torch.manual_seed(5)
+    q, k, v = (torch.randn(1, 1, 32 + 32**2, 16) for _ in range(3))
+    chosen, structured = build_attention("row", 32, 32, 11), build_attention("row", 32, 32, 11, "structured")
+    assert torch.equal(chosen(q, k, v), structured(q, k, v))
+
+
 def test_small_streams_use_the_mask_and_the_papers_layout_the_structure() -> None:
     assert choose_backend("row", 18, 8) == "masked"
     assert choose_backend("conv", 32, 16) == "masked"
@@ -69,6 +118,12 @@ def test_small_streams_use_the_mask_and_the_papers_layout_the_structure() -> Non
     assert choose_backend("row", 256, 32) == "structured"
     assert choose_backend("conv", 256, 32) == "structured"
     assert choose_backend("full", 256, 32) == "masked"
+
+
+def test_long_streams_on_cuda_use_flex() -> None:
+    assert choose_backend("row", 256, 32, "cuda") == "flex"
+    assert choose_backend("full", 256, 32, "cuda") == "flex"
+    assert choose_backend("row", 18, 8, "cuda") == "masked"
 
 
 def test_full_attention_has_no_structured_form() -> None:
