@@ -43,6 +43,8 @@ INITIALISATION_PAIRS = 8_192
 """Pictures whose patches k-means looks at."""
 COLLAPSED_SHARE = 0.02
 """Perplexity over codebook size below which the codebook counts as collapsing; a healthy one is several times larger."""
+USED_SHARE = 0.1
+"""Share of the tokens that would have to occur; without the KL term 7 of 256 can share the work evenly and be no less of a collapse."""
 SHOWN_PAIRS = 12
 CHART_HEIGHT, CHART_WIDTH = 120, 512
 """Pixels of the usage chart."""
@@ -225,9 +227,17 @@ def validate(model: nn.Module, pictures: ImageBatches, settings: TrainDVAEConfig
         "codes_used": float((occurrences_K > 0).sum()),
         "codes_dead": float((occurrences_K == 0).sum()),
         "top_code_share": float(occurrences_K.max() / occurrences_K.sum()),
-        "is_collapsed": float(perplexity < max(2.0, COLLAPSED_SHARE * config.codebook_size)),
+        "is_collapsed": float(is_collapsing(occurrences_K)),
     }
     return figures, occurrences_K
+
+
+def is_collapsing(occurrences_K: Tensor) -> bool:
+    """Whether few tokens do all the work. Of few pictures no more different tokens are expected than one in 16 of theirs."""
+    size, num_used = len(occurrences_K), int((occurrences_K > 0).sum())
+    if codebook_perplexity(occurrences_K) < max(2.0, COLLAPSED_SHARE * size):
+        return True
+    return num_used < USED_SHARE * min(size, int(occurrences_K.sum()) // 16)
 
 
 @torch.no_grad()

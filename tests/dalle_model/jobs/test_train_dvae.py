@@ -81,6 +81,21 @@ def test_a_collapsed_codebook_raises_the_alarm(make_config, pairs, tmp_path, cap
     assert "the codebook is collapsing: perplexity 1.0 of 64 tokens; raise train_dvae.kl_warmup_steps" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("counts", "is_collapsed"),
+    [
+        ([1_000] * 256, False),
+        ([1_000] * 30 + [1] * 226, False),
+        ([1_000] * 7 + [0] * 249, True),
+        ([100_000, *[1] * 255], True),
+        ([3] * 20 + [0] * 236, False),
+    ],
+    ids=["even", "uneven", "few share the work", "one does the work", "too few pictures to know"],
+)
+def test_a_collapse_is_few_tokens_or_little_entropy(counts, is_collapsed):
+    assert train_dvae.is_collapsing(torch.tensor(counts)) == is_collapsed
+
+
 def test_every_look_leaves_figures_and_pictures(make_config, pairs, run_job, tmp_path):
     result = run_job("train_dvae", make_config(TINY), pairs)
     looks = tmp_path / result["looks"]
