@@ -1,21 +1,36 @@
-"""The dVAE against the published code: `python benchmarks/bench_dvae.py [--size small|paper]`.
+"""The dVAE against the published code: `python benchmarks/bench_dvae.py [--size small|paper] [--dvae FOLDER]`.
 
 The reference is the published `dall_e` package's arithmetic, rewritten line by line below and run in the same process with the same
 weights: encoder logits then argmax, decoder from one-hot vectors. Tokens must be identical, else the benchmark stops.
+Then what bf16 changes: with random weights, with the demo's k-means start, and with the checkpoint of `--dvae`; and how fast
+the two parts of tokenising are, decoding of pictures and the network.
 """
 
 import argparse
+import io
+import random
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from timing import least_cpu_seconds, print_ratios
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dalle_datasets.image_batches import centre, transformer_augmentation
+from dalle_datasets.images import decode_image
+from dalle_datasets.sources.emoji_scenes import all_scenes, draw_scene
 from dalle_model.config.model import DVAEConfig
-from dalle_model.dvae import DVAE
+from dalle_model.config.presets import preset
+from dalle_model.dvae import DVAE, load_dvae
+from dalle_model.dvae.codebook import initialise_codebook
 from dalle_model.dvae.likelihood import map_pixels, unmap_pixels
 from dalle_model.dvae.loss import dvae_loss
+from dalle_model.jobs.train_dvae import as_floats, as_tensor
+from dalle_model.training.loop import autocast
 
 SIZES = {"small": DVAEConfig(image_size=64, codebook_size=512, hidden_width=64), "paper": DVAEConfig()}
 
@@ -79,6 +94,47 @@ def training_update(flush_denormals: bool, batch: int) -> Callable[[], object]:
 
 
 @torch.inference_mode()
+def print_changed_tokens(checkpoint: Path | None) -> None:
+    """Share of tokens that bf16 convolutions change, on scenes of the demo."""
+    demo = preset("demo")
+    scenes = [draw_scene(scene, 64) for scene in random.Random(0).sample(all_scenes(), 512)]
+    torch.manual_seed(0)
+    started = DVAE(demo.dvae)
+    initialise_codebook(started, pictures(scenes, demo.dvae.image_size), seed=0)
+    models = {"random weights (--size small)": DVAE(SIZES["small"]), "the demo's k-means start": started}
+    if checkpoint is not None:
+        models[str(checkpoint)] = load_dvae(checkpoint)
+    print("tokens that bf16 changes")
+    for name, model in models.items():
+        images = pictures(scenes[:64], model.config.image_size)
+        with autocast("bf16", images.device):
+            rounded = model.eval().tokenize(images)
+        print(f"  {name:32s} {(rounded != model.tokenize(images)).float().mean():9.3%}")
+
+
+def pictures(scenes: list[NDArray[np.uint8]], side: int) -> Tensor:
+    """Scenes as the dVAE reads them."""
+    return as_floats(as_tensor(np.stack([centre(scene, side, np.random.default_rng(0)) for scene in scenes])))
+
+
+def print_rates(config: DVAEConfig, repeats: int) -> None:
+    """Pictures a second of one core: decoding, with the transformer's crop, and the network."""
+    side, rng = config.image_size, np.random.default_rng(0)
+    smooth = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8)).resize((2 * side, 3 * side // 2), Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    smooth.save(file, "JPEG", quality=90)
+    model = DVAE(config).eval().to(memory_format=torch.channels_last)
+    parts = {
+        f"decode JPEG {smooth.width} x {smooth.height}, crop": lambda: transformer_augmentation(
+            np.asarray(decode_image(file.getvalue(), 2**27)), side, rng
+        ),
+        "network": lambda: model.tokenize(torch.rand(1, 3, side, side)),
+    }
+    seconds = least_cpu_seconds(parts, repeats)
+    print_ratios(f"tokenising at {side} x {side}", seconds, "network", lambda s: f"{1 / s:9.1f} images/s")
+
+
+@torch.inference_mode()
 def inference(config: DVAEConfig, repeats: int) -> None:
     torch.manual_seed(0)
     model = DVAE(config).eval()
@@ -108,9 +164,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--dvae", type=Path, help="folder of a trained dVAE, e.g. data/runs/train-dvae-…/dvae")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     inference(SIZES[arguments.size], arguments.repeats)
+    print_rates(SIZES[arguments.size], arguments.repeats)
+    print_changed_tokens(arguments.dvae)
     updates = {"as torch comes": training_update(False, 16), "denormals flushed": training_update(True, 16)}
     print_ratios("demo training update, cold samples", least_cpu_seconds(updates, arguments.repeats), "as torch comes")
 
