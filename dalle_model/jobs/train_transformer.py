@@ -45,6 +45,7 @@ def run(run: JobRun) -> dict[str, Any]:
         compute_loss=lambda model, batch, step: weighted_loss(model, batch, config.train_transformer.text_loss_weight),
         validate=validation(training_set, model, config, world),
         run_dir=run.run_dir,
+        scaler=model.scale_branches() if config.train_transformer.precision == "fp16" else None,
         flops_per_pair=training_flops_per_token(config.transformer, model.stream) * model.stream.num_positions,
         seed=seed,
         report=report_progress,

@@ -16,12 +16,14 @@ from torch import Tensor, nn
 
 from dalle_model.config.training import TrainConfig
 from dalle_model.training.checkpoint import load_training_state, save_batch, save_training_state
+from dalle_model.training.gradient_scales import BranchScaler
 from dalle_model.training.metrics import MetricsLog
 from dalle_model.training.optim import MovingAverage, PlateauHalving, build_optimizer, learning_rate_at
 from dalle_model.training.parallel import World, average_gradients, average_numbers, join_world, share_weights
 from dalle_model.training.speed import Speed, append_speed
 
 Batch = Mapping[str, Tensor]
+Scaler = torch.amp.GradScaler | BranchScaler
 
 
 class Report(Protocol):
@@ -53,6 +55,7 @@ def train(
     validate: Callable[[nn.Module], Mapping[str, float]] | None = None,
     show: Callable[[nn.Module, int], None] | None = None,
     flops_per_pair: float = 0.0,
+    scaler: Scaler | None = None,
 ) -> TrainResult:
     """Train `model` in place, continuing from the newest checkpoint of `run_dir` if there is one.
 
@@ -61,6 +64,7 @@ def train(
     `validate(model)` returns figures of the validation split; "loss" among them drives the `plateau` schedule.
     `show(model, step)` is called after it, in the first process only, for what is not a number, such as pictures.
     `flops_per_pair`, the work of one pair forward and backward, gives speed.jsonl the model FLOPs utilisation.
+    `scaler` takes the place of one scale for all gradients in fp16.
     When it returns, `model` holds the weights to keep: the moving average if one is configured.
     Raises `ValueError` when the loss or the gradient is not finite, and leaves the batch in the run directory.
     """
@@ -68,7 +72,8 @@ def train(
     model.to(world.device)
     optimizer = build_optimizer(model, config)
     average = MovingAverage(model, config.ema_decay) if config.ema_decay else None
-    scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
+    if scaler is None:
+        scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
     plateau, step, window = PlateauHalving(), 0, Window()
     resumed = load_training_state(run_dir, model, optimizer)
     if resumed:
@@ -175,7 +180,7 @@ class Window:
 def _update(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
+    scaler: Scaler,
     config: TrainConfig,
     compute_loss: Callable[[nn.Module, Batch, int], Mapping[str, Tensor]],
     batch: Batch,

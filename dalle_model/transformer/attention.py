@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dalle_model.transformer.flex import FlexAttention, flex_works
 from dalle_model.transformer.masks import MaskKind, image_mask, image_offsets, stream_mask
 
 Backend = Literal["masked", "structured", "flex"]
@@ -45,9 +44,11 @@ def build_attention(kind: MaskKind, num_text: int, grid_size: int, kernel_size: 
     if backend is None:
         form = build_attention(kind, num_text, grid_size, kernel_size, choose_backend(kind, num_text, grid_size))
         if choose_backend(kind, num_text, grid_size, "cuda") == "flex":
-            return _FlexOnCuda(form, FlexAttention(kind, num_text, grid_size, kernel_size))
+            return _FlexOnCuda(form, (kind, num_text, grid_size, kernel_size))
         return form
     if backend == "flex":
+        from dalle_model.transformer.flex import FlexAttention  # half as expensive to import as all of torch
+
         return FlexAttention(kind, num_text, grid_size, kernel_size)
     if backend == "masked":
         return MaskedAttention(kind, num_text, grid_size, kernel_size)
@@ -59,14 +60,20 @@ def build_attention(kind: MaskKind, num_text: int, grid_size: int, kernel_size: 
 class _FlexOnCuda(nn.Module):
     """A model is built before it is moved, so the device decides when attention runs."""
 
-    def __init__(self, elsewhere: nn.Module, flex: FlexAttention) -> None:
+    def __init__(self, elsewhere: nn.Module, sizes: tuple[MaskKind, int, int, int]) -> None:
         super().__init__()
-        self.elsewhere, self.flex = elsewhere, flex
+        self.elsewhere, self.sizes = elsewhere, sizes
+        self.flex: nn.Module | None = None
 
     def forward(self, q_BHNK: Tensor, k_BHNK: Tensor, v_BHNK: Tensor) -> Tensor:
         """[B, H, N, K]. FlexAttention's kernels have no float64 and no heads narrower than 16."""
-        is_possible = q_BHNK.is_cuda and q_BHNK.dtype != torch.float64 and q_BHNK.shape[-1] >= 16
-        form = self.flex if is_possible and flex_works(q_BHNK.device) else self.elsewhere
+        form = self.elsewhere
+        if q_BHNK.is_cuda and q_BHNK.dtype != torch.float64 and q_BHNK.shape[-1] >= 16:
+            from dalle_model.transformer.flex import flex_works
+
+            if flex_works(q_BHNK.device):
+                self.flex = self.flex or build_attention(*self.sizes, "flex")
+                form = self.flex
         out_BHNK: Tensor = form(q_BHNK, k_BHNK, v_BHNK)
         return out_BHNK
 

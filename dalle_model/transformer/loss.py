@@ -20,8 +20,12 @@ CHUNK_POSITIONS = 2_048
 def sum_cross_entropy(hidden_MD: Tensor, head: nn.Linear, targets_M: Tensor, chunk_positions: int = CHUNK_POSITIONS) -> Tensor:
     """Sum over positions of -ln p(target), in nats, float32 (float64 for float64 inputs); 0 where the target is `NO_TARGET`.
 
-    Logits are float32 whatever the precision of the product, as in the paper (Appendix D.2).
+    Logits are float32 whatever the precision of the product, as in the paper (Appendix D.2); with fp16 so is the product.
     """
+    device_type = hidden_MD.device.type
+    if torch.is_autocast_enabled(device_type) and torch.get_autocast_dtype(device_type) == torch.float16:
+        with torch.autocast(device_type, enabled=False):
+            return sum_cross_entropy(hidden_MD.float(), head, targets_M, chunk_positions)
     loss: Tensor = _SumCrossEntropy.apply(hidden_MD, head.weight, head.bias, targets_M, chunk_positions)
     return loss
 

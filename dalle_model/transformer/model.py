@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dalle_model.config.model import StreamShape, TransformerConfig
+from dalle_model.training.gradient_scales import BranchScale, BranchScaler
 from dalle_model.transformer.attention import build_attention
 from dalle_model.transformer.loss import NO_TARGET, sum_cross_entropy
 from dalle_model.transformer.masks import layer_kinds
@@ -46,14 +47,24 @@ class Block(nn.Module):
         self.mlp_norm = nn.LayerNorm(d_model)
         self.mlp_in = nn.Linear(d_model, 4 * d_model)
         self.mlp_out = nn.Linear(4 * d_model, d_model)
+        self.scales: tuple[BranchScale, BranchScale] | None = None
+        """Gradient scales of attention and MLP, for training in fp16."""
 
     def forward(self, x_BND: Tensor, attend: Attend) -> Tensor:
         """[B, N, D]. `attend` maps queries, keys and values [B, H, N, K] to [B, H, N, K]."""
+        if self.scales is not None:
+            attention, mlp = self.scales
+            x_BND = x_BND + attention.leave(self.attend(attention.enter(x_BND), attend))
+            return x_BND + mlp.leave(F.dropout(self.mlp(mlp.enter(x_BND)), self.dropout, self.training))
+        x_BND = x_BND + self.attend(x_BND, attend)
+        return x_BND + F.dropout(self.mlp(x_BND), self.dropout, self.training)
+
+    def attend(self, x_BND: Tensor, attend: Attend) -> Tensor:
+        """The first branch, [B, N, D]."""
         B, N, D = x_BND.shape
         q, k, v = self.qkv(self.attention_norm(x_BND)).view(B, N, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         attended_BND = attend(q, k, v).transpose(1, 2).reshape(B, N, D)
-        x_BND = x_BND + F.dropout(self.attention_out(attended_BND), self.dropout, self.training)
-        return x_BND + F.dropout(self.mlp(x_BND), self.dropout, self.training)
+        return F.dropout(self.attention_out(attended_BND), self.dropout, self.training)
 
     def mlp(self, x: Tensor) -> Tensor:
         """The second branch, [..., D]; it looks at each position by itself."""
@@ -90,6 +101,17 @@ class DALLETransformer(nn.Module):
         self.text_head = nn.Linear(d_model, stream.text_vocab_size)
         self.image_head = nn.Linear(d_model, stream.codebook_size)
         self._initialise()
+
+    def scale_branches(self) -> BranchScaler:
+        """Give each residual branch a gradient scale, for fp16, and return what adapts them."""
+        branches = []
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.scales = (BranchScale(), BranchScale())
+            attention = [*block.attention_norm.parameters(), *block.qkv.parameters(), *block.attention_out.parameters()]
+            mlp = [*block.mlp_norm.parameters(), *block.mlp_in.parameters(), *block.mlp_out.parameters()]
+            branches += [(block.scales[0], attention), (block.scales[1], mlp)]
+        return BranchScaler(branches)
 
     def _initialise(self) -> None:
         """Normal weights of variance 2 / (5 d_model), as in GPT-NeoX; the paper gives none.

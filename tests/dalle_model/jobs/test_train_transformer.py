@@ -115,6 +115,27 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(root: Path, monke
     assert (root / "runs" / again["run_id"] / "metrics.jsonl").read_text() == metrics
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_16_bits_learn_as_32_do_and_resume_exactly(root: Path, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"train_transformer.learning_rate": 2e-2, "train_transformer.ema_decay": 0.0, "transformer.dropout": 0.0}
+    full = train(root, settings)
+    settings["train_transformer.precision"] = precision
+    half = train(root, settings)
+    assert half["image_loss"] == pytest.approx(full["image_loss"], abs=0.02)
+    assert half["image_loss"] < math.log(12) - 0.1
+    shutil.rmtree(root / "runs" / half["run_id"])
+
+    def stop_at_9(done: int, *_: Any, **__: Any) -> None:
+        if done == 9:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train_transformer, "report_progress", stop_at_9)
+        with pytest.raises(KeyboardInterrupt):
+            train(root, settings)
+    assert train(root, settings)["transformer_id"] == half["transformer_id"]
+
+
 def test_microbatches_give_the_gradient_of_the_whole_batch(root: Path) -> None:
     settings = {"transformer.dropout": 0.0, "train_transformer.max_steps": 3, "train_transformer.log_every": 3}
     whole, parts = train(root, settings), train(root, {**settings, "train_transformer.microbatch_size": 2})

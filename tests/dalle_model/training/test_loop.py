@@ -93,9 +93,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_remedy_and_the_batch(tmp_path: P
     def exploding(model: nn.Module, batch: Any, step: int) -> dict[str, torch.Tensor]:
         return {"loss": model(batch["x"]).mean() * (float("nan") if step == 6 else 1.0)}
 
-    with pytest.raises(
-        ValueError, match=r"the loss became nan at step 7; its batch is in .*run/failed_batch-0.safetensors; lower"
-    ):
+    with pytest.raises(ValueError, match=r"the loss became nan at step 7; its batch is in .*run/failed_batch-0.safetensors; lower"):
         run(tmp_path / "run", settings(clip_norm=0.0), exploding)
     assert torch.equal(load_file(tmp_path / "run" / "failed_batch-0.safetensors")["x"], next(batches(6))["x"])
     assert [path.name for path in list_training_states(tmp_path / "run")] == ["step-000004"]
