@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dalle_model.config.training import TrainConfig
-from dalle_model.training.checkpoint import load_training_state, save_batch, save_training_state
+from dalle_model.training.checkpoint import load_training_state, save_batch, save_training_state, save_weights
 from dalle_model.training.gradient_scales import BranchScaler
 from dalle_model.training.metrics import MetricsLog
 from dalle_model.training.optim import MovingAverage, PlateauHalving, build_optimizer, learning_rate_at
@@ -65,6 +65,7 @@ def train(
     `show(model, step)` is called after it, in the first process only, for what is not a number, such as pictures.
     `flops_per_pair`, the work of one pair forward and backward, gives speed.jsonl the model FLOPs utilisation.
     `scaler` takes the place of one scale for all gradients in fp16.
+    `checkpoints/best` has the weights of the look with the least validation loss, beside the newest states.
     When it returns, `model` holds the weights to keep: the moving average if one is configured.
     Raises `ValueError` when the loss or the gradient is not finite, and leaves the batch in the run directory.
     """
@@ -97,7 +98,11 @@ def train(
             if show is not None and world.is_main:
                 show(model, step)
         if "loss" in validation:
+            best_before = plateau.best
             plateau.look(validation["loss"])
+            if world.is_main and plateau.best < best_before:
+                with _kept_weights(model, average):
+                    save_weights(run_dir / "checkpoints" / "best", "best", model, {"step": step, **validation})
         if log:
             log.log(step, "validation", validation)
 

@@ -20,6 +20,7 @@ from dalle_model.config.model import TokenizerConfig
 from dalle_model.config.presets import preset
 from dalle_model.jobs.contract import execute, prepare, write_json
 from dalle_model.text import BpeTokenizer
+from dalle_model.training.checkpoint import list_training_states
 from dalle_model.training.metrics import read_metrics
 from dalle_model.transformer import load_transformer
 
@@ -115,7 +116,7 @@ def test_four_processes_one_of_which_dies_and_two_or_one_that_go_on_train_as_one
     assert time.monotonic() - started < 60
     assert "SIGKILL" in died.stderr
     assert (run_dir / "status").read_text() == "failed"
-    assert [path.name for path in (run_dir / "checkpoints").iterdir()] == ["step-000004", "step-000008"]
+    assert [path.name for path in list_training_states(run_dir)] == ["step-000004", "step-000008"]
 
     continued = shutil.copytree(root, tmp_path / "continued")
     execute("train_transformer", prepared(continued))

@@ -82,6 +82,24 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     assert [path.name for path in list_training_states(tmp_path / "run")] == ["step-000008", "step-000010"]
 
 
+def test_the_best_weights_are_kept_beside_the_newest(tmp_path: Path) -> None:
+    losses = iter([5.0, 3.0, 4.0, 4.0])
+    seen = []
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        return {"loss": next(losses)}
+
+    train(
+        model=nn.Linear(3, 1), config=settings(), batches=batches, compute_loss=noisy_loss, run_dir=tmp_path, seed=7,
+        report=lambda *_, **__: None, validate=validate,
+    )  # fmt: skip
+    config, weights, _ = load_weights(tmp_path / "checkpoints" / "best", "best")
+    assert config == {"step": 4, "loss": 3.0}
+    assert all(torch.equal(weights[name], seen[1][name]) for name in weights)
+    assert not any(torch.equal(weights[name], seen[3][name]) for name in weights)
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     run(tmp_path / "run", settings())
     (tmp_path / "run" / "checkpoints" / "step-000008" / "model.safetensors").write_bytes(b"broken")
