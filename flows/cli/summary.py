@@ -77,7 +77,8 @@ def _order(account: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], int]:
 
 def _agreement(evaluated: Mapping[str, Any]) -> Table:
     """One row per prompt set: one picture taken blindly, the best of n by CLIP, and whether any of them was right."""
-    numbers = list(dict.fromkeys(n for shares in evaluated["agreement"].values() for n in shares))
+    found = {n for shares in evaluated["agreement"].values() for n in shares}
+    numbers = sorted(found, key=lambda n: (n == "any", int(n.removeprefix("n=")) if n != "any" else 0))
     names = {"n=1": "one picture", "any": "any of them"}
     table = _table("prompts", *(names.get(n, f"best of {n.removeprefix('n=')}") for n in numbers))
     for prompt_set, shares in evaluated["agreement"].items():
