@@ -76,18 +76,19 @@ def torchrun(num_processes: int, program: list[str], run_dir: Path) -> subproces
 
 JOB = ["-m", "dalle_model.jobs"]
 
-# Process 1 dies, as by a machine that fails, when it is about to make its ninth batch.
+# Process 1 dies, as by a machine that fails, in its ninth update. All have the ninth batch's count of tokens then, so the
+# first one has written the checkpoint after the eighth.
 DIES_AT_9 = """
 import os, signal, sys
 from dalle_model.jobs import train_transformer
 from dalle_model.jobs.__main__ import main, set_up_process
-encode, made = train_transformer.encode_batch, []
-def encode_batch(*arguments):
-    made.append(1)
-    if os.environ["RANK"] == "1" and len(made) == 9:
+weighted_loss, updates = train_transformer.weighted_loss, []
+def fatal_loss(model, *arguments):
+    updates.extend([1] * model.training)
+    if os.environ["RANK"] == "1" and len(updates) == 9:
         os.kill(os.getpid(), signal.SIGKILL)
-    return encode(*arguments)
-train_transformer.encode_batch = encode_batch
+    return weighted_loss(model, *arguments)
+train_transformer.weighted_loss = fatal_loss
 set_up_process()
 sys.exit(main(sys.argv[1:]))
 """
