@@ -35,7 +35,8 @@ def peer_updates(folder: Path | None, config: TransformerConfig, stream: StreamS
     """Updates of the peer's network at the same sizes, by name: as it comes, and its fastest options. Empty, with a sentence
     on standard output, when `folder` does not hold it."""
     if folder is None or not (folder / "dalle_pytorch").is_dir():
-        print(f"DALLE-pytorch is not in {folder or '--peer'}: left out; the top of {Path(__file__).name} says how to install it")
+        where = f"{folder} does not hold it" if folder else "no --peer folder is given"
+        print(f"DALLE-pytorch is left out ({where}); the top of {Path(__file__).name} says how to install it")
         return {}
     dalle_pytorch = _import(folder)
     kinds = tuple(LAYER_TYPES[kind] for kind in layer_kinds(config.num_layers))
