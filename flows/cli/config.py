@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.options import Preset, Settings, resolve
+from flows.cli.output import results_console
 
 if TYPE_CHECKING:
     from dalle_model.config.plan import Sharding
@@ -15,7 +16,6 @@ app = typer.Typer(help="Presets and settings.", no_args_is_help=True)
 @app.command()
 def presets() -> None:
     """List the presets and what they are for."""
-    from rich.console import Console
     from rich.table import Table
 
     from dalle_model.config.presets import PRESETS
@@ -26,7 +26,7 @@ def presets() -> None:
         shape = f"{config.transformer.num_layers} x {config.transformer.d_model:,} x {config.transformer.num_heads}"
         picture = f"{config.dvae.image_size} px, {config.dvae.num_image_tokens:,} tokens of {config.dvae.codebook_size:,}"
         table.add_row(name, (make.__doc__ or "").strip().splitlines()[0], shape, picture)
-    Console().print(table)
+    results_console().print(table)
 
 
 @app.command()
@@ -66,7 +66,6 @@ def plan(
 
     Raises `ValueError` for an unknown sharding or a batch that the devices cannot share.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from dalle_model.config.plan import DeviceMemory, plan_transformer
@@ -103,7 +102,7 @@ def plan(
 
     section("memory per device, all activations kept", gibibytes(made.memory))
     section("memory per device, activation checkpointing", gibibytes(made.memory_with_checkpointing))
-    Console().print(table)
+    results_console().print(table)
 
 
 def flatten(preset: str, settings: list[str] | None) -> dict[str, str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from flows.cli.options import Preset, Settings, resolve
+from flows.cli.output import results_console
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -52,7 +53,6 @@ def _parse_params(params: list[str] | None) -> dict[str, str]:
 
 
 def _print_list() -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from dalle_datasets.catalog.queries import list_queries
@@ -60,7 +60,7 @@ def _print_list() -> None:
     table = Table("query", "answers", "parameters", box=None)
     for file in list_queries():
         table.add_row(file.name, file.purpose, ", ".join(str(parameter) for parameter in file.parameters if parameter.name != "root"))
-    Console().print(table)
+    results_console().print(table)
 
 
 def _write(rows: "pa.Table", form: Format) -> None:
@@ -86,7 +86,6 @@ def _write(rows: "pa.Table", form: Format) -> None:
 
 
 def _print_table(rows: "pa.Table") -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -95,7 +94,7 @@ def _print_table(rows: "pa.Table") -> None:
         table.add_column(name, overflow="fold")  # ids and paths are there to be copied
     for row in rows.slice(0, MAX_TABLE_ROWS).to_pylist():
         table.add_row(*(escape(_text(value)) for value in row.values()))
-    Console().print(table)
+    results_console().print(table)
     if rows.num_rows > MAX_TABLE_ROWS:
         print(f"{MAX_TABLE_ROWS} of {rows.num_rows:,} rows; --format csv writes them all", file=sys.stderr)
 

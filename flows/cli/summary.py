@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from rich.columns import Columns
-from rich.console import Console, Group
+from rich.console import Group
 from rich.panel import Panel
 from rich.table import Table
 
 from dalle_datasets.layout import Layout
+from flows.cli.output import results_console
 
 
 def print_summary(layout: Layout, account: Mapping[str, Any], already_done: bool) -> None:
     """Print the account of a finished pipeline on stdout."""
-    console = Console(highlight=False)
+    console = results_console()
     results = account["results"]
     console.print()
     if already_done:

@@ -61,8 +61,9 @@ def _page(layout: Layout, account: Mapping[str, Any]) -> str:
         [
             f"# Pipeline {account['pipeline_id']}",
             "",
-            f"{results['filter']['num_pairs']:,} pairs; dVAE {dvae['psnr']:.1f} dB with {dvae['codes_used']:,} codes in use; transformer "
-            f"validation loss {transformer['validation_text_loss']:.3f} (text), {transformer['validation_image_loss']:.3f} (image).",
+            f"{results['filter']['num_pairs']:,} pairs; dVAE {dvae['psnr']:.1f} dB with {dvae['codes_used']:,.0f} codes in use; "
+            f"transformer validation loss {transformer['validation_text_loss']:.3f} (text), "
+            f"{transformer['validation_image_loss']:.3f} (image).",
             "",
             f"![best picture of each prompt]({_contact_sheet(layout, results['generate_images']['generations'])})",
             "",

@@ -1,15 +1,26 @@
 -- name: agreement
 -- purpose: How often the picture is what the prompt asked for, if CLIP chooses the best of n candidates.
 -- params: run_id (text, optional), clip_id (text, optional)
--- reads: scored_generations, latest_artifacts
+-- reads: scored_generations, runs
 -- returns: prompt_set, best_of, num_prompts, all_right, object_right, color_right, background_right, layout_right, any_right; n = 1 is no reranking
-with chosen as (
+-- The newest run that somebody judged: single prompts of `dalle generate` are newer, and nobody judges those.
+with newest_judged as (
+    select runs.run_id
+    from runs
+    where runs.run_id in (select scored_generations.run_id from scored_generations where scored_generations.all_right is not null)
+    order by
+        runs.started_at desc,
+        runs.run_id
+    limit 1
+),
+
+chosen as (
     select *
     from scored_generations
     where
         all_right is not null
         and if($clip_id is null, is_own, clip_id = $clip_id)
-        and run_id = coalesce($run_id, (select run_id from latest_artifacts where kind = 'generations'))
+        and run_id = coalesce($run_id, (select newest_judged.run_id from newest_judged))
 ),
 
 sizes as (

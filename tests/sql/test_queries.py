@@ -162,6 +162,16 @@ def test_agreement_by_a_further_clip(catalog):
     assert [(row[1], row[3]) for row in catalog.query("agreement", run_id="gen", clip_id="clip2")] == [(1, 0.25), (4, 1.0)]
 
 
+def test_agreement_is_that_of_the_newest_run_somebody_judged(catalog):
+    """`dalle generate` after a demo made a newer run without verdicts, and the query answered with nothing."""
+    catalog.add("runs", {"run_id": "gen", "job": "generate_images"})
+    catalog.add("runs", {"run_id": "single", "job": "generate_images", "started_at": "2099-01-01"})
+    candidates(catalog, [True, False, False, False], ranks=[4, 3, 2, 1])
+    catalog.add("generations", generation_id="own", run_id="single", prompt_id="own", prompt="own")
+    catalog.add("rerank_scores", generation_id="own")
+    assert [(row[1], row[3]) for row in catalog.query("agreement")] == [(1, 0.25), (4, 0.0)]
+
+
 def test_agreement_leaves_out_pictures_nobody_judged(catalog):
     catalog.add("generations")
     catalog.add("rerank_scores")
