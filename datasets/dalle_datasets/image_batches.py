@@ -19,7 +19,7 @@ from PIL import Image
 
 from dalle_datasets.images import ImageError, decode_image
 from dalle_datasets.parquet import list_parts
-from dalle_datasets.row_order import EpochOrder, RowGroup, epoch_spans, row_groups, seeded_random
+from dalle_datasets.row_order import RowGroup, batch_tables, row_groups, seeded_random
 from dalle_datasets.schemas import PAIRS
 
 Pixels = NDArray[np.uint8]
@@ -101,26 +101,19 @@ class ImageBatches:
 
         Raises `ValueError` when the batch does not split evenly over the processes, or a picture cannot be decoded.
         """
-        if batch_size % world_size:
-            raise ValueError(f"batch_size={batch_size} does not split evenly over {world_size} processes; choose a multiple")
-        share = batch_size // world_size
-        held: dict[tuple[int, int], pa.Table] = {}
-        order = EpochOrder(self._groups, self.window_rows, seed, -1)
+        tables = batch_tables(
+            self._groups,
+            self._read,
+            window_rows=self.window_rows,
+            batch_size=batch_size,
+            seed=seed,
+            start_step=start_step,
+            rank=rank,
+            world_size=world_size,
+        )
         with ThreadPoolExecutor(max(1, self.num_threads)) as threads:
-            step = start_step
-            while True:
-                first = step * batch_size + rank * share
-                pieces = []
-                for epoch, start, stop in epoch_spans(first, first + share, self.num_rows):
-                    if order.epoch != epoch:
-                        order = EpochOrder(self._groups, self.window_rows, seed, epoch)
-                    for window, rows in order.locate(start, stop):
-                        if (epoch, window) not in held:
-                            held = dict(list(held.items())[-1:])  # a batch may end one window and begin the next
-                            held[epoch, window] = self._read(order.groups_of(window))
-                        pieces.append(held[epoch, window].take(rows))
-                yield self._batch(pa.concat_tables(pieces), seed, first, threads)
-                step += 1
+            for first, rows in tables:
+                yield self._batch(rows, seed, first, threads)
 
     def in_order(self, batch_size: int, seed: int = 0) -> Iterator[ImageBatch]:
         """Every pair once, as stored; the last batch may be smaller. Raises `ValueError` when a picture cannot be decoded."""

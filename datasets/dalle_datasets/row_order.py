@@ -5,9 +5,10 @@ together. So an epoch of any size needs only its row groups' names and one windo
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -69,6 +70,50 @@ class EpochOrder:
             order = seeded_random(self.seed, self.epoch, window).permutation(int(self._ends[window]) - window_start)
             yield window, order[start - window_start : end - window_start]
             start = end
+
+
+class Rows(Protocol):
+    """The rows of a window in memory: a `pa.Table`, or what a reader wraps round one."""
+
+    def take(self, rows: NDArray[np.int64], /) -> pa.Table:
+        """Some of them."""
+
+
+def batch_tables(
+    groups: list[RowGroup],
+    read: Callable[[list[RowGroup]], Rows],
+    *,
+    window_rows: int,
+    batch_size: int,
+    seed: int,
+    start_step: int,
+    rank: int,
+    world_size: int,
+) -> Iterator[tuple[int, pa.Table]]:
+    """(place of its first row in the endless sequence, rows) of this reader's share of every batch from `start_step` on.
+
+    `read` gives the rows of a window's groups; it is called once per window and epoch. Raises `ValueError` when the batch
+    does not split evenly over the processes.
+    """
+    if batch_size % world_size:
+        raise ValueError(f"batch_size={batch_size} does not split evenly over {world_size} processes; choose a multiple")
+    share, num_rows = batch_size // world_size, sum(group.num_rows for group in groups)
+    held: dict[tuple[int, int], Rows] = {}
+    order = EpochOrder(groups, window_rows, seed, -1)
+    step = start_step
+    while True:
+        first = step * batch_size + rank * share
+        pieces = []
+        for epoch, start, stop in epoch_spans(first, first + share, num_rows):
+            if order.epoch != epoch:
+                order = EpochOrder(groups, window_rows, seed, epoch)
+            for window, rows in order.locate(start, stop):
+                if (epoch, window) not in held:
+                    held = dict(list(held.items())[-1:])  # a batch may end one window and begin the next
+                    held[epoch, window] = read(order.groups_of(window))
+                pieces.append(held[epoch, window].take(rows))
+        yield first, pa.concat_tables(pieces)
+        step += 1
 
 
 def epoch_spans(first: int, last: int, num_rows: int) -> Iterator[tuple[int, int, int]]:

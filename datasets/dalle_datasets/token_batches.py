@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dalle_datasets.parquet import SchemaError, list_parts
-from dalle_datasets.row_order import EpochOrder, RowGroup, epoch_spans, row_groups
+from dalle_datasets.row_order import RowGroup, batch_tables, row_groups
 from dalle_datasets.schemas import TRAINING_SET
 
 NO_TOKEN = -1
@@ -72,25 +72,18 @@ class TokenBatches:
 
     def batches(self, batch_size: int, seed: int, start_step: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[TokenBatch]:
         """This reader's share of every batch from `start_step` on, without end. `world_size` divides `batch_size`."""
-        if batch_size % world_size:
-            raise ValueError(f"batch_size={batch_size} does not split evenly over {world_size} processes; choose a multiple")
-        share = batch_size // world_size
-        held: dict[tuple[int, int], _Rows] = {}
-        order = EpochOrder(self._groups, self.window_rows, seed, -1)
-        step = start_step
-        while True:
-            first = step * batch_size + rank * share
-            pieces = []
-            for epoch, start, stop in epoch_spans(first, first + share, self.num_rows):
-                if order.epoch != epoch:
-                    order = EpochOrder(self._groups, self.window_rows, seed, epoch)
-                for window, rows in order.locate(start, stop):
-                    if (epoch, window) not in held:
-                        held = dict(list(held.items())[-1:])  # a batch may end one window and begin the next
-                        held[epoch, window] = self._read(order.groups_of(window))
-                    pieces.append(held[epoch, window].take(rows))
-            yield self._batch(pa.concat_tables(pieces))
-            step += 1
+        tables = batch_tables(
+            self._groups,
+            self._read,
+            window_rows=self.window_rows,
+            batch_size=batch_size,
+            seed=seed,
+            start_step=start_step,
+            rank=rank,
+            world_size=world_size,
+        )
+        for _, rows in tables:
+            yield self._batch(rows)
 
     def in_order(self, batch_size: int) -> Iterator[TokenBatch]:
         """Every row once, as stored; the last batch may be smaller."""
