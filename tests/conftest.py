@@ -235,6 +235,7 @@ class DataRoot:
         """The whole pipeline's catalogue side: ingest, export the training set, publish. Returns the training set's id."""
         from dalle_datasets.catalog import ingest, snapshot
         from dalle_datasets.catalog.connection import connect
+        from dalle_datasets.catalog.runs import log_stage_times
         from dalle_datasets.catalog.training_sets import export_training_set
 
         layout = self.layout
@@ -258,7 +259,7 @@ class DataRoot:
                 for i, stage in enumerate(stages)
             ]
             times.write_text("".join(json.dumps(line) + "\n" for line in lines))
-            ingest.log_stage_times(con, layout, times)
+            log_stage_times(con, layout, times)
             snapshot.publish(con, layout)
         return chosen.id
 

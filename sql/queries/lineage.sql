@@ -14,91 +14,63 @@ with picture as (
     where judged_generations.generation_id = $generation_id
 ),
 
+-- two runs may have made the same thing, to the byte; one of them is enough
 networks as (
     select
-        picture.inputs ->> 'transformer_id' as transformer_id,
-        picture.inputs ->> 'dvae_id' as dvae_id,
-        picture.inputs ->> 'tokenizer_id' as tokenizer_id,
-        picture.clip_id,
-        makers.artifact_id,
-        makers.kind,
-        makers.path,
-        makers.made_by,
-        trained.inputs as trained_from,
-        trained.config as trained_with
-    from picture
-    inner join artifacts as makers
-        on
-            makers.artifact_id in (
-                picture.inputs ->> 'transformer_id',
-                picture.inputs ->> 'dvae_id',
-                picture.inputs ->> 'tokenizer_id',
-                picture.clip_id
-            )
-    left join runs as trained on makers.made_by = trained.run_id
-    -- two runs may have made the same thing, to the byte; one of them is enough
-    qualify row_number() over (partition by makers.kind, makers.artifact_id order by trained.started_at desc, makers.made_by) = 1
+        artifacts.*,
+        runs.inputs,
+        runs.config
+    from artifacts
+    left join runs on artifacts.made_by = runs.run_id
+    qualify row_number() over (partition by artifacts.kind, artifacts.artifact_id order by runs.started_at desc, artifacts.made_by) = 1
 ),
 
-chosen_set as (
-    select training_sets.*
-    from training_sets
-    inner join networks
-        on
-            networks.kind = 'transformer'
-            and training_sets.training_set_id = (networks.trained_from ->> 'training_set_id')
+listed as (
+    select
+        [
+            {fact: 'picture', value: picture.image_path, made_by: picture.run_id},
+            {fact: 'prompt', value: picture.prompt, made_by: null},
+            {fact: 'prompt set', value: picture.prompt_set, made_by: null},
+            {fact: 'candidate', value: picture.candidate_index::varchar, made_by: null},
+            {fact: 'seed', value: picture.seed::varchar, made_by: null},
+            {fact: 'sampler settings', value: (picture.config -> 'sampling')::varchar, made_by: null},
+            {fact: 'CLIP score', value: round(picture.clip_score, 4)::varchar, made_by: null},
+            {fact: 'rank by CLIP', value: picture.rank::varchar, made_by: null},
+            {fact: 'code of the sampler', value: picture.git_commit, made_by: null},
+            {fact: 'transformer', value: transformer.artifact_id, made_by: transformer.made_by},
+            {fact: 'transformer checkpoint', value: transformer.path, made_by: null},
+            {fact: 'transformer training', value: (transformer.config -> 'train_transformer')::varchar, made_by: null},
+            {fact: 'dVAE', value: dvae.artifact_id, made_by: dvae.made_by},
+            {fact: 'CLIP', value: clip.artifact_id, made_by: clip.made_by},
+            {fact: 'tokenizer', value: tokenizer.artifact_id, made_by: tokenizer.made_by},
+            {fact: 'training set', value: training_sets.training_set_id, made_by: training_sets.path},
+            {fact: 'training set query', value: training_sets.query_sql, made_by: null},
+            {fact: 'training set parameters', value: training_sets.parameters::varchar, made_by: null},
+            {fact: 'pairs in the training set', value: training_sets.num_pairs::varchar, made_by: null},
+            {fact: 'pairs for validation', value: training_sets.num_validation::varchar, made_by: null},
+            {fact: 'sources', value: array_to_string(training_sets.sources, ', '), made_by: null},
+            {fact: 'pages', value: training_sets.num_pages::varchar, made_by: null}
+        ] as facts
+    from picture
+    left join networks as transformer
+        on transformer.kind = 'transformer' and transformer.artifact_id = (picture.inputs ->> 'transformer_id')
+    left join networks as dvae on dvae.kind = 'dvae' and dvae.artifact_id = (picture.inputs ->> 'dvae_id')
+    left join networks as clip on clip.kind = 'clip' and clip.artifact_id = picture.clip_id
+    left join networks as tokenizer on tokenizer.kind = 'tokenizer' and tokenizer.artifact_id = (picture.inputs ->> 'tokenizer_id')
+    left join training_sets on training_sets.training_set_id = (transformer.inputs ->> 'training_set_id')
 ),
 
 facts as (
-    select 0 as position, 'picture' as fact, image_path as value, run_id as made_by from picture
-    union all
-    select 1, 'prompt', prompt, null from picture
-    union all
-    select 2, 'prompt set', prompt_set, null from picture
-    union all
-    select 3, 'candidate', candidate_index::varchar, null from picture
-    union all
-    select 4, 'seed', seed::varchar, null from picture
-    union all
-    select 5, 'sampler settings', (config -> 'sampling')::varchar, null from picture
-    union all
-    select 6, 'CLIP score', round(clip_score, 4)::varchar, null from picture
-    union all
-    select 7, 'rank by CLIP', rank::varchar, null from picture
-    union all
-    select 8, 'code of the sampler', git_commit, null from picture
-    union all
-    select 9, 'transformer', artifact_id, made_by from networks where kind = 'transformer'
-    union all
-    select 10, 'transformer checkpoint', path, null from networks where kind = 'transformer'
-    union all
-    select 11, 'transformer training', (trained_with -> 'train_transformer')::varchar, null from networks where kind = 'transformer'
-    union all
-    select 12, 'dVAE', artifact_id, made_by from networks where kind = 'dvae'
-    union all
-    select 13, 'CLIP', artifact_id, made_by from networks where kind = 'clip'
-    union all
-    select 14, 'tokenizer', artifact_id, made_by from networks where kind = 'tokenizer'
-    union all
-    select 15, 'training set', training_set_id, path from chosen_set
-    union all
-    select 16, 'training set query', query_sql, null from chosen_set
-    union all
-    select 17, 'training set parameters', parameters::varchar, null from chosen_set
-    union all
-    select 18, 'pairs in the training set', num_pairs::varchar, null from chosen_set
-    union all
-    select 19, 'pairs for validation', num_validation::varchar, null from chosen_set
-    union all
-    select 20, 'sources', array_to_string(sources, ', '), null from chosen_set
-    union all
-    select 21, 'pages', num_pages::varchar, null from chosen_set
+    select
+        generate_subscripts(facts, 1) - 1 as position,
+        unnest(facts) as row
+    from listed
 )
 
-select distinct
+select
     position,
-    fact,
-    value,
-    made_by
+    row.fact,
+    row.value,
+    row.made_by
 from facts
 order by position

@@ -122,6 +122,13 @@ def test_insert_run_metrics_takes_one_row_a_number_and_no_speeds(catalog, tmp_pa
     ]
 
 
+def test_insert_run_speed_takes_rates_and_whatever_else_is_a_number(catalog, tmp_path):
+    path = tmp_path / "speed.jsonl"
+    path.write_text('{"step": 10, "pairs_per_s": 20.5, "device": "cpu"}\n{"step": 20, "mfu": 0.5}\n{"step": 30, "pai')
+    run(catalog, "insert_run_speed", file=str(path), run_id="r")
+    assert catalog.rows("run_speed", "step", "name", "value") == [(10, "device", None), (10, "pairs_per_s", 20.5), (20, "mfu", 0.5)]
+
+
 def test_insert_artifact_and_insert_lineage(catalog):
     run(catalog, "insert_artifact", artifact_id="vae", kind="dvae", path="runs/r", made_by="r")
     run(catalog, "insert_lineage", child_id="r", parent_id="pairs", role="pairs")

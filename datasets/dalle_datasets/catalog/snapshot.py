@@ -7,6 +7,7 @@ import duckdb
 
 from dalle_datasets.catalog import ingest
 from dalle_datasets.catalog.connection import connect_fresh
+from dalle_datasets.catalog.ledger import Ingested
 from dalle_datasets.catalog.sql_files import read_sql
 from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import atomic_path
@@ -16,7 +17,8 @@ VOLATILE_COLUMNS = frozenset(
 )
 """Columns that tell when, where and how fast: the only ones in which two catalogs of the same work may differ."""
 
-_BOOKKEEPING = frozenset({"schema_version", "applied_views", "replaced_parts"})
+_NOT_OF_THE_WORK = frozenset({"schema_version", "applied_views", "replaced_parts", "run_speed"})
+"""Tables about this catalog file, or about the machine that did the work."""
 
 
 def publish(con: duckdb.DuckDBPyConnection, layout: Layout) -> Path:
@@ -39,7 +41,7 @@ def publish(con: duckdb.DuckDBPyConnection, layout: Layout) -> Path:
     return layout.published_catalog
 
 
-def rebuild(layout: Layout, lock_timeout_s: float = 60.0) -> ingest.Ingested:
+def rebuild(layout: Layout, lock_timeout_s: float = 60.0) -> Ingested:
     """Make the live catalog again from the Parquet parts and run directories, and publish it.
 
     The old file stays until the new one is whole. Raises `SchemaError` or `ValueError` for a broken artefact.
@@ -54,7 +56,7 @@ def contents(con: duckdb.DuckDBPyConnection) -> dict[str, list[tuple[Any, ...]]]
     """Rows of every table, sorted, without `VOLATILE_COLUMNS`: equal for two catalogs of the same work."""
     columns: dict[str, list[str]] = {}
     for table, column in con.execute(read_sql("ingest", "table_columns").text).fetchall():
-        if table not in _BOOKKEEPING and column not in VOLATILE_COLUMNS:
+        if table not in _NOT_OF_THE_WORK and column not in VOLATILE_COLUMNS:
             columns.setdefault(table, []).append(column)
     rows = {}
     for table, names in columns.items():

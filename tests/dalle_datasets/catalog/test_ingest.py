@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from dalle_datasets import schemas
-from dalle_datasets.catalog import ingest
+from dalle_datasets.catalog import ingest, runs
 from dalle_datasets.catalog.connection import connect
-from dalle_datasets.catalog.ingest import Ingested
+from dalle_datasets.catalog.ledger import Ingested
 from dalle_datasets.parquet import SchemaError, write_parquet
 
 
@@ -26,7 +26,7 @@ def con(root):
         yield con
 
 
-LOGS = [ingest.log_run, ingest.log_generations, ingest.log_rerank_scores, ingest.log_evaluations, ingest.ingest_run]
+LOGS = [runs.log_run, ingest.log_generations, ingest.log_rerank_scores, ingest.log_evaluations, ingest.ingest_run]
 
 
 def count(con, table):
@@ -113,8 +113,8 @@ def test_pictures_that_could_not_be_tokenised_are_dropped_pairs(con, root):
 
 def test_log_run_keeps_what_lasts_apart_from_what_depends_on_the_machine(con, root):
     *_, tokenised, _, _ = root.tokenise_and_score()
-    assert ingest.log_run(con, root.layout, tokenised) == Ingested(added=1)
-    assert ingest.log_run(con, root.layout, tokenised) == Ingested(unchanged=1)
+    assert runs.log_run(con, root.layout, tokenised) == Ingested(added=1)
+    assert runs.log_run(con, root.layout, tokenised) == Ingested(unchanged=1)
     rows = con.execute("select job, result, config, timings, duration_s, git_commit, started_at::varchar from runs").fetchall()
     job, result, config, timings, duration_s, git_commit, started_at = rows[0]
     assert (job, duration_s, git_commit, started_at) == ("tokenize_images", 1.5, "c0ffee", "2026-09-21 14:17:20")
@@ -125,12 +125,12 @@ def test_log_run_keeps_what_lasts_apart_from_what_depends_on_the_machine(con, ro
 
 def test_log_run_of_a_run_that_was_made_again_replaces_it(con, root):
     bpe, dvae, *_ = root.tokenise_and_score()
-    ingest.log_run(con, root.layout, bpe)
-    ingest.log_run(con, root.layout, dvae)
+    runs.log_run(con, root.layout, bpe)
+    runs.log_run(con, root.layout, dvae)
     num_metrics = count(con, "run_metrics")
     result = json.loads((dvae / "result.json").read_text())
     (dvae / "result.json").write_text(json.dumps({**result, "psnr": 25.0}))
-    assert ingest.log_run(con, root.layout, dvae) == Ingested(replaced=1)
+    assert runs.log_run(con, root.layout, dvae) == Ingested(replaced=1)
     assert con.execute("select result ->> 'psnr' from runs where job = 'train_dvae'").fetchall() == [("25.0",)]
     assert count(con, "run_metrics") == num_metrics
     assert con.execute("select artifact_id, kind, path, made_by from artifacts order by kind").fetchall() == [
@@ -160,7 +160,7 @@ def test_broken_json_is_named(con, root):
     run = root.tokenise_and_score()[0]
     (run / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json: not valid JSON .* delete it and run the stage that writes it again"):
-        ingest.log_run(con, root.layout, run)
+        runs.log_run(con, root.layout, run)
 
 
 def test_a_training_set_without_its_manifest_is_named(con, root):
@@ -194,6 +194,6 @@ def test_stage_times_may_be_logged_again(con, root):
     path = root.layout.stage_times("pipe")
     path.parent.mkdir()
     path.write_text('{"stage": "a", "started_at": 1, "duration_s": 2}\n')
-    assert ingest.log_stage_times(con, root.layout, path) == Ingested(added=1)
-    assert ingest.log_stage_times(con, root.layout, path) == Ingested(replaced=1)
+    assert runs.log_stage_times(con, root.layout, path) == Ingested(added=1)
+    assert runs.log_stage_times(con, root.layout, path) == Ingested(replaced=1)
     assert con.execute("select pipeline_run_id, stage, duration_s from stage_times").fetchall() == [("pipe", "a", 2.0)]

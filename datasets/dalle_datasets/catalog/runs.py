@@ -1,0 +1,122 @@
+"""Finished runs in the catalog: settings, result, curves, speed, and what was made from what.
+
+A run is known by the content of its files; when one of them has changed, all rows of the run are replaced.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from dalle_datasets.catalog.ledger import Ingested, execute, read_json
+from dalle_datasets.catalog.migrations import transaction
+from dalle_datasets.catalog.sql_files import read_sql
+from dalle_datasets.layout import Layout
+
+# What a job's result may name: things with a content id (found under `<kind>_id`), and files known by their path.
+_NETWORKS = {"tokenizer": "tokenizer", "dvae": "checkpoint", "clip": "checkpoint", "transformer": "checkpoint"}
+_FILES = ("text_tokens", "image_tokens", "codebook_usage", "clip_scores", "generations", "rerank_scores", "evaluations")
+
+_CURVES = {"metrics.jsonl": ("run_metrics", "insert_run_metrics"), "speed.jsonl": ("run_speed", "insert_run_speed")}
+"""File of a run -> its table and the statement that fills it."""
+
+
+def log_run(con: duckdb.DuckDBPyConnection, layout: Layout, run_dir: Path) -> Ingested:
+    """A finished run: settings, result, curves, what it made from what. Raises `ValueError` for an unfinished one."""
+    read = {name: run_dir / name for name in ("config.json", "result.json", *_CURVES)}
+    if not read["result.json"].exists():
+        raise _unfinished(run_dir)
+    saved, result = read_json(read["config.json"]), read_json(read["result.json"])
+    provenance = read_json(run_dir / "job.json") if (run_dir / "job.json").exists() else {}
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in read.values() if path.exists())).hexdigest()
+    run_id = run_dir.name
+    old = con.execute(read_sql("ingest", "run_content").text, {"run_id": run_id}).fetchall()
+    if old == [(digest,)]:
+        return Ingested(unchanged=1)
+    timings = {name: value for name, value in result.items() if name.endswith("_s") and isinstance(value, int | float)}
+    lasting = {name: value for name, value in result.items() if name not in timings and name not in ("started_at", "job", "run_id")}
+    config = {name: value for name, value in saved["config"].items() if name != "paths"}
+    started_at = result.get("started_at")
+    with transaction(con):
+        for table in ("runs", *(table for table, _ in _CURVES.values())):
+            con.execute(read_sql("ingest", "remove_run").with_identifiers(table=table, column="run_id"), {"run_id": run_id})
+        forget_lineage(con, run_id)
+        execute(
+            con,
+            "insert_run",
+            run_id=run_id,
+            job=saved["job"],
+            config=_canonical(config),
+            inputs=_canonical(saved["inputs"]),
+            result=_canonical(lasting),
+            files_sha256=digest,
+            git_commit=provenance.get("git_commit"),
+            provenance=_canonical(provenance),
+            timings=_canonical(timings),
+            started_at=None if started_at is None else datetime.fromtimestamp(started_at, UTC).replace(tzinfo=None),
+            duration_s=result.get("duration_s"),
+        )
+        for name, (_, insert) in _CURVES.items():
+            if read[name].exists():
+                execute(con, insert, file=str(read[name]), run_id=run_id)
+        for kind, path_key in _NETWORKS.items():
+            if f"{kind}_id" in result and f"{kind}_id" not in saved["inputs"]:
+                record_made(con, result[f"{kind}_id"], kind, result.get(path_key, ""), run_id)
+        for kind in _FILES:
+            if isinstance(result.get(kind), str):
+                record_made(con, result[kind], kind, result[kind], run_id)
+        for role, parent in _parents(saved["inputs"]).items():
+            execute(con, "insert_lineage", child_id=run_id, parent_id=parent, role=role)
+    return Ingested(added=int(not old), replaced=int(bool(old)))
+
+
+def log_stage_times(con: duckdb.DuckDBPyConnection, layout: Layout, path: Path) -> Ingested:
+    """How long the stages of one pipeline run took, from its `stage_times/<pipeline_run_id>.jsonl`.
+
+    One JSON object a line: {"stage": "train dvae", "was_skipped": false, "started_at": seconds since 1970, "duration_s": 12.3}.
+    """
+    remove = read_sql("ingest", "remove_run").with_identifiers(table="stage_times", column="pipeline_run_id")
+    with transaction(con):
+        num_old = con.execute(remove, {"run_id": path.stem}).fetchall()[0][0]
+        execute(con, "insert_stage_times", file=str(path), pipeline_run_id=path.stem)
+    return Ingested(added=int(not num_old), replaced=int(num_old > 0))
+
+
+def finished_run(run_dir: Path, output: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """Inputs and result of a finished run that made `output`. Raises `ValueError` when it has not finished or made something else."""
+    if not (run_dir / "result.json").exists():
+        raise _unfinished(run_dir)
+    result = read_json(run_dir / "result.json")
+    if output not in result:
+        raise ValueError(f"{run_dir / 'result.json'} names no {output}: it is a run of {result.get('job')}")
+    inputs: dict[str, str] = read_json(run_dir / "config.json")["inputs"]
+    return inputs, result
+
+
+def forget_lineage(con: duckdb.DuckDBPyConnection, made_by: str) -> None:
+    """Take out what a run or training set made, and what it was made from."""
+    for table, column in (("artifacts", "made_by"), ("lineage", "child_id")):
+        con.execute(read_sql("ingest", "remove_run").with_identifiers(table=table, column=column), {"run_id": made_by})
+
+
+def record_made(con: duckdb.DuckDBPyConnection, artifact_id: str, kind: str, path: str, made_by: str) -> None:
+    """One thing that a run or an export made."""
+    execute(con, "insert_artifact", artifact_id=artifact_id, kind=kind, path=path, made_by=made_by)
+
+
+def _parents(inputs: Mapping[str, str]) -> dict[str, str]:
+    """Role to id: an input's content id where it has one, else its path."""
+    roles = {name.removesuffix("_id") for name in inputs}
+    return {role: inputs.get(f"{role}_id", inputs.get(role, "")) for role in sorted(roles)}
+
+
+def _unfinished(run_dir: Path) -> ValueError:
+    return ValueError(f"{run_dir} holds no result.json: the run has not finished; run the stage again, it resumes")
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
