@@ -14,17 +14,17 @@ class TokenizeImagesConfig:
     """Largest number of pictures per forward pass."""
     batch_memory_gb: float = 4.0
     """Memory that a forward pass may take, GB, by an estimate from the dVAE's sizes; batches are made smaller to fit."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Type of the encoder's convolutions; its last layer is always fp32. bf16 changes more than one token in a thousand
-    (`benchmarks/RESULTS.md`), so it is not the default."""
-    decode_threads: int = 2
-    """Threads that decode the next batch while the network works. Does not change the tokens."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Type of the encoder's convolutions; its last layer is always fp32. fp16 is what the released code does on a GPU. Both short types
+    change more than one token in a thousand (`benchmarks/RESULTS.md`), so they are not the default."""
+    decode_threads: int = 0
+    """Threads that decode the next batch while the network works; 0 is one per CPU core. Does not change the tokens."""
 
     def __post_init__(self) -> None:
-        if self.random_crops < 0 or self.decode_threads < 1 or self.batch_size < 1:
+        if self.random_crops < 0 or self.decode_threads < 0 or self.batch_size < 1:
             raise ValueError(
-                f"tokenize_images.random_crops={self.random_crops} must be at least 0, tokenize_images.batch_size={self.batch_size} "
-                f"and tokenize_images.decode_threads={self.decode_threads} at least 1"
+                f"tokenize_images.random_crops={self.random_crops} and tokenize_images.decode_threads={self.decode_threads} must be at "
+                f"least 0, tokenize_images.batch_size={self.batch_size} at least 1"
             )
         if self.batch_memory_gb <= 0:
             raise ValueError(f"tokenize_images.batch_memory_gb={self.batch_memory_gb} must be positive")

@@ -16,7 +16,7 @@ from dalle_datasets.parquet import check_parquet, read_parquet
 from dalle_datasets.schemas import CLIP_SCORES, PAIRS
 from dalle_model.clip import Clip
 from dalle_model.jobs.contract import JobRun
-from dalle_model.jobs.parts import map_parts
+from dalle_model.jobs.parts import PartsOut, map_parts
 from dalle_model.sampling.rerank import load_scorer, score_pairs
 from dalle_model.training.parallel import join_world
 
@@ -30,7 +30,7 @@ def run(run: JobRun) -> dict[str, Any]:
     clip = load_scorer(run.input_path("clip"))
     clip.network.to(join_world().device)
     directory = run.layout.clip_scores(clip.id)
-    parts = map_parts(run, directory, CLIP_SCORES, lambda part: score_part(clip, part))
+    parts = map_parts(PartsOut(run, directory, CLIP_SCORES), lambda part: score_part(clip, part))
     scores = [read_parquet(part, CLIP_SCORES, ["clip_score"])["clip_score"] for part in parts]
     num_scores = sum(map(len, scores))
     return {

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from dalle_datasets.parquet import read_parquet
 from dalle_datasets.schemas import PAIRS, TEXT_TOKENS
 from dalle_model.jobs.contract import JobRun
-from dalle_model.jobs.parts import map_parts
+from dalle_model.jobs.parts import PartsOut, map_parts
 from dalle_model.text import BpeTokenizer
 
 SECTIONS = ("shards",)
@@ -19,7 +19,9 @@ def run(run: JobRun) -> dict[str, Any]:
     """Encode part by part; a part that an interrupted run finished is kept."""
     tokenizer = BpeTokenizer.load(run.input_path("tokenizer"))
     directory = run.layout.text_tokens(tokenizer.id)
-    parts = map_parts(run, directory, TEXT_TOKENS, lambda part: encode_pairs(tokenizer, read_parquet(part, PAIRS, ["pair_id", "caption"])))
+    parts = map_parts(
+        PartsOut(run, directory, TEXT_TOKENS), lambda part: encode_pairs(tokenizer, read_parquet(part, PAIRS, ["pair_id", "caption"]))
+    )
     are_truncated = [read_parquet(part, TEXT_TOKENS, ["is_truncated"])["is_truncated"] for part in parts]
     return {
         "text_tokens": run.layout.relative(directory),

@@ -1,9 +1,11 @@
 """Job: image tokens of every pair's picture, one Parquet part for each part of pairs.
 
-Decoding runs ahead of the network in threads: one batch is being made while another is in the network. A picture that
-cannot be decoded loses its tokens, not the batch: it gets a row with its reason in the `dropped` folder beside the parts.
+`tokenize_shard` is the unit of work: one part of pairs in, one part of tokens out, by whichever process comes first. Decoding runs
+ahead of the network in threads: one batch is being made while another is in the network. A picture that cannot be
+decoded loses its tokens, not the batch: it gets a row with its reason in the `dropped` folder beside the parts.
 """
 
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,22 +17,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from dalle_datasets.image_batches import Pixels, centre, transformer_augmentation
 from dalle_datasets.images import ImageError, decode_image
-from dalle_datasets.parquet import list_parts, read_parquet, write_parquet
+from dalle_datasets.parquet import check_parquet, read_parquet, write_parquet
 from dalle_datasets.row_order import seeded_random
-from dalle_datasets.schemas import CODEBOOK_USAGE, DROPPED_PAIRS, IMAGE_TOKENS
+from dalle_datasets.schemas import CODEBOOK_USAGE, DROPPED_PAIRS, IMAGE_TOKENS, PAIRS
 from dalle_model.config.model import DVAEConfig
 from dalle_model.config.tokenizing import TokenizeImagesConfig
-from dalle_model.dvae import DVAE, load_dvae
+from dalle_model.dvae import load_dvae
+from dalle_model.dvae.image_tokenizer import ImageTokenizer
 from dalle_model.dvae.loss import codebook_perplexity
 from dalle_model.jobs.contract import JobRun
-from dalle_model.jobs.parts import map_parts
+from dalle_model.jobs.parts import PartsOut, map_parts
 from dalle_model.jobs.progress import report_progress
-from dalle_model.jobs.train_dvae import as_floats, as_tensor
-from dalle_model.training.loop import autocast
 from dalle_model.training.parallel import join_world, wait_for_all
 
 SECTIONS = ("tokenize_images", "shards")
@@ -44,46 +44,63 @@ _COPIED = ("candidate_id", "source", "caption", "image_url", "page_url")
 
 def run(run: JobRun) -> dict[str, Any]:
     """Tokenise part by part; a part that an interrupted run finished is kept."""
-    settings, seed = run.config.tokenize_images, run.config.seed
     world = join_world()
-    model = load_dvae(run.input_path("dvae")).to(world.device).to(memory_format=torch.channels_last)
-    directory = run.layout.image_tokens(run.inputs["dvae_id"])
-    pairs = run.input_path("pairs")
-    own = list_parts(pairs)[world.rank :: world.size]
-    progress = Progress(sum(pq.read_metadata(part).num_rows for part in own), is_shown=world.is_main)
-
-    def make(part: Path) -> pa.Table:
-        tokens, dropped = tokenize_part(model, part, settings, run.config.download.max_pixels, seed, progress)
-        path = directory / "dropped" / f"{pairs.name}-{part.name}"
-        if dropped.num_rows:
-            write_parquet(path, dropped, DROPPED_PAIRS)
-        else:
-            path.unlink(missing_ok=True)
-        return tokens
-
-    made_from = {
-        "dvae_id": run.inputs["dvae_id"],
-        "random_crops": str(settings.random_crops),
-        "seed": str(seed),
-        "precision": settings.precision,
-    }
-    parts = map_parts(run, directory, IMAGE_TOKENS, make, made_from, world.rank, world.size)
+    tokenizer, parts = open_tokenizer(run), parts_out(run)
+    progress = Progress(sum(pq.read_metadata(part).num_rows for part in parts.sources[world.rank :: world.size]), is_shown=world.is_main)
+    map_parts(parts, lambda source: tokenize_pairs(run, tokenizer, source, progress), world.rank, world.size)
     wait_for_all(world)
     if not world.is_main:
         return {}
-    occurrences = count_tokens(parts, model.config.codebook_size)
+    return {**summarise(run), **progress.rates(num_threads(run.config.tokenize_images), tokenizer.busy_s)}
+
+
+def open_tokenizer(run: JobRun) -> ImageTokenizer:
+    """The run's dVAE on this process's device; opened once for any number of shards."""
+    settings = run.config.tokenize_images
+    model = load_dvae(run.input_path("dvae")).to(join_world().device)
+    return ImageTokenizer(model, settings.precision, largest_batch(model.config, settings))
+
+
+def tokenize_shard(run: JobRun, tokenizer: ImageTokenizer, source: Path) -> Path:
+    """Tokens of one part of pairs, made now unless they are there. Returns their path.
+
+    Shards are independent: any process may make any of them, in any order, again, and at the same time as another process; the bytes
+    are the same. When all of `parts_out(run).sources` are done, `summarise` has the job's result.
+    """
+    return parts_out(run).make(source, lambda source: tokenize_pairs(run, tokenizer, source, Progress(0, is_shown=False)))
+
+
+def parts_out(run: JobRun) -> PartsOut:
+    """Where the tokens go, and what they depend on besides the pairs."""
+    settings = run.config.tokenize_images
+    made_from = {
+        "dvae_id": run.inputs["dvae_id"],
+        "random_crops": str(settings.random_crops),
+        "seed": str(run.config.seed),
+        "precision": settings.precision,
+    }
+    return PartsOut(run, run.layout.image_tokens(run.inputs["dvae_id"]), IMAGE_TOKENS, made_from)
+
+
+def summarise(run: JobRun) -> dict[str, Any]:
+    """The job's result once every shard is there, and how often each token was used. Raises `SchemaError` when one is missing."""
+    parts = parts_out(run)
+    parts.remove_stale()
+    PartsOut(run, parts.directory / "dropped", DROPPED_PAIRS).remove_stale()
+    paths = [parts.path_of(source) for source in parts.sources]
+    num_images = sum(check_parquet(path, IMAGE_TOKENS).num_rows for path in paths)
+    occurrences = count_tokens(paths, load_dvae(run.input_path("dvae")).config.codebook_size)
     usage_path = run.run_dir / "codebook_usage.parquet"
     usage = pa.table({"image_token": np.arange(len(occurrences), dtype=np.int32), "occurrences": occurrences})
     write_parquet(usage_path, usage, CODEBOOK_USAGE)
-    dropped = [reason for part in parts for reason in _dropped_reasons(directory / "dropped" / part.name)]
+    dropped = [reason for path in paths for reason in _dropped_reasons(parts.directory / "dropped" / path.name)]
     return {
-        "image_tokens": run.layout.relative(directory),
-        "num_images": sum(pq.read_metadata(part).num_rows for part in parts),
+        "image_tokens": run.layout.relative(parts.directory),
+        "num_images": num_images,
         "codes_used": int((occurrences > 0).sum()),
         "perplexity": codebook_perplexity(torch.from_numpy(occurrences)),
         "codebook_usage": run.layout.relative(usage_path),
         "dropped": {reason: dropped.count(reason) for reason in sorted(set(dropped))},
-        **progress.rates(settings.decode_threads),
     }
 
 
@@ -93,55 +110,66 @@ class Progress:
     def __init__(self, num_pictures: int, is_shown: bool = True) -> None:
         self.is_shown = is_shown
         self.num_pictures, self.done, self._started = num_pictures, 0, time.monotonic()
-        self.decode_s = self.network_s = 0.0
-        """Seconds spent in each part: of all decoding threads together, and of the network."""
+        self.decode_s = 0.0
+        """Seconds spent decoding, of all threads together."""
 
-    def rates(self, num_threads: int) -> dict[str, float]:
+    def rates(self, num_threads: int, network_s: float) -> dict[str, float]:
         """Pictures a second overall, and what each part could do if the other cost nothing."""
-        seconds = {"images_per_s": time.monotonic() - self._started, "network_images_per_s": self.network_s}
+        seconds = {"images_per_s": time.monotonic() - self._started, "network_images_per_s": network_s}
         seconds["decode_images_per_s"] = self.decode_s / num_threads
         return {name: round(self.done / value, 1) for name, value in seconds.items() if self.done and value}
 
     def add(self, num_pictures: int) -> None:
-        """Say that so many more pictures have their tokens."""
+        """Say that so many more pictures are done with."""
         self.done += num_pictures
         rate = self.done / max(1e-9, time.monotonic() - self._started)
         if self.is_shown:
             report_progress(self.done, self.num_pictures, "images", images_per_s=rate)
 
 
-def tokenize_part(
-    model: DVAE, part: Path, settings: TokenizeImagesConfig, max_pixels: int, seed: int, progress: Progress
-) -> tuple[pa.Table, pa.Table]:
-    """`schemas.IMAGE_TOKENS` of one part of pairs, in its order, and `schemas.DROPPED_PAIRS` of pictures that could not be decoded."""
-    device, side = next(model.parameters()).device, model.config.image_size
+def tokenize_pairs(run: JobRun, tokenizer: ImageTokenizer, source: Path, progress: Progress) -> pa.Table:
+    """`schemas.IMAGE_TOKENS` of one part of pairs, in its order.
+
+    Pictures that could not be decoded are `schemas.DROPPED_PAIRS` in a file of the same name in the folder `dropped`.
+    """
+    check_parquet(source, PAIRS)
+    settings, config = run.config.tokenize_images, tokenizer.model.config
     num_crops = max(1, settings.random_crops)
     pair_ids: list[int] = []
-    tokens: list[NDArray[np.uint16]] = []
     dropped: list[dict[str, str]] = []
-    num_rows = max(1, largest_batch(model.config, settings) // num_crops)
-    for rows in _decoded(part, side, settings, max_pixels, seed, num_rows, progress):
-        good = [(row, crops) for row, crops in rows if not isinstance(crops, ImageError)]
-        dropped += [_dropped_row(row, error) for row, error in rows if isinstance(error, ImageError)]
-        if good:
-            images = np.concatenate([crops for _, crops in good])
-            pair_ids += [row["pair_id"] for row, _ in good]
-            started = time.monotonic()
-            with autocast(settings.precision, device):
-                tokens.append(model.tokenize(as_floats(_moved(as_tensor(images), device))).cpu().numpy().astype(np.uint16))
-            progress.network_s += time.monotonic() - started
-        progress.add(len(rows))
+
+    def batches() -> Iterator[Pixels]:
+        num_rows = max(1, tokenizer.batch_size // num_crops)
+        for rows in _decoded(source, config.image_size, settings, run.config.download.max_pixels, run.config.seed, num_rows, progress):
+            good = [(row, crops) for row, crops in rows if not isinstance(crops, ImageError)]
+            dropped.extend(_dropped_row(row, error) for row, error in rows if isinstance(error, ImageError))
+            pair_ids.extend(row["pair_id"] for row, _ in good)
+            if good:
+                images = np.concatenate([crops for _, crops in good])
+                yield from (images[start : start + tokenizer.batch_size] for start in range(0, len(images), tokenizer.batch_size))
+            progress.add(len(rows))
+
+    tokens = list(tokenizer.stream(batches()))
+    path = parts_out(run).path_of(source)
+    dropped_path = path.parent / "dropped" / path.name
+    if dropped:
+        write_parquet(dropped_path, pa.Table.from_pylist(dropped, schema=DROPPED_PAIRS.with_metadata(None)), DROPPED_PAIRS)
+    else:
+        dropped_path.unlink(missing_ok=True)
     flat = np.concatenate(tokens).ravel() if tokens else np.empty(0, np.uint16)
-    num_tokens = model.config.num_image_tokens
-    offsets = np.arange(len(pair_ids) * num_crops + 1, dtype=np.int32) * num_tokens
-    table = pa.table(
+    offsets = np.arange(len(pair_ids) * num_crops + 1, dtype=np.int32) * config.num_image_tokens
+    return pa.table(
         {
             "pair_id": np.repeat(np.array(pair_ids, np.int64), num_crops),
             "crop": np.tile(np.arange(num_crops, dtype=np.int16), len(pair_ids)),
             "image_tokens": pa.ListArray.from_arrays(offsets, flat, type=IMAGE_TOKENS.field("image_tokens").type),
         }
     )
-    return table, pa.Table.from_pylist(dropped, schema=DROPPED_PAIRS.with_metadata(None))
+
+
+def num_threads(settings: TokenizeImagesConfig) -> int:
+    """Threads that decode pictures."""
+    return settings.decode_threads or os.cpu_count() or 1
 
 
 def largest_batch(dvae: DVAEConfig, settings: TokenizeImagesConfig) -> int:
@@ -190,7 +218,7 @@ def _decoded(
         return [(row, made) for row, made, _ in rows]
 
     columns = ["pair_id", "image", *_COPIED]
-    with ThreadPoolExecutor(settings.decode_threads) as threads, pq.ParquetFile(part) as file:
+    with ThreadPoolExecutor(num_threads(settings)) as threads, pq.ParquetFile(part) as file:
         ahead: list[tuple[dict[str, Any], Future[tuple[Pixels | ImageError, float]]]] | None = None
         for batch in file.iter_batches(num_rows, columns=columns):
             submitted = [(row, threads.submit(timed_crops, row)) for row in batch.to_pylist()]
@@ -199,11 +227,6 @@ def _decoded(
             ahead = submitted
         if ahead is not None:
             yield finished(ahead)
-
-
-def _moved(images: Tensor, device: torch.device) -> Tensor:
-    """The bytes on the network's device, through pinned memory if that is a GPU."""
-    return images.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else images
 
 
 def _dropped_row(row: dict[str, Any], error: ImageError) -> dict[str, str]:

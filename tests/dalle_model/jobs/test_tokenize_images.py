@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import list_parts, read_parquet, read_parts, write_parquet
+from dalle_datasets.parquet import SchemaError, list_parts, read_parquet, read_parts, write_parquet
 from dalle_datasets.schemas import CODEBOOK_USAGE, DROPPED_PAIRS, IMAGE_TOKENS, PAIRS
 from dalle_model.config.model import DVAEConfig
 from dalle_model.config.tokenizing import TokenizeImagesConfig
 from dalle_model.dvae import DVAE, save_dvae
 from dalle_model.jobs import tokenize_images
-from dalle_model.jobs.contract import prepare, read_result
+from dalle_model.jobs.contract import open_run, prepare, read_result
 from dalle_model.jobs.train_dvae import as_floats, as_tensor
 from dalle_model.training.parallel import World
 
@@ -85,15 +85,15 @@ def test_an_interrupted_run_keeps_its_finished_parts_and_ends_with_the_same_byte
     for path in directory.iterdir():
         path.unlink()
     other = make_config({**TINY, "tokenize_images.batch_size": 32})  # another run directory, as after the kill of a first
-    tokenize_part, parts = tokenize_images.tokenize_part, []
+    tokenize_pairs, parts = tokenize_images.tokenize_pairs, []
 
-    def dies_in_the_second_part(model, part, *rest):
+    def dies_in_the_second_part(run, tokenizer, part, progress):
         parts.append(part.name)
         if len(parts) == 2:
             raise KeyboardInterrupt
-        return tokenize_part(model, part, *rest)
+        return tokenize_pairs(run, tokenizer, part, progress)
 
-    monkeypatch.setattr(tokenize_images, "tokenize_part", dies_in_the_second_part)
+    monkeypatch.setattr(tokenize_images, "tokenize_pairs", dies_in_the_second_part)
     with pytest.raises(KeyboardInterrupt):
         run_job("tokenize_images", other, inputs)
     run_job("tokenize_images", other, inputs)
@@ -135,6 +135,43 @@ def test_parts_can_be_made_side_by_side(make_config, inputs, run_job, tmp_path, 
     assert len(made[0]) == 3
     assert hashes(directory) == alone
     assert again["num_images"] == result["num_images"]
+
+
+def test_a_shard_can_be_made_by_anyone_in_any_order_and_again(make_config, inputs, run_job, tmp_path):
+    directory = Layout(tmp_path).image_tokens(inputs["dvae_id"])
+    result = run_job("tokenize_images", make_config({**TINY, "tokenize_images.random_crops": 2}), inputs)
+    alone = hashes(directory)
+    for path in directory.iterdir():
+        path.unlink()
+    config = make_config({**TINY, "tokenize_images.random_crops": 2, "tokenize_images.batch_size": 7})  # another run directory
+    run = open_run("tokenize_images", prepare("tokenize_images", config, inputs))
+    tokenizer = tokenize_images.open_tokenizer(run)
+    for source in (2, 0, 2, 1):
+        path = tokenize_images.tokenize_shard(run, tokenizer, tokenize_images.parts_out(run).sources[source])
+        assert path.name == f"emoji-part-0000{source}.parquet"
+    assert hashes(directory) == alone
+    made = path.stat().st_mtime_ns
+    tokenize_images.tokenize_shard(run, tokenizer, tokenize_images.parts_out(run).sources[1])
+    assert path.stat().st_mtime_ns == made, "a shard that is there is kept"
+    summary = tokenize_images.summarise(run)
+    del summary["codebook_usage"]  # lies in the run's own folder
+    assert {name: result[name] for name in summary} == summary
+
+
+def test_a_summary_of_missing_shards_says_which(make_config, inputs, tmp_path):
+    run = open_run("tokenize_images", prepare("tokenize_images", make_config(TINY), inputs))
+    with pytest.raises(SchemaError, match=r"emoji-part-00000\.parquet is not a readable Parquet file"):
+        tokenize_images.summarise(run)
+
+
+def test_reasons_of_parts_that_are_gone_go_too(make_config, inputs, run_job, tmp_path):
+    spoil(tmp_path, row=3)
+    result = run_job("tokenize_images", make_config(TINY), inputs)
+    assert result["dropped"]
+    list_parts(Layout(tmp_path).pairs("emoji"))[0].unlink()
+    result = run_job("tokenize_images", make_config(TINY), {**inputs, "pairs_id": "other"})
+    assert result["dropped"] == {}
+    assert not list((tmp_path / result["image_tokens"] / "dropped").iterdir())
 
 
 @pytest.mark.slow
@@ -203,6 +240,9 @@ def test_batches_fit_into_memory(make_config, inputs, run_job, monkeypatch):
     monkeypatch.setattr(DVAE, "tokenize", lambda model, images: sizes.append(len(images)) or tokenize(model, images))
     run_job("tokenize_images", make_config({**TINY, "tokenize_images.batch_size": 12, "tokenize_images.random_crops": 5}), inputs)
     assert max(sizes) == 10, "two pictures of five crops"
+    sizes.clear()
+    run_job("tokenize_images", make_config({**TINY, "tokenize_images.batch_size": 4, "tokenize_images.random_crops": 6}), inputs)
+    assert set(sizes) == {4, 2}, "the crops of one picture may be more than a batch"
 
 
 def test_a_wrong_memory_is_refused():
