@@ -298,3 +298,58 @@ def test_ancestors_are_everything_a_network_was_made_from(catalog):
     )
     catalog.add("lineage", {"child_id": "train-tf", "parent_id": "set"}, {"child_id": "set", "parent_id": "vae"}, {"child_id": "other"})
     assert catalog.column("ancestors", 2, id="tf") == ["tf", "train-tf", "set", "vae", "train-vae"]
+
+
+def logged(catalog, table, run_id, step, **numbers):
+    """Numbers of one line of metrics.jsonl or speed.jsonl."""
+    split = {"split": numbers.pop("split")} if "split" in numbers else {}
+    catalog.add(table, *({"name": name, "value": value} for name, value in numbers.items()), run_id=run_id, step=step, **split)
+
+
+STREAM = '{"dvae": {"image_size": 32, "downsample": 4}, "tokenizer": {"max_text_tokens": 18}}'
+
+
+def test_training_speed_counts_the_tokens_of_all_processes(catalog):
+    catalog.add("runs", {"run_id": "tf", "job": "train_transformer"}, {"run_id": "clip", "job": "train_clip"}, config=STREAM)
+    logged(catalog, "run_speed", "tf", 10, pairs_per_s=100.0, num_processes=4, memory_bytes=5, data_wait_share=0.25, mfu=0.5)
+    logged(catalog, "run_speed", "clip", 10, pairs_per_s=100.0)
+    assert catalog.query("training_speed", job="train_transformer") == [
+        ("train_transformer", "tf", 10, 4, 400.0, 400.0 * (64 + 18), 0.5, 5, 0.25)
+    ]
+    assert catalog.query("training_speed", run_id="clip") == [("train_clip", "clip", 10, 1, 100.0, None, None, None, None)]
+
+
+def test_training_summary_takes_medians_and_the_last_numbers(catalog):
+    catalog.add("runs", {"run_id": "tf", "job": "train_transformer", "config": STREAM}, {"run_id": "eval", "job": "evaluate"})
+    for step, rate in ((10, 100.0), (20, 1.0), (30, 120.0)):  # the slow one wrote a checkpoint
+        logged(catalog, "run_speed", "tf", step, pairs_per_s=rate, memory_bytes=step)
+        logged(catalog, "run_metrics", "tf", step, split="train", loss=1 / step, gradient_norm=step / 10)
+    logged(catalog, "run_metrics", "tf", 20, split="validation", loss=0.5)
+    [row] = catalog.query("training_summary")
+    assert row[1:] == ("train_transformer", "tf", 30, 1.0, 1, 100.0, 8200.0, None, 30, None, 3.0, pytest.approx(1 / 30), 0.5)
+
+
+def test_training_losses_in_nats_and_bits(catalog):
+    catalog.add("runs", run_id="tf", job="train_transformer")
+    catalog.add("artifacts", artifact_id="t", kind="transformer", made_by="tf")
+    logged(catalog, "run_metrics", "tf", 10, split="validation", text_loss=0.0, image_loss=0.6931471805599453)
+    assert catalog.query("training_losses") == [("tf", "validation", 10, 0.0, 0.0, pytest.approx(0.693147), pytest.approx(1.0))]
+
+
+def test_dvae_health_is_what_validation_saw(catalog):
+    catalog.add("runs", run_id="v")
+    catalog.add("artifacts", made_by="v")
+    logged(
+        catalog,
+        "run_metrics",
+        "v",
+        0,
+        split="validation",
+        psnr=20.5,
+        perplexity=7.0,
+        codes_used=5,
+        codes_dead=3,
+        kl_nats=1.3862943611198906,
+    )
+    logged(catalog, "run_metrics", "v", 0, split="train", psnr=1.0)
+    assert catalog.query("dvae_health") == [("v", 0, 20.5, pytest.approx(1.386294), pytest.approx(2.0), 7.0, 5, 3, None)]

@@ -101,3 +101,9 @@ def test_captioned_pairs_takes_all_crops_to_train_on_and_one_to_validate(catalog
 def select_captioned_pairs(catalog, root, quantile):
     ids = {"tokenizer_id": "bpe", "dvae_id": "vae", "clip_id": "clip"}
     return catalog.query("captioned_pairs", folder="training_sets", root=str(root), min_clip_score_quantile=quantile, **ids)
+
+
+def test_training_rates_has_one_row_for_a_stretch_that_a_resumed_run_went_through_twice(catalog):
+    catalog.add("runs")
+    catalog.add("run_speed", {"value": 2.0}, {"value": 3.0}, {"step": 20, "value": 5.0})
+    assert [row[:5] for row in catalog.query("training_speed")] == [("train_dvae", "run", 10, 1, 3.0), ("train_dvae", "run", 20, 1, 5.0)]
