@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from dalle_datasets.parquet import cannot_write
+
 _EXIF_IMAGE_DESCRIPTION = 0x010E
 _QUALITY = 95
 _KEY = "open-dalle"
@@ -32,9 +34,7 @@ def save_picture(path: Path, pixels: NDArray[np.uint8], origin: Mapping[str, str
         else:
             image.save(path, "JPEG", quality=_QUALITY, subsampling=0, exif=exif)
     except OSError as error:
-        raise OSError(
-            error.errno, f"could not write {path}: {error.strerror or error}; free some space or choose another data root"
-        ) from error
+        raise cannot_write(path, error) from error
 
 
 def read_origin(path: Path) -> dict[str, str | int]:

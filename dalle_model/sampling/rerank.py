@@ -24,8 +24,17 @@ def score_candidates(clip: Clip, caption: str, batches: Iterable[Tensor]) -> Ten
 
     The candidates come in batches [B, 3, H, W] in [0, 1], so that only one batch is in memory. The text is encoded once.
     """
-    text = clip.encode_texts([caption])
-    return torch.cat([cosine(clip.encode_images(images), text).float().cpu() for images in batches])
+    return score_embeddings(clip, caption, embed_candidates(clip, batches))
+
+
+def embed_candidates(clip: Clip, batches: Iterable[Tensor]) -> Tensor:
+    """Embeddings of unit length, float32 [N, E] on the CPU, of candidates that come in batches [B, 3, H, W] in [0, 1]."""
+    return torch.cat([clip.encode_images(images).float().cpu() for images in batches])
+
+
+def score_embeddings(clip: Clip, caption: str, embeddings: Tensor) -> Tensor:
+    """Raw cosine similarity, float32 [N] on the CPU, of a caption with the embeddings [N, E] of its candidates."""
+    return cosine(embeddings, clip.encode_texts([caption]).float().cpu())
 
 
 def score_pairs(clip: Clip, captions: list[str], images: Tensor) -> Tensor:

@@ -47,6 +47,10 @@ class Layout:
         """Scores of one CLIP."""
         return self.root / "clip_scores" / f"clip={clip_id}"
 
+    def pair_embeddings(self, clip_id: str) -> Path:
+        """What the pictures of all pairs are to one CLIP."""
+        return self.root / "pair_embeddings" / f"clip={clip_id}"
+
     def training_set(self, training_set_id: str) -> Path:
         """One exported training set."""
         return self.root / "training_sets" / training_set_id

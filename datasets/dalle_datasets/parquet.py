@@ -1,14 +1,21 @@
 """Reading and writing Parquet artefacts: whole files under their final names, schemas checked."""
 
+import errno
 import os
+import platform
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from threading import get_native_id
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class SchemaError(ValueError):
@@ -17,16 +24,29 @@ class SchemaError(ValueError):
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its name when the block ends well, and is removed when it does not."""
+    """A temporary path beside `path` that takes its name when the block ends well, and is removed when it does not.
+
+    Raises `OSError` naming the file when there is no room for it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f"{path.name}.{platform.node()}-{get_native_id()}.partial")  # unlike anybody else's, on any machine
     try:
         yield partial
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise cannot_write(path, error) from error
+        raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, error: OSError) -> OSError:
+    """The error with what a person needs: which file, why, and what to do."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return OSError(error.errno, f"could not write {path}: {reason}; free some space or choose another data root")
 
 
 # Dictionary + zstd-1 is within 1% of 13-bit packing for image tokens and readable everywhere.
@@ -56,9 +76,14 @@ def write_parquet(
         with atomic_path(path) as partial:
             pq.write_table(table, partial, row_group_size=row_group_size, **_WRITE_OPTIONS)
     except OSError as error:
-        raise OSError(
-            error.errno, f"could not write {path}: {error.strerror or error}; free some space or choose another data root"
-        ) from error
+        raise cannot_write(path, error) from error
+
+
+def list_column(rows: NDArray[Any], kind: pa.DataType) -> pa.ListArray:
+    """A column of lists of type `kind` of the rows of a matrix [N, length]."""
+    num_rows, length = rows.shape
+    offsets = pa.array(np.arange(num_rows + 1, dtype=np.int32) * length)
+    return pa.ListArray.from_arrays(offsets, pa.array(rows.reshape(-1), kind.value_type), type=kind)
 
 
 def read_parquet(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:

@@ -153,6 +153,18 @@ CODEBOOK_USAGE = _schema(
 
 CODEBOOK_USAGE = _schema("codebook_usage", 1, [_required("image_token", pa.int32()), _required("occurrences", pa.int64())])
 
+# Half precision is plenty for a cosine: 2 bytes a number, so 128 bytes a picture for the demo's CLIP, 1 KiB for ViT-B/32.
+_EMBEDDING = pa.list_(pa.field("element", pa.float16(), nullable=False))
+
+PAIR_EMBEDDINGS = _schema(
+    "pair_embeddings",
+    1,
+    [
+        _required("pair_id", pa.int64()),
+        _required("image_embedding", _EMBEDDING),  # of unit length, by the CLIP in the folder's name
+    ],
+)
+
 CLIP_SCORES = _schema("clip_scores", 1, [_required("pair_id", pa.int64()), _required("clip_score", pa.float32())])
 
 TRAINING_SET = _schema(
@@ -186,7 +198,7 @@ DROPPED_PROMPTS = _schema(
         _required("prompt_id", pa.string()),
         _required("prompt", pa.string()),
         _required("prompt_set", pa.string()),
-        _required("reason", pa.string()),  # 'empty', 'too_long', 'duplicate' or 'bad_image'
+        _required("reason", pa.string()),  # 'malformed', 'not_text', 'empty', 'too_long', 'duplicate' or 'bad_image'
         _required("detail", pa.string()),  # what was seen, for people
     ],
 )
@@ -205,6 +217,25 @@ GENERATIONS = _schema(
         _required("clip_score", pa.float32()),  # cosine similarity, [-1, 1]
         _required("rank", pa.int32()),  # 1 is the best of the N candidates
         _required("image_path", pa.string()),  # relative to the data root
+    ],
+)
+
+GENERATION_PARTS = _schema(
+    "generation_parts",
+    1,
+    [
+        *(field for field in GENERATIONS if field.name != "rank"),  # known when all candidates of a prompt are there
+        _required("image_embedding", _EMBEDDING),
+    ],
+)
+
+GENERATION_EMBEDDINGS = _schema(
+    "generation_embeddings",
+    1,
+    [
+        _required("generation_id", pa.string()),
+        _required("clip_id", pa.string()),
+        _required("image_embedding", _EMBEDDING),  # of unit length
     ],
 )
 

@@ -1,11 +1,26 @@
 """Artefacts are whole or absent, and never read as something else."""
 
+import errno
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from dalle_datasets.parquet import SchemaError, atomic_path, iter_batches, list_parts, read_parquet, read_parts, write_parquet, write_parts
+from dalle_datasets.parquet import (
+    SchemaError,
+    atomic_path,
+    iter_batches,
+    list_column,
+    list_parts,
+    read_parquet,
+    read_parts,
+    write_parquet,
+    write_parts,
+)
 from dalle_datasets.schemas import CLIP_SCORES, IMAGE_TOKENS
 
 
@@ -38,6 +53,42 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         raise RuntimeError
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@contextmanager
+def room_for(num_bytes: int) -> Iterator[None]:
+    """No file of this process may grow larger: to the writer the same as a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_without_room_the_file_is_named_and_the_old_one_stays(tmp_path: Path) -> None:
+    paths = tmp_path / "a.parquet", tmp_path / "b.txt"
+    write_parquet(paths[0], tokens(1), IMAGE_TOKENS)
+    before = paths[0].read_bytes()
+    with room_for(1_000):
+        with pytest.raises(OSError, match=r"could not write .*a\.parquet: File too large; free some space or choose another data root"):
+            write_parquet(paths[0], tokens(5_000), IMAGE_TOKENS)
+        with (
+            pytest.raises(OSError, match=r"could not write .*b\.txt: File too large; free some space or choose another") as failed,
+            atomic_path(paths[1]) as partial,
+        ):
+            partial.write_text("x" * 2_000)
+    assert failed.value.errno == errno.EFBIG
+    assert paths[0].read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
+
+
+def test_a_matrix_becomes_a_column_of_lists(tmp_path: Path) -> None:
+    kind = IMAGE_TOKENS.field("image_tokens").type
+    column = list_column(np.array([[1, 2], [3, 8_191]]), kind)
+    assert column.type == kind
+    assert column.to_pylist() == [[1, 2], [3, 8_191]]
+    assert list_column(np.empty((0, 2), np.int64), kind).to_pylist() == []
 
 
 def test_another_schema_is_refused_with_both_names(tmp_path: Path) -> None:
