@@ -4,7 +4,6 @@ Exit status 0: `result.json` is there. 1: the work failed. 2: the request was wr
 says what happened; the traceback of an unforeseen error is in the run directory's `error.txt`.
 """
 
-import fcntl
 import logging
 import os
 import signal
@@ -14,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dalle_model.jobs.contract import JOBS, execute, open_run
+from dalle_datasets.locks import held, holder_of
+from dalle_model.jobs.contract import JOBS, SHARED_JOBS, execute, open_run
 
 
 def main(arguments: list[str]) -> int:
@@ -26,6 +26,8 @@ def main(arguments: list[str]) -> int:
         open_run(job, run_dir)
     except ValueError as error:
         return _say(2, str(error))
+    if job in SHARED_JOBS:
+        return run_and_record(job, run_dir)
     try:
         with alone_in(run_dir):
             return run_and_record(job, run_dir)
@@ -34,7 +36,7 @@ def main(arguments: list[str]) -> int:
 
 
 def run_and_record(job: str, run_dir: Path) -> int:
-    """Run the job in a directory that this process holds; returns the exit status."""
+    """Run the job in a directory that this process holds or shares; returns the exit status."""
     (run_dir / "error.txt").unlink(missing_ok=True)
     try:
         execute(job, run_dir)
@@ -52,19 +54,15 @@ def run_and_record(job: str, run_dir: Path) -> int:
 def alone_in(run_dir: Path) -> Iterator[None]:
     """Hold the run directory for this process (under torchrun: for its first process, on behalf of all).
 
-    The lock is the operating system's, so it ends with the process, however that ends. Raises `ValueError` when another
-    process is running the same job: two writers of one run directory would spoil each other's checkpoints.
+    Raises `ValueError` when another process is running the same job: two writers of one run directory would spoil each other's
+    checkpoints.
     """
-    with (run_dir / "lock").open("a+") as file:
-        if os.environ.get("RANK", "0") == "0":
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                raise ValueError(f"{run_dir} is being run by process {file.read() or '?'}; wait for it, or stop it first") from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    with held(run_dir / "lock") as is_mine:
+        if not is_mine:
+            raise ValueError(f"{run_dir} is being run by {holder_of(run_dir / 'lock')}; wait for it, or stop it first")
         yield
 
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from dalle_datasets.layout import Layout, open_data_root
+from dalle_datasets.locks import held
 from dalle_datasets.parquet import atomic_path
 from dalle_model.config.sections import fingerprint, from_dict, to_dict
 from dalle_model.config.tree import Config
@@ -46,9 +47,13 @@ JOBS = (
 )
 
 
-PARALLEL_JOBS = ("train_dvae", "train_transformer", "tokenize_images")
-"""Jobs that several processes under torchrun share: in training each takes its part of every batch, in tokenising each
-takes parts of the pairs; the first one writes the run directory."""
+PARALLEL_JOBS = ("train_dvae", "train_transformer")
+"""Trainings that torchrun can spread over several processes: each takes its part of every batch, the first one writes the run directory."""
+
+SHARED_JOBS = ("tokenize_images", "score_pairs", "generate_images")
+"""Jobs made of units of work that any number of processes take side by side (`dalle_model.jobs.claims`): start the same job in the
+same run directory as often as you like, on as many machines as share it. Their modules have `work(run)`, which returns when
+every unit is made, by whomever, and `finish(run, worked)`, which one process calls to put the result together."""
 
 
 class JobFailed(RuntimeError):
@@ -123,11 +128,11 @@ def declarations(job: str) -> dict[str, Any]:
 def open_run(job: str, run_dir: Path) -> JobRun:
     """Read a run directory.
 
-    Raises `ValueError` when its `config.json` is missing, broken or for another job, or when there are several processes and
-    the job is not one of `PARALLEL_JOBS`.
+    Raises `ValueError` when its `config.json` is missing, broken or for another job, or when torchrun started several processes and
+    the job is for one.
     """
-    if (size := os.environ.get("WORLD_SIZE", "1")) != "1" and job not in PARALLEL_JOBS:
-        raise ValueError(f"{job} runs in one process, not in {size}; only {', '.join(PARALLEL_JOBS)} run under torchrun")
+    if (size := os.environ.get("WORLD_SIZE", "1")) != "1" and job not in PARALLEL_JOBS + SHARED_JOBS:
+        raise ValueError(f"{job} runs in one process, not in {size}; only {', '.join(PARALLEL_JOBS + SHARED_JOBS)} run in several")
     path = run_dir / "config.json"
     try:
         saved = json.loads(path.read_text())
@@ -144,25 +149,34 @@ def open_run(job: str, run_dir: Path) -> JobRun:
 def execute(job: str, run_dir: Path) -> dict[str, Any]:
     """Run a job in its directory, or return the result it already has. Failures are recorded and raised again.
 
-    Under torchrun the first process writes the directory's files; the others compute, and return what they were told.
+    Under torchrun the first process of a training writes the directory's files; the others compute, and return what they were
+    told. The processes of a shared job all work, and one of them writes the result, which all return.
     """
     if (result := read_result(run_dir)) is not None:
         return result
     run = open_run(job, run_dir)
-    if os.environ.get("RANK", "0") != "0":
+    if os.environ.get("RANK", "0") != "0" and job not in SHARED_JOBS:
         made_by_others: dict[str, Any] = import_module(f"dalle_model.jobs.{job}").run(run)
         return made_by_others
     started = time.time()
     write_json(run_dir / "job.json", {"job": job, **provenance(), "started_at": started})
     _write_text(run_dir / "status", "running")
     try:
-        made: dict[str, Any] = import_module(f"dalle_model.jobs.{job}").run(run)
+        module = import_module(f"dalle_model.jobs.{job}")
+        if job not in SHARED_JOBS:
+            return _write_result(run, module.run(run), started)
+        worked = module.work(run)
+        with held(run_dir / "lock", wait=True):
+            return read_result(run_dir) or _write_result(run, module.finish(run, worked), started)
     except BaseException:
         _write_text(run_dir / "status", "failed")
         raise
-    result = {"job": job, "run_id": run.run_id, **made, "duration_s": round(time.time() - started, 3), "started_at": started}
-    write_json(run_dir / "result.json", result)
-    _write_text(run_dir / "status", "done")
+
+
+def _write_result(run: JobRun, made: Mapping[str, Any], started: float) -> dict[str, Any]:
+    result = {"job": run.job, "run_id": run.run_id, **made, "duration_s": round(time.time() - started, 3), "started_at": started}
+    write_json(run.run_dir / "result.json", result)
+    _write_text(run.run_dir / "status", "done")
     return result
 
 

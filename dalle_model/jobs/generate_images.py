@@ -1,13 +1,14 @@
 """Job: pictures for prompts. N candidates each, all of them scored by CLIP and ranked, all of them kept with their origin.
 
-The unit of work is a handful of prompts, written as one part of `generations/`: a killed run continues after its
-last part, and a picture depends on its own seed alone, so nothing is repeated, lost or different.
+The unit of work is a handful of prompts, written as one part of `generations/`: any number of processes take units side by
+side, a killed run continues after its last part, and a picture depends on its own seed alone, so nothing is repeated, lost or different.
 """
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from dalle_datasets.token_batches import pad_tokens
 from dalle_model.clip import Clip
 from dalle_model.config.generation import SamplingConfig
 from dalle_model.dvae import DVAE, load_dvae
+from dalle_model.jobs.claims import work_off
 from dalle_model.jobs.contact_sheet import write_contact_sheet
 from dalle_model.jobs.contract import JobRun
 from dalle_model.jobs.pictures import save_picture
@@ -33,7 +35,7 @@ from dalle_model.jobs.progress import report_progress
 from dalle_model.sampling.generate import FREE, candidate_seeds, sample_image_tokens
 from dalle_model.sampling.rerank import load_scorer, ranks, score_candidates
 from dalle_model.text import BpeTokenizer
-from dalle_model.training.parallel import join_world
+from dalle_model.training.parallel import own_device
 from dalle_model.transformer import DALLETransformer, load_transformer
 
 SECTIONS = ("sampling",)
@@ -54,49 +56,91 @@ class Networks:
     clip: Clip
 
 
-def run(run: JobRun) -> dict[str, Any]:
-    """Sample, decode, score, rank and save, part by part."""
-    settings, started = run.config.sampling, time.monotonic()
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The prompts of a run, cut into units of work."""
+
+    units: dict[str, list[Row]]
+    """Name of a part of `generations/` -> its prompts."""
+    dropped: list[Row]
+    """Prompts that cannot be used, with `reason` and `detail`."""
+    images_per_s: float = 0.0
+    """By this process."""
+
+
+def work(run: JobRun) -> Batch:
+    """Sample, decode, score, rank and save, part after part, until this process and those beside it have made all."""
+    settings = run.config.sampling
     networks = load_networks(run)
-    prompts, dropped = sort_out(read_parquet(run.input_path("prompts"), PROMPTS).to_pylist(), networks.tokenizer, settings)
-    dropped_path = run.run_dir / "dropped_prompts.parquet"
-    write_parquet(dropped_path, pa.Table.from_pylist(dropped, DROPPED_PROMPTS.with_metadata(None)), DROPPED_PROMPTS)
+    batch = open_batch(run, networks.tokenizer)
+    num_images = {name: len(prompts) * settings.num_images for name, prompts in batch.units.items()}
+    started, num_made = time.monotonic(), 0
+
+    def make(name: str) -> None:
+        nonlocal num_made
+        write_parquet(part_path(run, name), make_part(run, networks, batch.units[name], name), GENERATIONS)
+        num_made += num_images[name]
+
+    def rate() -> float:
+        return num_made / max(1e-9, time.monotonic() - started)
+
+    def report(done: int) -> None:
+        report_progress(done, sum(num_images.values()), "images", images_per_s=rate())
+
+    work_off(run.run_dir / "claims", num_images, lambda name: part_path(run, name).exists(), make, report)
+    return replace(batch, images_per_s=rate())
+
+
+def finish(run: JobRun, batch: Batch) -> dict[str, Any]:
+    """One file and the contact sheets of all parts."""
+    parts = [part_path(run, name) for name in batch.units]
+    generations = run.run_dir / "generations.parquet"
+    join_parts(parts, generations)
+    sheets = write_contact_sheets(run, parts)
+    num_prompts = sum(map(len, batch.units.values()))
+    return {
+        "generations": run.layout.relative(generations),
+        "images": run.layout.relative(run.run_dir / "images"),
+        "contact_sheet": run.layout.relative(sheets[0]),
+        "dropped_prompts": run.layout.relative(dropped_path(run)),
+        "num_prompts": num_prompts,
+        "num_images": num_prompts * run.config.sampling.num_images,
+        "images_per_s": round(batch.images_per_s, 2),
+        "dropped": dict(sorted(Counter(row["reason"] for row in batch.dropped).items())),
+    }
+
+
+def open_batch(run: JobRun, tokenizer: BpeTokenizer) -> Batch:
+    """Read the prompts, keep the reasons of those that cannot be used, and cut the rest into units.
+
+    Raises `ValueError` when none is left.
+    """
+    settings = run.config.sampling
+    prompts, dropped = sort_out(read_parquet(run.input_path("prompts"), PROMPTS).to_pylist(), tokenizer, settings)
+    write_parquet(dropped_path(run), pa.Table.from_pylist(dropped, DROPPED_PROMPTS.with_metadata(None)), DROPPED_PROMPTS)
     if not prompts:
         raise ValueError(
             f"none of the {len(dropped)} prompts can be used; the first is {dropped[0]['prompt']!r}: {dropped[0]['detail']}"
             if dropped
             else f"{run.input_path('prompts')} holds no prompts; give some"
         )
-    prompts_per_part = max(1, PICTURES_PER_PART // settings.num_images)
-    num_images, num_made = len(prompts) * settings.num_images, 0
-    parts = []
-    for i, start in enumerate(range(0, len(prompts), prompts_per_part)):
-        path = run.run_dir / "generations" / f"part-{i:05d}.parquet"
-        some = prompts[start : start + prompts_per_part]
-        if not path.exists():
-            write_parquet(path, make_part(run, networks, some, f"part-{i:05d}"), GENERATIONS)
-            num_made += len(some) * settings.num_images
-        parts.append(path)
-        rate = num_made / (time.monotonic() - started)
-        report_progress(min(start + prompts_per_part, len(prompts)) * settings.num_images, num_images, "images", images_per_s=rate)
-    generations = run.run_dir / "generations.parquet"
-    join_parts(parts, generations)
-    sheets = write_contact_sheets(run, parts)
-    return {
-        "generations": run.layout.relative(generations),
-        "images": run.layout.relative(run.run_dir / "images"),
-        "contact_sheet": run.layout.relative(sheets[0]),
-        "dropped_prompts": run.layout.relative(dropped_path),
-        "num_prompts": len(prompts),
-        "num_images": num_images,
-        "images_per_s": round(num_made / (time.monotonic() - started), 2),
-        "dropped": {reason: sum(row["reason"] == reason for row in dropped) for reason in sorted({row["reason"] for row in dropped})},
-    }
+    size = max(1, PICTURES_PER_PART // settings.num_images)
+    return Batch({f"part-{start // size:05d}": prompts[start : start + size] for start in range(0, len(prompts), size)}, dropped)
+
+
+def part_path(run: JobRun, name: str) -> Path:
+    """The rows of one unit of work."""
+    return run.run_dir / "generations" / f"{name}.parquet"
+
+
+def dropped_path(run: JobRun) -> Path:
+    """The prompts that cannot be used."""
+    return run.run_dir / "dropped_prompts.parquet"
 
 
 def load_networks(run: JobRun) -> Networks:
     """Read all checkpoints. Raises `ValueError` when one is missing or damaged, or when they do not belong together."""
-    device = join_world().device
+    device = own_device()
     for kind in ("transformer", "dvae", "clip", "tokenizer"):
         about = run.input_path(kind) / "config.json"
         found = json.loads(about.read_text())["id"] if about.exists() else None

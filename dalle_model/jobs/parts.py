@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dalle_datasets.parquet import SchemaError, check_parquet, list_parts, write_parquet
+from dalle_model.jobs.claims import work_off
 from dalle_model.jobs.contract import JobRun
 from dalle_model.jobs.progress import report_progress
 
@@ -39,10 +40,18 @@ class PartsOut:
 
         Parts are independent: any process may make any of them at any time, and what is written does not depend on who does it.
         """
-        path, made_from = self.path_of(source), {"pairs_id": self.run.inputs["pairs_id"], **self.settings}
-        if not _is_made_from(path, self.schema, made_from):
-            write_parquet(path, make(source), self.schema, self.run.config.shards.row_group_size, made_from)
+        path = self.path_of(source)
+        if not self.is_made(source):
+            write_parquet(path, make(source), self.schema, self.run.config.shards.row_group_size, self._made_from)
         return path
+
+    def is_made(self, source: Path) -> bool:
+        """Whether the part is there, whole, and made from the same pairs and settings."""
+        return _is_made_from(self.path_of(source), self.schema, self._made_from)
+
+    @property
+    def _made_from(self) -> dict[str, str]:
+        return {"pairs_id": self.run.inputs["pairs_id"], **self.settings}
 
     def remove_stale(self) -> None:
         """Remove parts of this source that the pairs no longer have."""
@@ -51,16 +60,23 @@ class PartsOut:
             stale.unlink(missing_ok=True)  # another process may have been quicker
 
 
-def map_parts(parts: PartsOut, make: Callable[[Path], pa.Table], rank: int = 0, num_processes: int = 1) -> list[Path]:
-    """Make every part, of several processes each every `num_processes`-th, beginning with its `rank`. Returns all their paths."""
-    own = parts.sources[rank::num_processes]
-    num_rows = 0
-    for i, source in enumerate(own):
-        num_rows += pq.read_metadata(parts.make(source, make)).num_rows
-        if rank == 0:
-            report_progress(i + 1, len(own), "parts", rows=num_rows)
+def map_parts(parts: PartsOut, make: Callable[[Path], pa.Table], report: Callable[[int], None] | None = None) -> list[Path]:
+    """Make every part that nobody else is making, and return all their paths when all are there.
+
+    `report` is told how many rows of pairs are done with; without it that is the job's progress.
+    """
+    sources = {source.name: source for source in parts.sources}
+    num_rows = {name: pq.read_metadata(source).num_rows for name, source in sources.items()}
+
+    def report_rows(done: int) -> None:
+        report_progress(done, sum(num_rows.values()), "pairs")
+
+    def make_part(name: str) -> None:
+        parts.make(sources[name], make)
+
+    work_off(parts.run.run_dir / "claims", num_rows, lambda name: parts.is_made(sources[name]), make_part, report or report_rows)
     parts.remove_stale()
-    return [parts.path_of(source) for source in parts.sources]
+    return [parts.path_of(source) for source in sources.values()]
 
 
 def _is_made_from(path: Path, schema: pa.Schema, made_from: Mapping[str, str]) -> bool:

@@ -18,19 +18,29 @@ from dalle_model.clip import Clip
 from dalle_model.jobs.contract import JobRun
 from dalle_model.jobs.parts import PartsOut, map_parts
 from dalle_model.sampling.rerank import load_scorer, score_pairs
-from dalle_model.training.parallel import join_world
+from dalle_model.training.parallel import own_device
 
 SECTIONS = ("shards",)
 VERSION = 1
 PAIRS_AT_ONCE = 128
 
 
-def run(run: JobRun) -> dict[str, Any]:
-    """Score part by part; a part that an interrupted run finished is kept. Scores are raw cosines of the whole pictures' centres."""
+def work(run: JobRun) -> Path:
+    """Score part after part, until this process and those beside it have made all; returns their folder.
+
+    Scores are raw cosines of the whole pictures' centres.
+    """
     clip = load_scorer(run.input_path("clip"))
-    clip.network.to(join_world().device)
+    clip.network.to(own_device())
     directory = run.layout.clip_scores(clip.id)
-    parts = map_parts(PartsOut(run, directory, CLIP_SCORES), lambda part: score_part(clip, part))
+    map_parts(PartsOut(run, directory, CLIP_SCORES), lambda part: score_part(clip, part))
+    return directory
+
+
+def finish(run: JobRun, directory: Path) -> dict[str, Any]:
+    """How many scores there are, and their mean."""
+    out = PartsOut(run, directory, CLIP_SCORES)
+    parts = [out.path_of(source) for source in out.sources]
     scores = [read_parquet(part, CLIP_SCORES, ["clip_score"])["clip_score"] for part in parts]
     num_scores = sum(map(len, scores))
     return {

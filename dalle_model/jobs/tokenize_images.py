@@ -1,6 +1,6 @@
 """Job: image tokens of every pair's picture, one Parquet part for each part of pairs.
 
-`tokenize_shard` is the unit of work: one part of pairs in, one part of tokens out, by whichever process comes first. Decoding runs
+A part is the unit of work: pairs in, tokens out, by whichever process comes first. Decoding runs
 ahead of the network in threads: one batch is being made while another is in the network. A picture that cannot be
 decoded loses its tokens, not the batch: it gets a row with its reason in the `dropped` folder beside the parts.
 """
@@ -31,7 +31,7 @@ from dalle_model.dvae.loss import codebook_perplexity
 from dalle_model.jobs.contract import JobRun
 from dalle_model.jobs.parts import PartsOut, map_parts
 from dalle_model.jobs.progress import report_progress
-from dalle_model.training.parallel import join_world, wait_for_all
+from dalle_model.training.parallel import own_device
 
 SECTIONS = ("tokenize_images", "shards")
 VERSION = 1
@@ -42,32 +42,19 @@ Decoded = list[tuple[dict[str, Any], Pixels | ImageError]]
 _COPIED = ("candidate_id", "source", "caption", "image_url", "page_url")
 
 
-def run(run: JobRun) -> dict[str, Any]:
-    """Tokenise part by part; a part that an interrupted run finished is kept."""
-    world = join_world()
+def work(run: JobRun) -> dict[str, float]:
+    """Tokenise part after part, until this process and those beside it have made all; returns this process's rates."""
     tokenizer, parts = open_tokenizer(run), parts_out(run)
-    progress = Progress(sum(pq.read_metadata(part).num_rows for part in parts.sources[world.rank :: world.size]), is_shown=world.is_main)
-    map_parts(parts, lambda source: tokenize_pairs(run, tokenizer, source, progress), world.rank, world.size)
-    wait_for_all(world)
-    if not world.is_main:
-        return {}
-    return {**summarise(run), **progress.rates(num_threads(run.config.tokenize_images), tokenizer.busy_s)}
+    progress = Progress(sum(pq.read_metadata(part).num_rows for part in parts.sources))
+    map_parts(parts, lambda source: tokenize_pairs(run, tokenizer, source, progress), progress.settle)
+    return progress.rates(num_threads(run.config.tokenize_images), tokenizer.busy_s)
 
 
 def open_tokenizer(run: JobRun) -> ImageTokenizer:
     """The run's dVAE on this process's device; opened once for any number of shards."""
     settings = run.config.tokenize_images
-    model = load_dvae(run.input_path("dvae")).to(join_world().device)
+    model = load_dvae(run.input_path("dvae")).to(own_device())
     return ImageTokenizer(model, settings.precision, largest_batch(model.config, settings))
-
-
-def tokenize_shard(run: JobRun, tokenizer: ImageTokenizer, source: Path) -> Path:
-    """Tokens of one part of pairs, made now unless they are there. Returns their path.
-
-    Shards are independent: any process may make any of them, in any order, again, and at the same time as another process; the bytes
-    are the same. When all of `parts_out(run).sources` are done, `summarise` has the job's result.
-    """
-    return parts_out(run).make(source, lambda source: tokenize_pairs(run, tokenizer, source, Progress(0, is_shown=False)))
 
 
 def parts_out(run: JobRun) -> PartsOut:
@@ -82,8 +69,8 @@ def parts_out(run: JobRun) -> PartsOut:
     return PartsOut(run, run.layout.image_tokens(run.inputs["dvae_id"]), IMAGE_TOKENS, made_from)
 
 
-def summarise(run: JobRun) -> dict[str, Any]:
-    """The job's result once every shard is there, and how often each token was used. Raises `SchemaError` when one is missing."""
+def finish(run: JobRun, rates: dict[str, float]) -> dict[str, Any]:
+    """The job's result once every part is there, and how often each token was used. Raises `SchemaError` when one is missing."""
     parts = parts_out(run)
     parts.remove_stale()
     PartsOut(run, parts.directory / "dropped", DROPPED_PAIRS).remove_stale()
@@ -101,15 +88,16 @@ def summarise(run: JobRun) -> dict[str, Any]:
         "perplexity": codebook_perplexity(torch.from_numpy(occurrences)),
         "codebook_usage": run.layout.relative(usage_path),
         "dropped": {reason: dropped.count(reason) for reason in sorted(set(dropped))},
+        **rates,
     }
 
 
 class Progress:
-    """Pictures done so far and how many a second, counted over this execution and this process only."""
+    """Pictures done so far, by whomever, and how many a second this process makes in this execution."""
 
-    def __init__(self, num_pictures: int, is_shown: bool = True) -> None:
-        self.is_shown = is_shown
-        self.num_pictures, self.done, self._started = num_pictures, 0, time.monotonic()
+    def __init__(self, num_pictures: int) -> None:
+        self.num_pictures, self._started = num_pictures, time.monotonic()
+        self._own = self._in_part = self._in_finished_parts = 0
         self.decode_s = 0.0
         """Seconds spent decoding, of all threads together."""
 
@@ -117,14 +105,22 @@ class Progress:
         """Pictures a second overall, and what each part could do if the other cost nothing."""
         seconds = {"images_per_s": time.monotonic() - self._started, "network_images_per_s": network_s}
         seconds["decode_images_per_s"] = self.decode_s / num_threads
-        return {name: round(self.done / value, 1) for name, value in seconds.items() if self.done and value}
+        return {name: round(self._own / value, 1) for name, value in seconds.items() if self._own and value}
 
     def add(self, num_pictures: int) -> None:
-        """Say that so many more pictures are done with."""
-        self.done += num_pictures
-        rate = self.done / max(1e-9, time.monotonic() - self._started)
-        if self.is_shown:
-            report_progress(self.done, self.num_pictures, "images", images_per_s=rate)
+        """Say that so many more pictures of the current part are done with."""
+        self._own += num_pictures
+        self._in_part += num_pictures
+        self._report()
+
+    def settle(self, num_pictures: int) -> None:
+        """Say how many pictures are in finished parts."""
+        self._in_finished_parts, self._in_part = num_pictures, 0
+        self._report()
+
+    def _report(self) -> None:
+        rate = self._own / max(1e-9, time.monotonic() - self._started)
+        report_progress(self._in_finished_parts + self._in_part, self.num_pictures, "images", images_per_s=rate)
 
 
 def tokenize_pairs(run: JobRun, tokenizer: ImageTokenizer, source: Path, progress: Progress) -> pa.Table:

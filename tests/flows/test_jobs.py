@@ -116,7 +116,7 @@ def test_several_processes_mean_torchrun():
 
 @pytest.mark.slow
 def test_under_torchrun_too_a_failure_carries_the_jobs_last_words(config):
-    with pytest.raises(JobFailed, match="train_bpe runs in one process, not in 2; only train_dvae, .* run under torchrun"):
+    with pytest.raises(JobFailed, match="train_bpe runs in one process, not in 2; only train_dvae, .* run in several"):
         jobs.run_job("train_bpe", config, INPUTS, num_processes=2)
 
 

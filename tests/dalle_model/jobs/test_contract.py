@@ -47,7 +47,7 @@ def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_job_for_one_process_is_refused_in_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match=r"train_bpe runs in one process, not in 2; only train_dvae, .* run under torchrun"):
+    with pytest.raises(ValueError, match=r"train_bpe runs in one process, not in 2; only train_dvae, .* run in several"):
         open_run("train_bpe", prepared(tmp_path))
 
 

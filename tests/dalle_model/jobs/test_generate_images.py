@@ -6,7 +6,9 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,7 @@ from dalle_datasets.sources.emoji_scenes import Scene, all_scenes, caption_scene
 from dalle_model.config.model import DVAEConfig
 from dalle_model.dvae import DVAE, load_dvae, save_dvae
 from dalle_model.jobs import generate_images
-from dalle_model.jobs.contract import read_result, run_directory
+from dalle_model.jobs.contract import execute, prepare, read_result, run_directory
 from dalle_model.jobs.pictures import read_origin
 from dalle_model.sampling.rerank import load_scorer, score_candidates
 
@@ -78,6 +80,27 @@ def test_a_killed_run_continues_after_its_last_part_with_the_same_rows(tmp_path,
     again = run_job("generate_images", make_config(), inputs)
     assert (tmp_path / again["generations"]).read_bytes() == whole
     assert [part.stat().st_mtime_ns for part in parts[:2]] == kept
+
+
+def test_workers_side_by_side_make_every_part_once_and_the_same_rows(tmp_path, inputs, make_config, run_job, monkeypatch):
+    monkeypatch.setattr(generate_images, "PICTURES_PER_PART", 4)  # a part for each prompt
+    whole = (tmp_path / run_job("generate_images", make_config(), inputs)["generations"]).read_bytes()
+    run_dir = run_directory("generate_images", make_config(), inputs)
+    shutil.rmtree(run_dir)
+    prepare("generate_images", make_config(), inputs)
+    make_part, made, everybody_works = generate_images.make_part, [], threading.Barrier(3, timeout=30)
+
+    def slowly(run, networks, prompts, name):
+        made.append(name)
+        everybody_works.wait()
+        return make_part(run, networks, prompts, name)
+
+    monkeypatch.setattr(generate_images, "make_part", slowly)
+    with ThreadPoolExecutor(3) as threads:
+        results = list(threads.map(lambda _: execute("generate_images", run_dir), range(3)))
+    assert sorted(made) == ["part-00000", "part-00001", "part-00002"]
+    assert results == [read_result(run_dir)] * 3
+    assert (tmp_path / results[0]["generations"]).read_bytes() == whole
 
 
 def test_a_picture_does_not_depend_on_the_other_prompts_or_on_batches(tmp_path, inputs, make_config, run_job):

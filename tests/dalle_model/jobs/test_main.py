@@ -1,6 +1,7 @@
 """The jobs' command line: exit status 0, 1 or 2, and one line on standard error that says why."""
 
 import json
+import platform
 import subprocess
 import sys
 import time
@@ -87,7 +88,7 @@ def test_two_processes_cannot_run_the_same_job_at_once(pairs, make_config, capsy
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     assert main(["train_bpe", str(run_dir)]) == 1
-    assert f"is being run by process {holder.pid}; wait for it, or stop it first" in last_words(capsys)
+    assert f"is being run by process {holder.pid} on {platform.node()}; wait for it, or stop it first" in last_words(capsys)
     assert not (run_dir / "error.txt").exists()  # the run in progress has not failed
     holder.kill()
     holder.communicate()

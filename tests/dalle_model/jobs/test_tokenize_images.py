@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -19,9 +20,8 @@ from dalle_model.config.model import DVAEConfig
 from dalle_model.config.tokenizing import TokenizeImagesConfig
 from dalle_model.dvae import DVAE, save_dvae
 from dalle_model.jobs import tokenize_images
-from dalle_model.jobs.contract import open_run, prepare, read_result
+from dalle_model.jobs.contract import execute, open_run, prepare, read_result
 from dalle_model.jobs.train_dvae import as_floats, as_tensor
-from dalle_model.training.parallel import World
 
 TINY = {"dvae.codebook_size": 16, "dvae.hidden_width": 8, "dvae.codebook_width": 8}
 
@@ -118,50 +118,38 @@ def test_a_picture_that_cannot_be_decoded_leaves_a_reason_and_the_others_their_t
     assert [(row["stage"], row["reason"], row["candidate_id"]) for row in dropped] == [("tokenize", "not_an_image", f"{3:016x}")]
 
 
-def test_parts_can_be_made_side_by_side(make_config, inputs, run_job, tmp_path, monkeypatch):
+def test_workers_side_by_side_make_every_part_once_to_the_same_bytes_and_return_one_result(
+    make_config, inputs, run_job, tmp_path, monkeypatch
+):
     directory = Layout(tmp_path).image_tokens(inputs["dvae_id"])
     result = run_job("tokenize_images", make_config(TINY), inputs)
     alone = hashes(directory)
     for path in directory.iterdir():
         path.unlink()
-    config = make_config({**TINY, "tokenize_images.batch_size": 32})  # another run directory
-    made = {}
-    for rank in (1, 0):  # the processes' shares, one after the other
-        monkeypatch.setattr(tokenize_images, "join_world", lambda rank=rank: World(rank, 2, torch.device("cpu")))
-        monkeypatch.setattr(tokenize_images, "wait_for_all", lambda world: made.update({world.rank: sorted(hashes(directory))}))
-        monkeypatch.setenv("RANK", str(rank))
-        again = run_job("tokenize_images", config, inputs)
-    assert made[1] == ["emoji-part-00001.parquet"]
-    assert len(made[0]) == 3
-    assert hashes(directory) == alone
-    assert again["num_images"] == result["num_images"]
+    run_dir = prepare("tokenize_images", make_config({**TINY, "tokenize_images.batch_size": 32}), inputs)  # another run directory
+    tokenize_pairs, made_by, everybody_works = tokenize_images.tokenize_pairs, {}, threading.Barrier(3, timeout=30)
 
+    def slowly(run, tokenizer, source, progress):
+        made_by.setdefault(source.name, []).append(threading.get_ident())
+        everybody_works.wait()
+        return tokenize_pairs(run, tokenizer, source, progress)
 
-def test_a_shard_can_be_made_by_anyone_in_any_order_and_again(make_config, inputs, run_job, tmp_path):
-    directory = Layout(tmp_path).image_tokens(inputs["dvae_id"])
-    result = run_job("tokenize_images", make_config({**TINY, "tokenize_images.random_crops": 2}), inputs)
-    alone = hashes(directory)
-    for path in directory.iterdir():
-        path.unlink()
-    config = make_config({**TINY, "tokenize_images.random_crops": 2, "tokenize_images.batch_size": 7})  # another run directory
-    run = open_run("tokenize_images", prepare("tokenize_images", config, inputs))
-    tokenizer = tokenize_images.open_tokenizer(run)
-    for source in (2, 0, 2, 1):
-        path = tokenize_images.tokenize_shard(run, tokenizer, tokenize_images.parts_out(run).sources[source])
-        assert path.name == f"emoji-part-0000{source}.parquet"
+    monkeypatch.setattr(tokenize_images, "tokenize_pairs", slowly)
+    with ThreadPoolExecutor(3) as threads:
+        results = list(threads.map(lambda _: execute("tokenize_images", run_dir), range(3)))
+    assert {name: len(makers) for name, makers in made_by.items()} == {f"part-0000{i}.parquet": 1 for i in range(3)}
+    assert len({maker for makers in made_by.values() for maker in makers}) == 3
+    assert results == [read_result(run_dir)] * 3
     assert hashes(directory) == alone
-    made = path.stat().st_mtime_ns
-    tokenize_images.tokenize_shard(run, tokenizer, tokenize_images.parts_out(run).sources[1])
-    assert path.stat().st_mtime_ns == made, "a shard that is there is kept"
-    summary = tokenize_images.summarise(run)
-    del summary["codebook_usage"]  # lies in the run's own folder
-    assert {name: result[name] for name in summary} == summary
+    assert {name: results[0][name] for name in ("num_images", "codes_used", "perplexity", "dropped")} == {
+        name: result[name] for name in ("num_images", "codes_used", "perplexity", "dropped")
+    }
 
 
 def test_a_summary_of_missing_shards_says_which(make_config, inputs, tmp_path):
     run = open_run("tokenize_images", prepare("tokenize_images", make_config(TINY), inputs))
     with pytest.raises(SchemaError, match=r"emoji-part-00000\.parquet is not a readable Parquet file"):
-        tokenize_images.summarise(run)
+        tokenize_images.finish(run, {})
 
 
 def test_reasons_of_parts_that_are_gone_go_too(make_config, inputs, run_job, tmp_path):
