@@ -4,6 +4,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows.runtime.artifacts import show_training
 from flows.runtime.parameters import Overrides, config_from_parameters
 from flows.runtime.tasks import catalogue, run_job
 from flows.runtime.upstream import inputs_of
@@ -15,4 +16,5 @@ def train_clip(preset: str = "demo", overrides: Overrides | None = None) -> dict
     config = config_from_parameters(preset, overrides)
     clip = run_job("train_clip", config, inputs_of("train_clip", config))
     catalogue(config, clip)
+    show_training(config, clip)
     return {"train_clip": clip}

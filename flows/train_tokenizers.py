@@ -5,7 +5,7 @@ from typing import Any
 from prefect import flow
 
 from dalle_datasets.layout import open_data_root
-from flows.runtime.artifacts import raise_codebook_alarm
+from flows.runtime.artifacts import raise_codebook_alarm, show_training
 from flows.runtime.parameters import Overrides, config_from_parameters
 from flows.runtime.tasks import catalogue, run_job
 from flows.runtime.upstream import inputs_of
@@ -19,4 +19,5 @@ def train_tokenizers(preset: str = "demo", overrides: Overrides | None = None) -
     dvae = run_job("train_dvae", config, inputs_of("train_dvae", config))
     raise_codebook_alarm(open_data_root(config.paths.data_root), dvae)
     catalogue(config, bpe, dvae)
+    show_training(config, dvae)
     return {"train_bpe": bpe, "train_dvae": dvae}

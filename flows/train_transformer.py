@@ -8,6 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from dalle_datasets.catalog.training_sets import export_training_set
 from dalle_datasets.layout import open_data_root
 from dalle_model.config.tree import Config
+from flows.runtime.artifacts import show_training
 from flows.runtime.parameters import Overrides, config_from_parameters
 from flows.runtime.stage_times import timed
 from flows.runtime.tasks import catalog_writer, catalogue, run_job
@@ -21,6 +22,7 @@ def train_transformer(preset: str = "demo", overrides: Overrides | None = None) 
     chosen = choose_training_set(config)
     transformer = run_job("train_transformer", config, inputs_of("train_transformer", config, **chosen))
     catalogue(config, transformer)
+    show_training(config, transformer)
     return {"train_transformer": transformer, **chosen}
 
 

@@ -138,7 +138,7 @@ class DataRoot:
                     "codes_used": 700,
                     "reconstructions": self.layout.relative(reconstructions),
                 },
-                curve("loss", "psnr"),
+                curve("loss", "psnr", "kl_nats", "perplexity", "codes_used", "codes_dead", "top_code_share"),
             ),
             self.run(
                 "tokenize-captions-3", {**pairs, "tokenizer": folder["tokenizer"], "tokenizer_id": "bpe0"}, {"text_tokens": folder["text"]}
@@ -168,7 +168,7 @@ class DataRoot:
             "image_loss": 0.03,
             "num_parameters": 1_190_000,
         }
-        return self.run("train-transformer-7", inputs, result, curve("loss", "text_loss", "image_loss"))
+        return self.run("train-transformer-7", inputs, result, curve("loss", "text_loss", "image_loss", "gradient_norm"))
 
     def generate_and_judge(self) -> list[Path]:
         """Prompts of the three sets, noisy pictures for them, and verdicts: two run directories."""
@@ -276,6 +276,8 @@ class DataRoot:
         (folder / "job.json").write_text(json.dumps({"job": job, "git_commit": "c0ffee", "host": "here", "pid": 1}))
         if metrics:
             (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
+            rates = {"pairs_per_s": 200.0, "data_wait_share": 0.01, "memory_bytes": 2**30, "num_processes": 1}
+            (folder / "speed.jsonl").write_text("".join(json.dumps({"step": step, **rates}) + "\n" for step in range(10, 200, 10)))
         (folder / "result.json").write_text(json.dumps(made))
         return folder
 

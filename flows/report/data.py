@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -12,12 +13,14 @@ from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import list_parts
 from dalle_model.config.sections import from_dict, to_dict
 from dalle_model.config.tree import Config
+from flows.report.curves import Logged, logged_by
 from flows.report.pictures import Embedded, cut_sheet, embed_bytes, embed_file
 
 Row = dict[str, Any]
 
 PROMPT_SET_ORDER = ("training", "unseen_scene", "held_out_pair")
 """From what was seen to what was not; a person's own sets come after."""
+TRAININGS = ("train_dvae", "train_clip", "train_transformer")
 ATTRIBUTES = ("object", "color", "background", "layout")
 NUM_TRAINING_EXAMPLES = 16
 NUM_CANDIDATE_PROMPTS = 4
@@ -88,8 +91,8 @@ class ReportData:
     agreement: list[Row]
     best_of_n: list[Row]
     reconstructions: list[tuple[Embedded, Embedded]]
-    curves: dict[tuple[str, str, str], list[tuple[float, float]]]
-    """(job, name, split) -> points (step, value)."""
+    logged: dict[str, Logged]
+    """Job -> what it logged, of the trainings behind these pictures."""
     codebook: list[Row]
     codebook_health: Row
     funnel: list[Row]
@@ -134,7 +137,7 @@ def collect(layout: Layout, config: Config) -> ReportData:
         agreement=rows(layout, "agreement", run_id=run_id),
         best_of_n=rows(layout, "best_of_n", run_id=run_id),
         reconstructions=cut_sheet(layout.root / results.get("train_dvae", {}).get("reconstructions", "none")),
-        curves={key: points for row in behind for key, points in _curves(layout, row["run_id"])},
+        logged={row["job"]: logged_by(partial(rows, layout), row["job"], row["run_id"]) for row in behind if row["job"] in TRAININGS},
         codebook=rows(layout, "codebook_usage", dvae_id=inputs["dvae_id"]),
         codebook_health=next((row for row in rows(layout, "codebook_health") if row["dvae_id"] == inputs["dvae_id"]), {}),
         funnel=rows(layout, "funnel"),
@@ -214,14 +217,6 @@ def _shown_picture(prompt_sets: list[PromptSet]) -> Picture | None:
                 if picture.is_right is wanted:
                     return picture
     return None
-
-
-def _curves(layout: Layout, run_id: str) -> Iterator[tuple[tuple[str, str, str], list[tuple[float, float]]]]:
-    grouped: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
-    for row in rows(layout, "loss_curves", run_id=run_id):
-        if row["value"] is not None:
-            grouped.setdefault((row["job"], row["name"], row["split"]), []).append((row["step"], row["value"]))
-    yield from grouped.items()
 
 
 def _drop_examples(layout: Layout) -> dict[tuple[str, str], list[Example]]:

@@ -1,9 +1,11 @@
 """Charts as inline SVG: no scripts, no network, and colours that follow the page's light or dark theme."""
 
+import base64
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
 MAX_POINTS = 300
 """A curve with more points is thinned: nobody sees more, and the page stays small."""
@@ -12,6 +14,9 @@ At = Callable[[float, float], tuple[float, float]]
 """Maps data coordinates to those of the picture."""
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 14, 34
+
+WIDE, SMALL = (520, 250), (360, 210)
+"""Sizes of charts of which two and three stand side by side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,53 +30,69 @@ class Series:
     is_dashed: bool = False
 
 
-def line_chart(
-    title: str,
-    series: Sequence[Series],
-    *,
-    x_label: str,
-    y_range: tuple[float, float] | None = None,
-    x_ticks: Sequence[float] | None = None,
-    with_dots: bool = False,
-    legend: Sequence[Series] | None = None,
-    y_text: Callable[[float], str] = lambda value: short(value),
-    size: tuple[int, int] = (520, 250),
-) -> str:
-    """Lines over a common x axis. With `x_ticks`, exactly those are labelled, evenly apart (for n = 1, 4, 8, …).
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """How a line chart looks beside its lines."""
 
-    The legend explains every line, or the ones given in `legend`.
-    """
-    width, height = size
+    x_label: str
+    y_range: tuple[float, float] | None = None
+    """Instead of the range of the data."""
+    x_ticks: Sequence[float] | None = None
+    """Exactly these are labelled, evenly apart (for n = 1, 4, 8, …)."""
+    with_dots: bool = False
+    y_text: Callable[[float], str] = lambda value: short(value)
+    y_name: str = ""
+    """Unit of the axis, above it."""
+    right: tuple[str, float] | None = None
+    """A second axis on the right: its unit, and how many units of the left axis one of them is worth."""
+    size: tuple[int, int] = WIDE
+
+
+def line_chart(title: str, series: Sequence[Series], look: Lines, legend: Sequence[Series] | None = None) -> str:
+    """Lines over a common x axis, with a title. The legend explains every line, or the ones given in `legend`."""
     drawn = [item for item in series if item.points]
-    if not drawn:
-        return empty_chart(title)
+    return _figure(title, line_svg(title, series, look), drawn if legend is None else legend) if drawn else empty_chart(title)
+
+
+def line_svg(title: str, series: Sequence[Series], look: Lines) -> str:
+    """The lines alone; at least one of them has a point."""
+    width, height = look.size
+    drawn = [item for item in series if item.points]
+    x_ticks, x_label, right_margin = look.x_ticks, look.x_label, _LEFT if look.right else _RIGHT
+    top = _TOP + (12 if look.y_name else 0)
     place = {x: i for i, x in enumerate(x_ticks)} if x_ticks else None
     scaled = [[(place[x] if place else x, y) for x, y in thin(item.points)] for item in drawn]
     xs, ys = [x for points in scaled for x, _ in points], [y for points in scaled for _, y in points]
     x_low, x_high = min(xs), max(max(xs), min(xs) + 1e-9)
-    y_low, y_high = y_range or padded(min(ys), max(ys))
+    y_low, y_high = look.y_range or padded(min(ys), max(ys))
 
     def at(x: float, y: float) -> tuple[float, float]:
         across = (x - x_low) / (x_high - x_low) if x_high > x_low else 0.5
         up = (min(max(y, y_low), y_high) - y_low) / (y_high - y_low)
-        return _LEFT + across * (width - _LEFT - _RIGHT), height - _BOTTOM - up * (height - _TOP - _BOTTOM)
+        return _LEFT + across * (width - _LEFT - right_margin), height - _BOTTOM - up * (height - top - _BOTTOM)
 
-    parts = [_axis_y(at, x_low, x_high, nice_ticks(y_low, y_high), y_text)]
+    parts = [_axis_y(at, x_low, x_high, nice_ticks(y_low, y_high), look.y_text)]
+    parts.append(_text(_LEFT - 7, 10, look.y_name, "end", "axis-name"))
+    if look.right:
+        name, worth = look.right
+        ticks = nice_ticks(y_low / worth, y_high / worth)
+        parts += [_text(width - right_margin + 7, at(x_low, tick * worth)[1] + 4, short(tick), "start") for tick in ticks]
+        parts.append(_text(width - right_margin + 7, 10, name, "start", "axis-name"))
     labels = [(place[x], f"{x:g}") for x in x_ticks] if place and x_ticks else [(x, short(x)) for x in nice_ticks(x_low, x_high)]
     parts += [_text(at(x, y_low)[0], height - _BOTTOM + 16, text, "middle") for x, text in labels]
-    parts.append(_text((_LEFT + width - _RIGHT) / 2, height - 3, x_label, "middle", "axis-name"))
+    parts.append(_text((_LEFT + width - right_margin) / 2, height - 3, x_label, "middle", "axis-name"))
     for item, points in zip(drawn, scaled, strict=True):
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*point) for point in points))
         dashes = ' stroke-dasharray="5 4"' if item.is_dashed else ""
         parts.append(f'<polyline points="{path}" style="stroke:var(--{item.color})"{dashes}/>')
-        if with_dots:
+        if look.with_dots:
             parts += [
                 f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" style="fill:var(--{item.color})">'
                 f"<title>{escape(item.label)}: {value:.3g}</title></circle>"
                 for (x, y), (_, value) in zip((at(*point) for point in points), points, strict=True)
             ]
     described = "; ".join(f"{item.label} from {item.points[0][1]:.3g} to {item.points[-1][1]:.3g}" for item in drawn)
-    return _figure(title, _svg(width, height, f"{title}: {described}", parts), drawn if legend is None else legend)
+    return _svg(width, height, f"{title}: {described}", parts)
 
 
 def histogram(
@@ -81,7 +102,7 @@ def histogram(
     x_label: str,
     color: str = "accent",
     is_log: bool = False,
-    size: tuple[int, int] = (520, 250),
+    size: tuple[int, int] = WIDE,
 ) -> str:
     """Bars (from, to, height) standing side by side. With `is_log`, heights are positive and drawn by their logarithm."""
     width, height = size
@@ -127,6 +148,19 @@ def horizontal_bars(title: str, bars: Sequence[tuple[str, float, str]], color: s
 def empty_chart(title: str) -> str:
     """What stands where there is nothing to draw."""
     return f'<figure class="chart"><figcaption>{escape(title)}</figcaption><p class="muted">Nothing was logged.</p></figure>'
+
+
+def stylesheet() -> str:
+    """The colours and the look of charts, for a page or for a picture by itself."""
+    return Path(__file__).with_name("charts.css").read_text()
+
+
+def as_address(svg: str, size: tuple[int, int] = SMALL) -> str:
+    """A chart as a `data:` address, for where only pictures can be shown; it brings its colours and its background along."""
+    width, height = size
+    alone = svg.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" ', 1)
+    background = f'<style>{stylesheet()}</style><rect width="{width}" height="{height}" style="fill:var(--card)"/>'
+    return f"data:image/svg+xml;base64,{base64.b64encode(alone.replace('>', '>' + background, 1).encode()).decode()}"
 
 
 def thin(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
@@ -184,7 +218,8 @@ def _text(x: float, y: float, text: str, anchor: str, name: str = "tick") -> str
 
 
 def _svg(width: int, height: int, description: str, parts: Sequence[str]) -> str:
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(description)}">{"".join(parts)}</svg>'
+    name = "chart wide" if width > SMALL[0] else "chart"
+    return f'<svg class="{name}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(description)}">{"".join(parts)}</svg>'
 
 
 def _figure(title: str, svg: str, series: Sequence[Series]) -> str:

@@ -1,10 +1,10 @@
-"""The sections about the networks: what the dVAE keeps of a picture, and how all three learned."""
+"""The section about the discrete VAE: what it keeps of a picture, and how much of its codebook is in use."""
 
 from collections.abc import Sequence
 
 from flows.report.data import ReportData
 from flows.report.elements import card, heading, image, stack, two_columns
-from flows.report.figures import Series, histogram, line_chart
+from flows.report.figures import Lines, Series, histogram, line_chart
 
 MAX_BARS = 256
 
@@ -28,7 +28,11 @@ def dvae(data: ReportData) -> str:
     used = sorted((row["occurrences"] for row in data.codebook if row["occurrences"]), reverse=True)
     bars = [(float(i), float(i + 1), 100 * count / sum(used)) for i, count in enumerate(used)]
     usage = histogram("How often each token is used: share of all, %", join_bars(bars), x_label="tokens, most used first", is_log=True)
-    quality = curve(data, "train_dvae", "psnr", "Reconstruction of validation pictures, PSNR in dB")
+    curves = data.logged["train_dvae"].curves if "train_dvae" in data.logged else {}
+    perplexity = Series("perplexity", curves.get(("perplexity", "validation"), []), "other")
+    quality = line_chart(
+        "Perplexity of the codebook while it was trained", [perplexity], Lines("optimiser steps", with_dots=True, y_name="tokens")
+    )
     return heading("The discrete VAE: pictures as tokens", " ".join(lead)) + stack(
         card(_reconstructions(data)), two_columns(card(usage), card(quality))
     )
@@ -40,34 +44,6 @@ def _reconstructions(data: ReportData) -> str:
         for i, (original, rebuilt) in enumerate(data.reconstructions, 1)
     )
     return f'<h3>Originals above, reconstructions below</h3><ul class="pairs">{items}</ul>' if items else ""
-
-
-def training(data: ReportData) -> str:
-    """The loss curves."""
-    charts = [
-        curve(data, "train_dvae", "loss", "dVAE: loss"),
-        curve(data, "train_clip", "loss", "CLIP: contrastive loss"),
-        curve(data, "train_transformer", "image_loss", "Transformer: image tokens, nats"),
-        curve(data, "train_transformer", "text_loss", "Transformer: text tokens, nats"),
-    ]
-    lead = (
-        "What the three networks had left to learn. Where the validation curve leaves the training curve, "
-        "learning has turned into remembering."
-    )
-    return heading("Training", lead) + two_columns(*map(card, charts)) if any(charts) else ""
-
-
-def curve(data: ReportData, job: str, name: str, title: str) -> str:
-    """Training and validation curve of one number; nothing when it was never logged."""
-    series = [
-        Series(label, data.curves[job, name, split], color)
-        for split, label, color in (("train", "training", "accent"), ("validation", "validation", "held"))
-        if (job, name, split) in data.curves
-    ]
-    if not series:
-        return ""
-    few = all(len(item.points) < 15 for item in series)
-    return line_chart(title, series, x_label="optimiser steps", with_dots=few, legend=series)
 
 
 def join_bars(bars: Sequence[tuple[float, float, float]]) -> list[tuple[float, float, float]]:

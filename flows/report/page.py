@@ -6,9 +6,11 @@ from pathlib import Path
 
 from flows.report.data import Picture, ReportData
 from flows.report.elements import SETS, about_set, image
-from flows.report.networks import dvae, training
+from flows.report.figures import stylesheet
+from flows.report.networks import dvae
 from flows.report.origins import drops, lineage, pairs, queries, this_run
 from flows.report.results import candidates, pictures, reranking
+from flows.report.training import training
 
 SECTIONS = {
     "Pictures": pictures,
@@ -32,7 +34,7 @@ def render(data: ReportData) -> str:
     shown = {name: content for name, content in made.items() if content}
     links = "".join(f'<li><a href="#{_anchor(name)}">{name}</a></li>' for name in shown)
     body = "".join(f'<section id="{_anchor(name)}">{content}</section>' for name, content in shown.items())
-    style = Path(__file__).with_name("style.css").read_text()
+    style = stylesheet() + Path(__file__).with_name("style.css").read_text()
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><title>open-dalle: what this run made</title>'

@@ -18,7 +18,7 @@ from flows.report.elements import (
     table,
     two_columns,
 )
-from flows.report.figures import Series, line_chart
+from flows.report.figures import Lines, Series, line_chart
 
 _TALL = (560, 330)
 
@@ -58,19 +58,13 @@ def reranking(data: ReportData) -> str:
     agreement = line_chart(
         "All four attributes right, by number of candidates",
         [*chosen, *reachable],
-        x_label="best of n by CLIP (n = 1: no reranking)",
-        y_range=(0, 1),
-        y_text=lambda share: f"{share:.0%}",
-        x_ticks=ticks,
-        with_dots=True,
+        Lines("best of n by CLIP (n = 1: no reranking)", (0, 1), ticks, with_dots=True, y_text=lambda share: f"{share:.0%}", size=_TALL),
         legend=[*chosen, Series("at least one of the n is right", [], "grey", is_dashed=True)],
-        size=_TALL,
     )
     scores = line_chart(
         "CLIP score of the best of n",
         [_series(name, [row for row in data.best_of_n if row["prompt_set"] == name], "mean_best_clip_score") for name in found],
-        x_label="candidates",
-        size=_TALL,
+        Lines("candidates", y_name="cosine", size=_TALL),
     )
     lead = (
         "The share of pictures with everything right when CLIP chooses among n candidates. The dashed lines are the ceiling: "

@@ -3,14 +3,21 @@
 import base64
 import io
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from dalle_datasets.catalog.queries import ask
 from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import read_parquet
 from dalle_datasets.schemas import GENERATIONS
+from dalle_model.config.tree import Config
+from flows.report.curves import Logged, logged_by
+from flows.report.figures import as_address, line_svg
+from flows.report.training import plots_of, took
 from flows.runtime.progress import note
+from flows.runtime.tasks import catalog_writer
 
 SHEET_COLUMNS, SHEET_ROWS, SHEET_CELL = 8, 3, 64
 
@@ -35,6 +42,32 @@ def raise_codebook_alarm(layout: Layout, trained: Mapping[str, Any]) -> None:
     chart = max((layout.root / trained["looks"]).glob("*-usage.png"))
     page = [f"# {trained['run_id']}", "", f"**{trained['alarm']}**", "", f"![how often each token is used]({_as_data(chart.read_bytes())})"]
     create_markdown_artifact("\n".join(page), key="codebook-alarm", description="The dVAE uses few of its tokens")
+
+
+def show_training(config: Config, trained: Mapping[str, Any]) -> None:
+    """Make the artifact of a finished training: what it took, where its losses ended, and its curves."""
+    with catalog_writer(config) as con:
+        logged = logged_by(partial(ask, con), trained["job"], trained["run_id"])
+    key = f"{trained['job'].replace('_', '-')}-curves"
+    create_markdown_artifact(training_page(trained["run_id"], trained["job"], logged), key=key, description="How the training went")
+
+
+def training_page(run_id: str, job: str, logged: Logged) -> str:
+    """Markdown: a line of figures, a table of the last numbers, and a picture of every curve (blue: training, orange: validation)."""
+    last: dict[str, dict[str, float]] = {}
+    for (name, split), points in sorted(logged.curves.items()):
+        last.setdefault(name, {})[split] = points[-1][1]
+    table = ["| | training | validation |", "| --- | ---: | ---: |"]
+    table += [f"| {name} | {_number(ends.get('train'))} | {_number(ends.get('validation'))} |" for name, ends in last.items()]
+    curves = [
+        f"### {plot.title}\n\n![{plot.title}]({as_address(line_svg(plot.title, plot.series, plot.look))})\n"
+        for plot in plots_of(job, logged)
+    ]
+    return "\n".join([f"# {run_id}", "", took(logged), "", *table, "", *curves])
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
 
 
 def drop_table(results: Mapping[str, Any]) -> list[dict[str, Any]]:

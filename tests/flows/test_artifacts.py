@@ -4,6 +4,8 @@ import pytest
 from PIL import Image
 
 from dalle_datasets.layout import Layout
+from dalle_model.config.presets import preset
+from flows.report.curves import Logged
 from flows.runtime import artifacts
 from flows.runtime.progress import shown_on
 
@@ -43,3 +45,22 @@ def test_a_healthy_codebook_is_no_artifact(tmp_path, made):
         artifacts.raise_codebook_alarm(Layout(tmp_path), {"run_id": "train-dvae-1", "looks": "looks", "alarm": ""})
     assert not notes.texts
     assert not made
+
+
+def test_a_training_is_an_artifact_with_its_figures_and_curves(made, catalogued_root):
+    config = preset("demo", {"paths.data_root": str(catalogued_root.layout.root)})
+    artifacts.show_training(config, {"job": "train_transformer", "run_id": "train-transformer-7"})
+    page = made["train-transformer-curves"]
+    assert "190 steps in 2 s on 1 process · 16,400 tokens/s · 1.0% of the time waiting for data · 1.00 GiB at most" in page
+    assert "| image_loss | 0.6646 | " in page, "the last numbers of training and validation"
+    titles = [line.removeprefix("### ") for line in page.splitlines() if line.startswith("### ")]
+    assert titles == [
+        "Loss per image token", "Loss per text token", "Gradient norm before clipping", "Tokens per second",
+        "Waiting for data, share of time", "Memory at most",
+    ]  # fmt: skip
+    assert page.count("](data:image/svg+xml;base64,") == len(titles)
+
+
+def test_a_training_that_logged_nothing_has_a_page_too():
+    page = artifacts.training_page("train-clip-1", "train_clip", Logged({}, {}, {}))
+    assert page.startswith("# train-clip-1\n")

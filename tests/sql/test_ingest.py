@@ -190,6 +190,12 @@ def test_table_columns_leaves_views_out(catalog):
     assert "best_generations" not in {row[0] for row in rows}
 
 
+def test_known_names_are_tables_views_and_macros(catalog):
+    names = {row[0] for row in catalog.query("known_names", folder="ingest")}
+    assert {"pairs", "best_generations", "ancestors"} <= names
+    assert "range" not in names
+
+
 def test_schema_version_and_applied_views_record_what_was_applied(catalog):
     run(catalog, "schema_version", version=99, name="0099_x", sha256="s", now="2026-01-01")
     assert catalog.rows("schema_version", "version", "name", "sha256")[-1] == (99, "0099_x", "s")

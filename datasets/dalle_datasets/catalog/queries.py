@@ -37,7 +37,22 @@ def run_query(layout: Layout, name: str, params: Mapping[str, Any] | None = None
     file = find_query(name)
     values = bind(file, {"root": str(layout.root), **(params or {})} if _takes_root(file) else params or {})
     with open_published(layout) as con:
-        return _rows(con, file.text, values, f"query {name!r}")
+        try:
+            return _rows(con, file.text, values, f"query {name!r}")
+        except ValueError:
+            if missing := set(file.reads) - _known_names(con):
+                raise ValueError(
+                    f"query {name!r} reads {', '.join(sorted(missing))}, which {layout.published_catalog} does not have: "
+                    "it was published by an older version of open-dalle; run `dalle catalog publish`"
+                ) from None
+            raise
+
+
+def ask(con: duckdb.DuckDBPyConnection, name: str, **params: Any) -> list[dict[str, Any]]:
+    """The rows of a named query on an open catalog, the live one included. Raises `ValueError` as `run_query` does."""
+    file = find_query(name)
+    rows: list[dict[str, Any]] = _rows(con, file.text, bind(file, params), f"query {name!r}").to_pylist()
+    return rows
 
 
 def run_sql(layout: Layout, sql: str) -> pa.Table:
@@ -62,6 +77,11 @@ def bind(file: SqlFile, given: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"query {file.name!r} needs {parameter}; give it with --param {name}=…")
         values[name] = None if value is None else _convert(parameter, value, file.name)
     return values
+
+
+def _known_names(con: duckdb.DuckDBPyConnection) -> set[str]:
+    """Tables, views and macros."""
+    return {name for (name,) in con.execute(read_sql("ingest", "known_names").text).fetchall()}
 
 
 def _takes_root(file: SqlFile) -> bool:

@@ -2,7 +2,9 @@
 
 import pytest
 
+from dalle_datasets.catalog.connection import connect
 from dalle_datasets.catalog.queries import list_queries, run_query, run_sql
+from dalle_datasets.catalog.snapshot import publish
 from dalle_datasets.layout import Layout
 
 
@@ -43,6 +45,15 @@ def test_an_unknown_query_gets_a_suggestion(layout):
         run_query(layout, "drop_reason")
     with pytest.raises(ValueError, match="query 'xyzzy' does not exist; `dalle query --list` shows them"):
         run_query(layout, "xyzzy")
+
+
+def test_a_copy_that_older_code_published_is_told_from_a_broken_query(catalogued_root):
+    with connect(catalogued_root.layout.catalog) as con:
+        con.execute("drop view best_generations")
+        publish(con, catalogued_root.layout)
+    message = r"query 'gallery' reads best_generations, which .*published\.duckdb does not have: .* run `dalle catalog publish`"
+    with pytest.raises(ValueError, match=message):
+        run_query(catalogued_root.layout, "gallery", {"run_id": "r"})
 
 
 def test_an_unknown_parameter_gets_a_suggestion(layout):

@@ -1,10 +1,26 @@
 """Charts: where points land, which ticks are shown, and what they say to those who cannot see them."""
 
+import base64
+import math
 import re
+from xml.etree import ElementTree
 
 import pytest
 
-from flows.report.figures import Series, histogram, horizontal_bars, line_chart, nice_ticks, padded, powers_of_ten, short, thin
+from flows.report.figures import (
+    Lines,
+    Series,
+    as_address,
+    histogram,
+    horizontal_bars,
+    line_chart,
+    line_svg,
+    nice_ticks,
+    padded,
+    powers_of_ten,
+    short,
+    thin,
+)
 from flows.report.networks import join_bars
 
 
@@ -13,44 +29,65 @@ def points_of(svg: str) -> list[list[tuple[float, float]]]:
 
 
 def test_a_line_runs_from_corner_to_corner():
-    svg = line_chart("t", [Series("a", [(0, 0), (10, 1)], "accent")], x_label="x", y_range=(0, 1), size=(520, 250))
+    svg = line_chart("t", [Series("a", [(0, 0), (10, 1)], "accent")], Lines("x", y_range=(0, 1), size=(520, 250)))
     ((x0, y0), (x1, y1)) = points_of(svg)[0]
     assert (x0, y0) == (46, 250 - 34), "bottom left of the plot"
     assert (x1, y1) == (520 - 14, 14), "top right"
 
 
 def test_given_ticks_stand_evenly_apart():
-    svg = line_chart("t", [Series("a", [(1, 0.5), (4, 0.5), (8, 0.5)], "accent")], x_label="n", y_range=(0, 1), x_ticks=[1, 4, 8])
+    svg = line_chart("t", [Series("a", [(1, 0.5), (4, 0.5), (8, 0.5)], "accent")], Lines("n", y_range=(0, 1), x_ticks=[1, 4, 8]))
     (x0, _), (x1, _), (x2, _) = points_of(svg)[0]
     assert x1 - x0 == pytest.approx(x2 - x1)
 
 
 def test_a_chart_says_what_it_shows():
-    svg = line_chart("Loss", [Series("train", [(0, 3), (10, 0.5)], "accent")], x_label="steps")
+    svg = line_chart("Loss", [Series("train", [(0, 3), (10, 0.5)], "accent")], Lines("steps"))
     assert 'aria-label="Loss: train from 3 to 0.5"' in svg
+
+
+def test_a_second_axis_counts_in_its_own_unit():
+    """0 to 2 ln 2 nats on the left are 0 to 2 bits on the right, at the same heights."""
+    top = 2 * math.log(2)
+    look = Lines("steps", y_range=(0, top), y_name="nats", right=("bits", math.log(2)), size=(520, 250))
+    svg = line_svg("Loss", [Series("train", [(0, 0), (1, top)], "accent")], look)
+    right = re.findall(r'<text class="tick" x="481.0" y="([0-9.]+)" text-anchor="start">([0-9.]+)<', svg)
+    assert {text: float(y) for y, text in right} == {"0": 220, "0.5": 172.5, "1": 125, "1.5": 77.5, "2": 30}, "4 below the lines, evenly"
+    assert "nats</text>" in svg
+    assert "bits</text>" in svg
+
+
+def test_a_chart_by_itself_brings_its_colours_and_names_nothing_outside():
+    address = as_address(line_svg("Loss", [Series("train", [(0, 0), (1, 1)], "accent")], Lines("steps")))
+    svg = base64.b64decode(address.partition("base64,")[2]).decode()
+    root = ElementTree.fromstring(svg)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "--accent:" in svg
+    assert "prefers-color-scheme: dark" in svg
+    assert re.findall(r"url\(|@import|<script|href", svg) == []
 
 
 def test_one_line_needs_no_legend_and_two_do():
     one = Series("first", [(0, 0), (1, 1)], "accent")
-    assert "legend" not in line_chart("t", [one], x_label="x")
-    assert line_chart("t", [one, Series("second", [(0, 1)], "held", is_dashed=True)], x_label="x").count('class="key') == 2
+    assert "legend" not in line_chart("t", [one], Lines("x"))
+    assert line_chart("t", [one, Series("second", [(0, 1)], "held", is_dashed=True)], Lines("x")).count('class="key') == 2
 
 
 def test_labels_are_escaped():
-    assert "<b>" not in line_chart("<b>", [Series("<b>", [(0, 0), (1, 1)], "accent")], x_label="<b>")
+    assert "<b>" not in line_chart("<b>", [Series("<b>", [(0, 0), (1, 1)], "accent")], Lines("<b>"))
     assert "<b>" not in horizontal_bars("<b>", [("<b>", 1, "<b>")])
 
 
 @pytest.mark.parametrize(
-    "draw", [lambda: line_chart("t", [], x_label="x"), lambda: histogram("t", [], x_label="x"), lambda: horizontal_bars("t", [])]
+    "draw", [lambda: line_chart("t", [], Lines("x")), lambda: histogram("t", [], x_label="x"), lambda: horizontal_bars("t", [])]
 )
 def test_nothing_to_draw_is_said(draw):
     assert "Nothing was logged." in draw()
 
 
 def test_a_flat_curve_and_a_single_point_can_be_drawn():
-    assert points_of(line_chart("t", [Series("a", [(0, 2), (5, 2)], "accent")], x_label="x"))
-    assert points_of(line_chart("t", [Series("a", [(3, 2)], "accent")], x_label="x"))
+    assert points_of(line_chart("t", [Series("a", [(0, 2), (5, 2)], "accent")], Lines("x")))
+    assert points_of(line_chart("t", [Series("a", [(3, 2)], "accent")], Lines("x")))
 
 
 def test_bars_are_as_high_as_their_numbers():
