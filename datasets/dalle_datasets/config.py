@@ -68,7 +68,7 @@ class DownloadConfig:
     """How img2dataset fetches the image bytes (in a guarded child process)."""
 
     num_processes: int = 1
-    """Worker processes of img2dataset; each costs about 0.7 GB of memory."""
+    """Worker processes of img2dataset, over all machines; each costs about 0.2 GB of memory."""
     num_threads: int = 16
     """Download threads per worker process."""
     timeout_s: float = 10.0
@@ -87,6 +87,11 @@ class DownloadConfig:
     """Pause before the first extra pass, seconds; it doubles with every pass."""
     runner: Literal["img2dataset", "threads"] = "img2dataset"
     """`img2dataset` downloads in worker processes; `threads` in this process, without its start-up time, for small sources."""
+    distributor: Literal["multiprocessing", "ray"] = "multiprocessing"
+    """Who starts img2dataset's worker processes: `multiprocessing` on this machine, `ray` on the machines of a cluster."""
+    ray_address: str = ""
+    """`ray` only: a running cluster ("auto", "host:6379"), whose machines have open-dalle[scrape,ray] and see the data root under the
+    same path; empty starts one on this machine."""
     urls_per_shard: int = 1_000
     """Addresses in one shard: the unit of work of a worker process and of resuming."""
     max_memory_mb: int = 8_192
@@ -107,6 +112,11 @@ class DownloadConfig:
         for field in ("timeout_s", "deadline_s", "stall_timeout_s"):
             if getattr(self, field) <= 0:
                 raise ValueError(f"download.{field}={getattr(self, field)} must be more than 0 seconds")
+        if self.ray_address and self.distributor != "ray":
+            raise ValueError(
+                f"download.ray_address={self.ray_address!r} says where a Ray cluster is, but download.distributor={self.distributor}; "
+                "set download.distributor=ray too"
+            )
         for address in self.allow_addresses:
             try:
                 ipaddress.ip_address(address)

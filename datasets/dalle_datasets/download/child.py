@@ -1,77 +1,25 @@
 """img2dataset as a guarded child process: `python -m dalle_datasets.download.child JOB.json`.
 
 A process of its own because img2dataset replaces the SIGINT handler, works in the main thread only, and may hang for good when a
-worker dies; here it can be watched and ended. Its spawned workers (or Ray's) receive our `GuardedDownloader`, so the guard is in
-force wherever a download happens. Nothing is re-encoded: the bytes are stored as they came.
+worker dies; here it can be watched and ended. Nothing is re-encoded: the bytes are stored as they came.
 """
 
 import importlib
-import io
 import json
-import multiprocessing.util
 import os
-import resource
 import signal
 import sys
 import threading
 import time
-import types
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-# img2dataset imports wandb, albumentations and (through webdataset) torch, which storing raw bytes never uses.
-# Without them a worker starts in a fifth of the time and a quarter of the memory.
-sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
-for _name in ("wandb", "albumentations"):
-    sys.modules.setdefault(_name, types.ModuleType(_name))
-
-import img2dataset.downloader  # noqa: E402
-
-from dalle_datasets.download.failures import FetchError  # noqa: E402
-from dalle_datasets.download.fetching import Visitor  # noqa: E402
-from dalle_datasets.download.guard import Guard  # noqa: E402
+from dalle_datasets.download.worker import GuardedDownloader, prepare
 
 img2dataset_main: Any = importlib.import_module("img2dataset.main")  # `img2dataset.main` the attribute is a function
 
-
-class GuardedDownloader(img2dataset.downloader.Downloader):  # type: ignore[misc]
-    """img2dataset's downloader of one shard, with its one function that touches the network replaced by ours."""
-
-    job: dict[str, Any]
-
-    def download_shard(self, row: tuple[int, str]) -> None:
-        """Called once per shard, in a worker."""
-        worker = _Worker.get(json.dumps(self.job))
-        img2dataset.downloader.download_image = worker.download_image
-        super().download_shard(row)
-
-
-class _Worker:
-    """What a worker process sets up once: limits, rules of robots.txt, and its sign of life."""
-
-    @staticmethod
-    @cache
-    def get(job: str) -> "_Worker":
-        return _Worker(json.loads(job))
-
-    def __init__(self, job: dict[str, Any]) -> None:
-        _limit_memory(job["max_memory_mb"])
-        self.visitor = Visitor(read_guard(job["guard"]), job["requests_per_s"])
-        self.sign = Path(job["progress_dir"]) / str(os.getpid())
-        self.progress = os.open(self.sign, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        # A worker that leaves without saying so was killed.
-        multiprocessing.util.Finalize(None, self.sign.rename, args=(self.sign.with_suffix(".done"),), exitpriority=0)
-
-    def download_image(self, row: tuple[int, str], *_: Any, **__: Any) -> tuple[int, io.BytesIO | None, str | None]:
-        """Stands in for `img2dataset.downloader.download_image`."""
-        key, image_url = row
-        try:
-            return key, io.BytesIO(self.visitor.fetch_image(image_url)), None
-        except FetchError as error:
-            return key, None, str(error)
-        finally:
-            os.write(self.progress, b".")
+RAY_STORE_BYTES = 80 * 2**20
+"""Memory that a Ray of our own sets aside for passing objects between processes: the least it takes, since images go to files."""
 
 
 class _NoLogger:
@@ -90,18 +38,19 @@ class _NoLogger:
         """Nothing to end."""
 
 
-def read_guard(values: dict[str, Any]) -> Guard:
-    """A guard from its JSON form."""
-    connect_to = {host: (address, int(port)) for host, (address, port) in values["connect_to"].items()}
-    return Guard(**{**values, "allow_addresses": tuple(values["allow_addresses"]), "connect_to": connect_to})
-
-
 def main(job_path: str) -> None:
     """Download the addresses of a job."""
     job = json.loads(Path(job_path).read_text())
     _end_with_parent(job["parent_pid"])
-    GuardedDownloader.job = job
-    img2dataset_main.Downloader = lambda **settings: _with_job(GuardedDownloader(**settings), job)
+    if job["distributor"] == "ray":
+        _start_ray(job["ray_address"], job["num_processes"], job["ray_start_s"])
+
+    def guarded(**settings: Any) -> GuardedDownloader:
+        downloader = GuardedDownloader(**settings)
+        downloader.job = job
+        return downloader
+
+    img2dataset_main.Downloader = guarded
     img2dataset_main.LoggerProcess = _NoLogger
     img2dataset_main.download(
         url_list=job["urls"],
@@ -125,15 +74,34 @@ def main(job_path: str) -> None:
     )
 
 
-def _with_job(downloader: GuardedDownloader, job: dict[str, Any]) -> GuardedDownloader:
-    """The job travels with the pickled object, to spawned workers and to other machines."""
-    downloader.job = job
-    return downloader
+def _start_ray(address: str, num_processes: int, start_s: float) -> None:
+    """Connect to the cluster at `address`, or start one on this machine, and reserve a processor for each of `num_processes` workers.
 
+    img2dataset hands Ray all shards at once; the reservation is what bounds how many run side by side, over all machines, and
+    so how often a host is asked. Ends this process if that takes longer than `start_s`: Ray itself asks a wrong address for ever.
+    """
 
-def _limit_memory(max_memory_mb: int) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (max_memory_mb << 20, max_memory_mb << 20))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    def give_up() -> None:
+        print(f"Ray gave no {num_processes} processors in {start_s:g} s", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    watchdog = threading.Timer(start_s, give_up)
+    watchdog.start()
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+    from img2dataset import distributor
+    from ray.util.placement_group import placement_group
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    of_our_own: dict[str, Any] = {
+        "num_cpus": num_processes, "object_store_memory": RAY_STORE_BYTES, "include_dashboard": False, "_node_ip_address": "127.0.0.1",
+    }  # fmt: skip
+    hook = {"worker_process_setup_hook": f"{prepare.__module__}.{prepare.__name__}"}
+    ray.init(address=address or "local", runtime_env=hook, **({} if address else of_our_own))
+    workers = placement_group([{"CPU": 1}] * num_processes, strategy="SPREAD")
+    ray.get(workers.ready())
+    watchdog.cancel()
+    distributor.ray_download = distributor.ray_download.options(scheduling_strategy=PlacementGroupSchedulingStrategy(workers))
 
 
 def _end_with_parent(parent_pid: int) -> None:

@@ -144,13 +144,7 @@ def _fetch_new(new: pa.Table, work: Path, source: SourceConfig, download: Downlo
         if source.kind in ("image_folders", "webdatasets"):
             _fetch_shards(shards, work / "first", LocalReader(source.inputs, download.max_bytes).fetch_image, download, report)
         elif download.runner == "img2dataset":
-            first = work / "img2dataset"
-            known = sum(len(shards[number]) for number in finished_shards(first))
-            if known < len(image_urls):
-                run_img2dataset(
-                    urls_path, first, len(shards), guard, download,
-                    lambda done: report(min(known + done, len(image_urls)), len(image_urls), "images"),
-                )  # fmt: skip
+            _run_img2dataset(urls_path, work / "img2dataset", shards, guard, download, report)
         else:
             _fetch_shards(shards, work / "first", fetch_image, download, report)
         for attempt in range(download.retries):
@@ -164,6 +158,21 @@ def _fetch_new(new: pa.Table, work: Path, source: SourceConfig, download: Downlo
                 time.sleep(download.retry_wait_s * 2**attempt)
             _fetch_shards(_cut(again, download.urls_per_shard), work / f"retry-{attempt}", fetch_image, download, report)
     return len(image_urls)
+
+
+def _run_img2dataset(
+    urls_path: Path, output_dir: Path, shards: list[list[str]], guard: Guard, download: DownloadConfig, report: Report
+) -> None:
+    """The first pass. A run that was ended early is started again for as long as it gets on; the retry passes take what is left."""
+    total = sum(map(len, shards))
+    num_finished = -1
+    while num_finished < len(finished := finished_shards(output_dir)) < len(shards):
+        num_finished = len(finished)
+        known = sum(len(shards[number]) for number in finished)
+        run_img2dataset(
+            urls_path, output_dir, len(shards), guard, download,
+            lambda done, known=known: report(min(known + done, total), total, "images"),  # type: ignore[misc]
+        )  # fmt: skip
 
 
 def _fetch_shards(

@@ -1,7 +1,12 @@
-"""Runs img2dataset in its child process and watches it: progress, silence, lost workers, the end."""
+"""Runs img2dataset in its child process and watches it: progress, silence, lost workers, the end.
+
+Its workers are processes of this machine, or tasks on the machines of a Ray cluster. The latter see the data root under the same
+path and have this package installed; they report through files there, as workers of this machine do.
+"""
 
 import contextlib
 import dataclasses
+import importlib.util
 import json
 import logging
 import os
@@ -18,6 +23,8 @@ from dalle_datasets.download.guard import Guard
 POLL_S = 0.1
 START_S = 180.0
 """How long the first worker may take to start at least, seconds: a busy machine imports slowly."""
+RAY_START_S = 120.0
+"""How long Ray may take to give us its processors, seconds."""
 GRACE_S = 10.0
 """How long the child may take to leave after its last shard, seconds."""
 
@@ -33,6 +40,10 @@ def run_img2dataset(
     missing, and their addresses are the caller's to deal with. `tick(n)` says how many addresses are done since the start.
     Raises `ValueError` with img2dataset's last words when it cannot even start.
     """
+    if download.distributor == "ray" and importlib.util.find_spec("ray") is None:  # img2dataset would return at once, with nothing
+        raise ValueError(
+            "download.distributor=ray: Ray is not installed; install open-dalle[ray], or use download.distributor=multiprocessing"
+        )
     progress_dir = output_dir.with_name(output_dir.name + "-progress")
     progress_dir.mkdir(parents=True, exist_ok=True)
     for sign in progress_dir.iterdir():
@@ -50,7 +61,9 @@ def run_img2dataset(
         # Every worker has a clock of its own.
         "requests_per_s": download.requests_per_s_per_host / download.num_processes,
         "max_memory_mb": download.max_memory_mb,
-        "distributor": "multiprocessing",
+        "distributor": download.distributor,
+        "ray_address": download.ray_address,
+        "ray_start_s": RAY_START_S,
         "parent_pid": os.getpid(),
     }
     job_path = output_dir.with_name(output_dir.name + "-job.json")
@@ -69,10 +82,10 @@ def run_img2dataset(
         logger.warning("img2dataset was ended: %s; what it had not finished is fetched again", reason)
     if not reason and child.returncode and not any(progress_dir.iterdir()):
         last_words = log_path.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
-        raise ValueError(
-            f"img2dataset could not start (status {child.returncode}: {last_words[0]}); install open-dalle[scrape], "
-            "or set download.runner=threads to do without it"
-        )
+        remedy = "install open-dalle[scrape], or set download.runner=threads to do without it"
+        if download.distributor == "ray":
+            remedy = "check download.ray_address and download.num_processes, or set download.distributor=multiprocessing"
+        raise ValueError(f"img2dataset could not start (status {child.returncode}: {last_words[0]}); {remedy}")
 
 
 def finished_shards(output_dir: Path) -> list[int]:
@@ -102,7 +115,9 @@ def _watch(
         allowed_s = download.stall_timeout_s if signs else max(download.stall_timeout_s, START_S)
         if time.monotonic() - last_change > allowed_s:
             return f"no address finished for {allowed_s:g} s"
-        lost = [sign.name for sign in signs if not sign.suffix and not _is_alive(int(sign.name))]
+        if download.distributor == "ray":  # which notices a lost worker itself, and runs its shard again on another
+            continue
+        lost = [sign.name for sign in signs if not sign.suffix and not _is_alive(int(sign.name.partition("-")[0]))]
         if lost and all((progress_dir / name).exists() for name in lost) and len(finished_shards(output_dir)) < num_shards:
             return f"worker process {lost[0]} was lost"
     return None

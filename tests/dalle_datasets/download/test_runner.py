@@ -46,7 +46,7 @@ def test_a_worker_that_is_killed_does_not_stall_the_run(web, tmp_path):
         while not web.count("/hang.png"):
             time.sleep(0.05)
         for sign in progress.iterdir():
-            os.kill(int(sign.name), signal.SIGKILL)
+            os.kill(pid_of(sign), signal.SIGKILL)
 
     killer = threading.Thread(target=kill_worker)
     killer.start()
@@ -103,9 +103,14 @@ def test_the_child_is_ended_with_whoever_waits_for_it(web, tmp_path, monkeypatch
     assert children[0].poll() is not None
     (worker,) = (tmp_path / "out-progress").iterdir()
     deadline = time.monotonic() + 5
-    while is_running(worker.name) and time.monotonic() < deadline:
+    while is_running(pid_of(worker)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not is_running(worker.name)
+    assert not is_running(pid_of(worker))
+
+
+def pid_of(sign):
+    """The worker process that a file of the progress folder is from."""
+    return int(sign.name.partition("-")[0])
 
 
 def is_running(pid):
