@@ -1,15 +1,14 @@
 """OpenAI's published dVAE, read without running anything that is in it.
 
 `encoder.pkl` and `decoder.pkl` are pickles of whole `nn.Module`s. A pickle is a program: loading one runs whatever it names,
-and these name classes of a package whose code broke with torch 1.11. So this reader knows the handful of names
-such files contain, gives each a harmless stand-in that only keeps its attributes, refuses every other name, and takes the tensors out.
+and these name classes of a package whose code broke with torch 1.11. So this reader takes the pickle as data (`inert_pickle`),
+refuses every name but the handful that such files contain, and takes the tensors out.
 """
 
 import io
-import pickle
+import math
 import re
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dalle_model.config.model import DVAEConfig
+from dalle_model.dvae.inert_pickle import ORDERED_DICT, Call, Instance, Name, Refused, read_pickle
 from dalle_model.dvae.model import DVAE
 
 NUM_GROUPS = 4
@@ -72,149 +72,140 @@ def our_name(name: str) -> str:
 def read_module(path: Path) -> dict[str, Tensor]:
     """The float32 parameters of a pickled module by their dotted names. Nothing in the file is executed.
 
-    Reads what `torch.save` writes, old (before torch 1.6) and new. Raises `ValueError` for a file that is neither, or
-    names anything but the dVAE's own classes.
+    Reads what `torch.save` writes, old (before torch 1.6) and new. Raises `ValueError` for a file that is neither, names anything
+    but the dVAE's own classes, or would take more memory than its own size.
     """
     try:
         with path.open("rb") as file:
-            root = _read_zip(file, path) if zipfile.is_zipfile(file) else _read_legacy(file, path)
+            return _read_zip(file, path) if zipfile.is_zipfile(file) else _read_legacy(file, path)
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; give the path of a downloaded encoder.pkl or decoder.pkl") from None
-    except Refused:
-        raise
+    except Refused as error:
+        raise Refused(f"{path} {error}; it was not executed. Do not load this file") from None
     except Exception as error:  # a damaged pickle can fail in any way; none of them is our bug
         raise ValueError(f"{path} is not a module saved by torch.save ({type(error).__name__}: {error}); download it again") from error
-    if not isinstance(root, Module):
-        raise ValueError(f"{path} holds {type(root).__name__}, not a network")
-    return _parameters(root, "")
 
 
-class Refused(ValueError):
-    """The file names something that is not part of a dVAE."""
-
-
-class Module:
-    """Stands in for every class of the published network and of `torch.nn`: keeps attributes, does nothing."""
-
-    def __setstate__(self, state: object) -> None:
-        self.attributes: dict[str, Any] = dict(state) if isinstance(state, dict) else {}
-
-
-class FloatStorage:
-    """Stands in for `torch.FloatStorage`, which pickles name as the type of their numbers."""
-
-
-def _rebuild_tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> Tensor:
-    return torch.as_strided(storage, size, stride, offset)  # a view: old files bring the numbers after the pickle
-
-
-def _rebuild_parameter(tensor: Tensor, *_: object) -> Tensor:
-    return tensor
-
-
-def _device(*_: object) -> None:
-    """Where the tensor once was does not matter."""
-
-
-_KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
-    ("dall_e.encoder", "Encoder"): Module,
-    ("dall_e.encoder", "EncoderBlock"): Module,
-    ("dall_e.decoder", "Decoder"): Module,
-    ("dall_e.decoder", "DecoderBlock"): Module,
-    ("dall_e.utils", "Conv2d"): Module,
-    ("torch.nn.modules.container", "Sequential"): Module,
-    ("torch.nn.modules.activation", "ReLU"): Module,
-    ("torch.nn.modules.pooling", "MaxPool2d"): Module,
-    ("torch.nn.modules.upsampling", "Upsample"): Module,
-    ("torch.nn.modules.linear", "Identity"): Module,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    ("torch", "FloatStorage"): FloatStorage,
-    ("torch", "device"): _device,
-    ("collections", "OrderedDict"): OrderedDict,
-    ("builtins", "set"): set,
-    ("__builtin__", "set"): set,
+_MODULES = {
+    Name("dall_e.encoder", "Encoder"),
+    Name("dall_e.encoder", "EncoderBlock"),
+    Name("dall_e.decoder", "Decoder"),
+    Name("dall_e.decoder", "DecoderBlock"),
+    Name("dall_e.utils", "Conv2d"),
+    Name("torch.nn.modules.container", "Sequential"),
+    Name("torch.nn.modules.activation", "ReLU"),
+    Name("torch.nn.modules.pooling", "MaxPool2d"),
+    Name("torch.nn.modules.upsampling", "Upsample"),
+    Name("torch.nn.modules.linear", "Identity"),
 }
+_TENSOR = Name("torch._utils", "_rebuild_tensor_v2")
+_PARAMETER = Name("torch._utils", "_rebuild_parameter")
+_FLOATS = Name("torch", "FloatStorage")
+_KNOWN = _MODULES | {_TENSOR, _PARAMETER, _FLOATS, ORDERED_DICT}
+_KNOWN |= {Name("torch", "device"), Name("builtins", "set"), Name("__builtin__", "set")}
+
+Load = Callable[[str, int], Tensor]
+"""(key of a storage, how many numbers it has) -> float32 [numbers]."""
 
 
-class _Reader(pickle.Unpickler):
-    """A pickle reader that can reach nothing but `_KNOWN`."""
-
-    def __init__(self, file: BinaryIO, path: Path, storage: Callable[[str, int], Tensor]) -> None:
-        super().__init__(file)
-        self._path, self._storage = path, storage
-
-    def find_class(self, module: str, name: str) -> Callable[..., Any]:
-        """Called for every name in the pickle, before anything is done with it."""
-        try:
-            return _KNOWN[module, name]
-        except KeyError:
-            raise Refused(
-                f"{self._path} names {module}.{name}, which no dVAE of OpenAI contains; it was not executed. Do not load this file"
-            ) from None
-
-    def persistent_load(self, pid: Any) -> Any:
-        """Tensors' numbers lie outside the pickle; old files also attach the source of each class, which is not looked at."""
-        kind, *rest = pid
-        if kind == "module":
-            return rest[0]
-        if kind != "storage" or rest[0] is not FloatStorage:
-            raise Refused(f"{self._path} holds numbers of another type than float32, which no dVAE of OpenAI does")
-        return self._storage(str(rest[1]), int(rest[3]))
+def _admit(name: Name) -> None:
+    if name not in _KNOWN:
+        raise Refused(f"names {name}, which no dVAE of OpenAI contains")
 
 
-def _read_zip(file: BinaryIO, path: Path) -> Any:
+def _read_zip(file: BinaryIO, path: Path) -> dict[str, Tensor]:
     """The format since torch 1.6: a zip with the pickle and one member of raw numbers per storage."""
     with zipfile.ZipFile(file) as archive:
-        names = {name.split("/", 1)[-1]: name for name in archive.namelist()}
-        if "byteorder" in names and archive.read(names["byteorder"]) != b"little":
+        members = {info.filename.split("/", 1)[-1]: info for info in archive.infolist()}
+
+        def read(name: str) -> bytes:
+            info = members[name]
+            if info.compress_type != zipfile.ZIP_STORED or info.file_size > path.stat().st_size:
+                raise Refused(f"has a compressed member {name}, which torch.save never writes")  # perhaps a bomb
+            return archive.read(info)
+
+        if "byteorder" in members and read("byteorder") != b"little":
             raise ValueError("its numbers are big-endian")
-        kept: dict[str, Tensor] = {}
+        root = read_pickle(io.BytesIO(read("data.pkl")), _admit)
 
-        def storage(key: str, num_values: int) -> Tensor:
-            if key not in kept:
-                info = archive.getinfo(names[f"data/{key}"])
-                if info.file_size != 4 * num_values:
-                    raise ValueError(f"storage {key} has {info.file_size} bytes for {num_values} numbers")
-                kept[key] = torch.frombuffer(bytearray(archive.read(info)), dtype=torch.float32)
-            return kept[key]
+        def load(key: str, num_values: int) -> Tensor:
+            data = read(f"data/{key}")
+            if len(data) != 4 * num_values:
+                raise ValueError(f"storage {key} has {len(data)} bytes for {num_values} numbers")
+            return torch.frombuffer(bytearray(data), dtype=torch.float32)
 
-        return _Reader(io.BytesIO(archive.read(names["data.pkl"])), path, storage).load()
+        return _Parameters(load, path).of(root)
 
 
-def _read_legacy(file: BinaryIO, path: Path) -> Any:
+def _read_legacy(file: BinaryIO, path: Path) -> dict[str, Tensor]:
     """The format before torch 1.6: pickles one after the other, then the raw numbers of every storage."""
     file.seek(0)
-    kept: dict[str, Tensor] = {}
-
-    def storage(key: str, num_values: int) -> Tensor:
-        if key not in kept:
-            if num_values * 4 > path.stat().st_size:
-                raise ValueError(f"storage {key} is larger than the file")
-            kept[key] = torch.empty(num_values, dtype=torch.float32)
-        return kept[key]
-
-    def load() -> Any:
-        return _Reader(file, path, storage).load()
-
-    if load() != _LEGACY_MAGIC:
+    if read_pickle(file, _admit) != _LEGACY_MAGIC:
         raise ValueError("no magic number")
-    load()  # version of the format
-    if not load()["little_endian"]:
+    read_pickle(file, _admit)  # version of the format
+    if not read_pickle(file, _admit)["little_endian"]:
         raise ValueError("its numbers are big-endian")
-    root = load()
-    for key in load():
+    root = read_pickle(file, _admit)
+    storages: dict[str, tuple[int, int]] = {}
+    """Where each one's numbers begin, and how many there are."""
+    for key in read_pickle(file, _admit):
         num_values = int.from_bytes(file.read(8), "little")
-        if num_values != len(kept[str(key)]):
-            raise ValueError(f"storage {key} has {num_values} numbers, expected {len(kept[str(key)])}")
-        kept[str(key)].copy_(torch.frombuffer(bytearray(file.read(4 * num_values)), dtype=torch.float32))
-    return root
+        storages[str(key)] = (file.tell(), num_values)
+        file.seek(4 * num_values, io.SEEK_CUR)
+
+    def load(key: str, num_values: int) -> Tensor:
+        start, stored = storages[key]
+        if stored != num_values:
+            raise ValueError(f"storage {key} has {stored} numbers, expected {num_values}")
+        file.seek(start)
+        if len(data := file.read(4 * num_values)) != 4 * num_values:
+            raise ValueError(f"storage {key} is larger than the file")
+        return torch.frombuffer(bytearray(data), dtype=torch.float32)
+
+    return _Parameters(load, path).of(root)
 
 
-def _parameters(module: Module, prefix: str) -> dict[str, Tensor]:
-    own = module.attributes.get("_parameters") or {}
-    found = {prefix + name: value.clone() for name, value in own.items() if isinstance(value, Tensor)}
-    for name, child in (module.attributes.get("_modules") or {}).items():
-        if isinstance(child, Module):
-            found |= _parameters(child, f"{prefix}{name}.")
-    return found
+class _Parameters:
+    """Collects the parameters of a module and of those inside it."""
+
+    def __init__(self, load: Load, path: Path) -> None:
+        self._load = load
+        self._bytes_left = path.stat().st_size
+        self._seen: set[int] = set()
+
+    def of(self, module: object, prefix: str = "") -> dict[str, Tensor]:
+        if not isinstance(module, Instance) or module.kind not in _MODULES or not isinstance(module.state, dict):
+            raise Refused(f"holds {_describe(module)} where a network should be")
+        if id(module) in self._seen:  # a network inside itself, or one counted many times over
+            raise Refused("has the same module in two places")
+        self._seen.add(id(module))
+        found = {}
+        for name, value in dict(module.state.get("_parameters") or {}).items():
+            if value is not None:
+                found[f"{prefix}{name}"] = self._tensor(value)
+        for name, child in dict(module.state.get("_modules") or {}).items():
+            if child is not None:
+                found |= self.of(child, f"{prefix}{name}.")
+        return found
+
+    def _tensor(self, value: Any) -> Tensor:
+        if isinstance(value, Call) and value.function == _PARAMETER:
+            value = value.arguments[0]
+        if not isinstance(value, Call) or value.function != _TENSOR:
+            raise Refused(f"holds {_describe(value)} where a parameter should be")
+        storage, offset, size, stride, *_ = value.arguments
+        if not 1 <= len(size) <= 4:
+            raise Refused(f"holds numbers of {len(size)} dimensions, which no dVAE of OpenAI does")
+        kind, type_name, key, _, num_values, *_ = storage.key
+        if kind != "storage" or type_name != _FLOATS:
+            raise Refused("holds numbers of another type than float32, which no dVAE of OpenAI does")
+        self._bytes_left -= 4 * max(num_values, math.prod(size))
+        if self._bytes_left < 0 or min(size, default=0) < 0:
+            raise Refused("describes more numbers than it has")
+        return torch.as_strided(self._load(str(key), num_values), size, stride, offset).clone()
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, Instance):
+        return str(value.kind)
+    return str(value.function) if isinstance(value, Call) else f"a value of type {type(value).__name__}"

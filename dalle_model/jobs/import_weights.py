@@ -5,8 +5,8 @@ optional, and checked if given). Nothing in the files is executed (`dalle_model.
 """
 
 import hashlib
-import shutil
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ SECTIONS = ("dvae",)
 VERSION = 1
 
 TIMEOUT_S = 60.0
+MAX_BYTES = 2**30
+"""The released files have about 200 MB each; a server that sends on and on is cut off."""
 
 
 def run(run: JobRun) -> dict[str, Any]:
@@ -62,8 +64,19 @@ def fetch(run: JobRun, name: str) -> Path:
 
 
 def _download(address: str, path: Path) -> None:
-    with urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer, atomic_path(path) as partial, partial.open("wb") as file:
-        shutil.copyfileobj(answer, file, 2**20)
+    try:
+        with urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer, atomic_path(path) as partial, partial.open("wb") as file:
+            while data := answer.read(2**20):
+                file.write(data)
+                if file.tell() > MAX_BYTES:
+                    raise ValueError(
+                        f"import_weights: {address} has more than {MAX_BYTES} bytes, which no part of a dVAE has; check the address"
+                    )
+    except (OSError, HTTPException) as error:
+        raise ValueError(
+            f"import_weights: {address} could not be downloaded ({type(error).__name__}: {error}); "
+            "check the address, or download the file yourself and give its path"
+        ) from error
     report_progress(1, 1, "files", megabytes=path.stat().st_size / 2**20)
 
 

@@ -146,7 +146,7 @@ def test_exchanged_files_are_refused(published):
 
 def test_a_file_without_a_network_is_refused(published, tmp_path):
     published.save({"weights": 1}, tmp_path / "dict.pkl")
-    with pytest.raises(ValueError, match=r"dict\.pkl holds dict, not a network"):
+    with pytest.raises(ValueError, match=r"dict\.pkl holds a value of type dict where a network should be; it was not executed"):
         read_module(tmp_path / "dict.pkl")
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dalle_model.dvae import load_dvae
+from dalle_model.jobs import import_weights
 
 SIZES = {"dvae.image_size": 32, "dvae.downsample": 8, "dvae.codebook_size": 32, "dvae.hidden_width": 8, "dvae.num_groups": 4,
          "dvae.blocks_per_group": 2, "dvae.codebook_width": 12, "dvae.stem_patch_size": 1, "dvae.codebook_init": "random",
@@ -60,6 +61,27 @@ def test_a_wrong_checksum_is_refused(make_config, files, run_job, address):
     inputs = {**files, "encoder": f"{address}/encoder.pkl", "encoder_sha256": "0" * 64}
     with pytest.raises(ValueError, match=r"encoder\.pkl has SHA-256 [0-9a-f]{64}, expected 0{64}; it is damaged or another file"):
         run_job("import_weights", make_config(SIZES), inputs)
+
+
+def test_a_file_that_was_damaged_on_the_way_is_downloaded_again(make_config, files, run_job, address, tmp_path):
+    good = (tmp_path / "encoder.pkl").read_bytes()
+    inputs = {**files, "encoder": f"{address}/encoder.pkl", "encoder_sha256": hashlib.sha256(good).hexdigest()}
+    (tmp_path / "encoder.pkl").write_bytes(good[:-100])
+    with pytest.raises(ValueError, match=r"it is damaged or another file"):
+        run_job("import_weights", make_config(SIZES), inputs)
+    (tmp_path / "encoder.pkl").write_bytes(good)
+    assert run_job("import_weights", make_config(SIZES), inputs)["num_parameters"] > 0
+
+
+def test_an_address_that_gives_nothing_or_no_end_says_so(make_config, files, run_job, address, monkeypatch):
+    inputs = {**files, "encoder": f"{address}/gone.pkl", "encoder_sha256": "0" * 64}
+    with pytest.raises(ValueError, match=r"gone\.pkl could not be downloaded \(HTTPError: HTTP Error 404: .*\); check the address, or"):
+        run_job("import_weights", make_config(SIZES), inputs)
+    with pytest.raises(ValueError, match=r"could not be downloaded \(URLError: .*refused.*\)"):
+        run_job("import_weights", make_config(SIZES), {**inputs, "encoder": "http://127.0.0.1:9/encoder.pkl"})
+    monkeypatch.setattr(import_weights, "MAX_BYTES", 100)
+    with pytest.raises(ValueError, match=r"encoder\.pkl has more than 100 bytes, which no part of a dVAE has; check the address"):
+        run_job("import_weights", make_config(SIZES), {**inputs, "encoder": f"{address}/encoder.pkl"})
 
 
 def test_weights_of_another_size_are_refused(make_config, files, run_job):
