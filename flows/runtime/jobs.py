@@ -4,24 +4,29 @@ The process that runs a flow never loads torch: jobs are programs of their own, 
 the whole error interface. A job whose run directory holds a result is not started at all.
 """
 
+import json
+import os
 import re
 import sys
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from dalle_datasets.layout import Layout
 from dalle_model.config.tree import Config
-from dalle_model.jobs.contract import JobFailed, prepare, read_result
-from flows.runtime.processes import ChildFailed, stream
-from flows.runtime.progress import Stage, note, parse_progress, watched
+from dalle_model.jobs.contract import SHARED_JOBS, JobFailed, prepare, read_result, write_json
+from flows.runtime.processes import ChildFailed, Command, stream_together
+from flows.runtime.progress import Progress, Stage, note, parse_progress, watched
 
 _PATH = re.compile(r"[A-Za-z0-9_.=-]+(/[A-Za-z0-9_.=-]+)+")
 """A result's text is a path if it looks like one: segments of plain characters with '/' between them."""
 
 _TORCHRUN = re.compile(r"[A-Z]\d{4} .*torch/distributed/")
 """How torchrun's own report of a process that failed begins; the process has said why before."""
+
+PROGRESS_FILE = "progress.json"
 
 STALL_S = 1_800.0
 """No job is silent for half an hour: one that is hangs, e.g. on a file system that went away."""
@@ -30,7 +35,7 @@ STALL_S = 1_800.0
 def run_job(job: str, config: Config, inputs: Mapping[str, str], num_processes: int = 1) -> dict[str, Any]:
     """The result of a job with these settings and inputs, made now unless it exists.
 
-    `num_processes` > 1 runs it under torchrun, one process per GPU. Raises `JobFailed` with the run directory and the
+    `num_processes` > 1 gives it that many processes, one per GPU. Raises `JobFailed` with the run directory and the
     job's last words, and `ValueError` for an unknown job.
     """
     run_dir = prepare(job, config, inputs)
@@ -54,17 +59,33 @@ def lost_files(layout: Layout, result: Mapping[str, Any]) -> list[str]:
 
 
 def start_job(job: str, run_dir: Path, num_processes: int = 1) -> dict[str, Any]:
-    """Run a prepared job in a child process, show its progress, and keep all it prints in `RUN_DIR/log.txt`."""
-    command = [*_launcher(num_processes), "-m", "dalle_model.jobs", job, str(run_dir)]
-    spoken = Spoken()
+    """Run a prepared job in child processes, show its progress, and keep all they print in `RUN_DIR/log.txt`.
+
+    Several processes of a training run under torchrun; those of a job made of units (`SHARED_JOBS`) know nothing of each
+    other, so that one may die and the others take over its unit.
+    """
+    commands = commands_of(job, run_dir, num_processes)
+    spoken = [Spoken() for _ in commands]
     with watched(title_of(job)) as stage, (run_dir / "log.txt").open("a", buffering=1) as log:
-        try:
-            stream(command, lambda line: _take(line, stage, log, spoken), stall_s=STALL_S)
-        except ChildFailed as failure:
-            raise JobFailed(
-                f"{job} failed: {_last_words(failure, spoken.last_line)}; run the same command again to resume, "
-                f"the whole log is in {run_dir / 'log.txt'}"
-            ) from failure
+        shown = Furthest(stage, run_dir)
+
+        def take(number: int, line: str) -> None:
+            if progress := parse_progress(line):
+                shown.advance(progress)
+                return
+            log.write(line + "\n")
+            stage.log(line)
+            spoken[number].hear(line)
+
+        failures = stream_together(commands, take, stall_s=STALL_S)
+    told = [_last_words(failure, words.last_line) for failure, words in zip(failures, spoken, strict=True) if failure is not None]
+    if len(told) == len(commands):
+        raise JobFailed(
+            f"{job} failed: {'; '.join(dict.fromkeys(told))}; run the same command again to resume, "
+            f"the whole log is in {run_dir / 'log.txt'}"
+        )
+    for words in told:
+        note(f"{title_of(job)}: one of {len(commands)} processes failed ({words}); the others did its work")
     result = read_result(run_dir)
     if result is None:
         raise JobFailed(f"{job} ended well but left no result in {run_dir}; that is a bug of the job")
@@ -76,10 +97,17 @@ def title_of(job: str) -> str:
     return job.replace("_", " ")
 
 
-def _launcher(num_processes: int) -> list[str]:
+def commands_of(job: str, run_dir: Path, num_processes: int) -> list[Command]:
+    """What to start for a job on this machine."""
+    program = ["-m", "dalle_model.jobs", job, str(run_dir)]
     if num_processes == 1:
-        return [sys.executable]
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
+        return [Command([sys.executable, *program])]
+    if job in SHARED_JOBS:
+        threads = str(max(1, (os.cpu_count() or 1) // num_processes))
+        shared = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
+        return [Command([sys.executable, *program], {**shared, "LOCAL_RANK": str(i)}) for i in range(num_processes)]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
+    return [Command([sys.executable, *torchrun, *program])]
 
 
 @dataclass(slots=True)
@@ -96,13 +124,37 @@ class Spoken:
             self.last_line = line
 
 
-def _take(line: str, stage: Stage, log: TextIO, spoken: Spoken) -> None:
-    if progress := parse_progress(line):
-        stage.advance(progress)
-        return
-    log.write(line + "\n")
-    stage.log(line)
-    spoken.hear(line)
+class Furthest:
+    """Shows the progress of several processes that work on the same units: each counts what is finished, and its own current unit.
+
+    Also keeps it in `RUN_DIR/progress.json`, for a flow on another machine that waits for the job.
+    """
+
+    WRITE_EVERY_S = 1.0
+
+    def __init__(self, stage: Stage, run_dir: Path) -> None:
+        self._stage, self._path = stage, run_dir / PROGRESS_FILE
+        self._last: Progress | None = None
+        self._written_at = -float("inf")
+
+    def advance(self, progress: Progress) -> None:
+        """Show it, unless another process said before that more is done."""
+        last = self._last
+        if last is not None and (last.unit, last.total) == (progress.unit, progress.total) and progress.done < last.done:
+            return
+        self._last = progress
+        self._stage.advance(progress)
+        if progress.done >= progress.total or time.monotonic() - self._written_at > self.WRITE_EVERY_S:
+            self._written_at = time.monotonic()
+            write_json(self._path, asdict(progress))
+
+
+def read_progress(run_dir: Path) -> Progress | None:
+    """How far a job is that somebody else is running; None before its first word."""
+    try:
+        return Progress(**json.loads((run_dir / PROGRESS_FILE).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def _last_words(failure: ChildFailed, last_line: str) -> str:

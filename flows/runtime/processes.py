@@ -1,8 +1,8 @@
-"""Run a child process whose whole tree ends when we do, in whatever way we end.
+"""Run child processes whose whole trees end when we do, in whatever way we end.
 
 `torchrun` starts every rank in a session of its own, so ending its process group would leave the ranks behind
-(with their GPU). Prefect's timeouts cannot interrupt a thread that waits for a line of output, so a watchdog
-here ends a child that has gone silent.
+(with their GPU). Prefect's timeouts cannot interrupt a thread that waits for a line of output, so a child that has gone
+silent is ended here.
 """
 
 import contextlib
@@ -15,7 +15,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 GRACE_S = 15.0
 """Between the request to end (training saves a checkpoint) and the kill."""
@@ -47,69 +49,121 @@ def stream(
     Raises `ChildFailed` when it exits with another status than 0 or prints nothing for `stall_s` seconds.
     Any exception here, Ctrl-C and Prefect's cancellation included, first ends the child and all it started.
     """
-    child = subprocess.Popen(
-        list(command),
-        env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        bufsize=1,
-        start_new_session=True,
-        preexec_fn=end_with_parent,
-    )
-    last_lines: deque[str] = deque(maxlen=20)
-    heard = [time.monotonic()]
-    stalled = threading.Event()
-    finished = threading.Event()
+    for failure in stream_together([Command(command, env or {})], lambda _, line: on_line(line), stall_s=stall_s, grace_s=grace_s):
+        if failure is not None:
+            raise failure
 
-    def watch() -> None:
-        assert stall_s is not None
-        while not finished.wait(min(1.0, stall_s / 4)):
-            if time.monotonic() - heard[0] > stall_s:
-                stalled.set()
-                kill_tree(child, grace_s)
-                return
 
-    watchdog = threading.Thread(target=watch, daemon=True, name="child-watchdog")
-    if stall_s is not None:
-        watchdog.start()
+def stream_together(
+    commands: Sequence["Command"], on_line: Callable[[int, str], None], *, stall_s: float | None = None, grace_s: float = GRACE_S
+) -> list[ChildFailed | None]:
+    """As `stream`, for several commands side by side; `on_line` is told the number of the one that speaks.
+
+    One that fails does not disturb the others. Returns how each failed, or None.
+    """
+    children: list[_Child] = []
+    lines: SimpleQueue[tuple[_Child, str | None]] = SimpleQueue()
     try:
-        assert child.stdout is not None
-        with child.stdout:
-            for line in child.stdout:
-                heard[0] = time.monotonic()
-                line = line.rstrip("\n")
-                last_lines.append(line)
-                on_line(line)
-        status = child.wait()
+        for command in commands:
+            children.append(_Child(len(children), command, lines))
+        while any(child.is_talking for child in children):
+            with contextlib.suppress(Empty):  # in this thread: Prefect's signals and contexts belong to it
+                child, line = lines.get(timeout=min(1.0, stall_s / 4) if stall_s else None)
+                child.hear(line)
+                if line is not None:
+                    on_line(child.number, line)
+            for child in children:
+                if stall_s and child.is_talking and not child.has_stalled and time.monotonic() - child.heard > stall_s:
+                    child.has_stalled = True
+                    kill_tree(child.process, grace_s)
+        return [child.failure(stall_s) for child in children]
     except BaseException:
-        kill_tree(child, grace_s)
+        kill_trees([child.process for child in children], grace_s)
         raise
     finally:
-        finished.set()
-        if watchdog.ident is not None:
-            watchdog.join()
-    if stalled.is_set():
-        raise ChildFailed(f"it printed nothing for {stall_s:g} s and was ended", list(last_lines))
-    if status != 0:
-        raise ChildFailed(_describe_status(status), list(last_lines))
+        for child in children:
+            child.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A program with its arguments, and what to add to its environment."""
+
+    arguments: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+class _Child:
+    """A running command whose lines a thread puts into a queue; None at their end."""
+
+    def __init__(self, number: int, command: Command, lines: "SimpleQueue[tuple[_Child, str | None]]") -> None:
+        self.number = number
+        self.is_talking, self.has_stalled, self.heard = True, False, time.monotonic()
+        self._last_lines: deque[str] = deque(maxlen=20)
+        self.process = subprocess.Popen(
+            list(command.arguments),
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **command.env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            bufsize=1,
+            start_new_session=True,
+            preexec_fn=end_with_parent,
+        )
+        self._reader = threading.Thread(target=self._read, args=(lines,), daemon=True, name="child-reader")
+        self._reader.start()
+
+    def _read(self, lines: "SimpleQueue[tuple[_Child, str | None]]") -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            lines.put((self, line.rstrip("\n")))
+        lines.put((self, None))
+
+    def hear(self, line: str | None) -> None:
+        """Take note of a line, or of their end."""
+        self.heard, self.is_talking = time.monotonic(), line is not None
+        if line is not None:
+            self._last_lines.append(line)
+
+    def failure(self, stall_s: float | None) -> ChildFailed | None:
+        """How it failed, if so; waits for its end."""
+        status = self.process.wait()
+        if self.has_stalled:
+            return ChildFailed(f"it printed nothing for {stall_s:g} s and was ended", list(self._last_lines))
+        return ChildFailed(_describe_status(status), list(self._last_lines)) if status else None
+
+    def close(self) -> None:
+        """Give back the thread and the pipe of a process that has ended."""
+        self._reader.join(1.0)
+        assert self.process.stdout is not None
+        if not self._reader.is_alive():  # else something that escaped us still holds the other end
+            self.process.stdout.close()
 
 
 def kill_tree(child: "subprocess.Popen[str]", grace_s: float = GRACE_S) -> None:
     """Ask the child to end, wait `grace_s` seconds, then kill it and everything it started."""
-    started = descendants(child.pid)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        child.wait(grace_s)
-    for pid in {*descendants(child.pid), *started}:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
+    kill_trees([child], grace_s)
+
+
+def kill_trees(children: "Sequence[subprocess.Popen[str]]", grace_s: float = GRACE_S) -> None:
+    """`kill_tree` of several children, whose `grace_s` seconds run at the same time."""
+    started = {child.pid: descendants(child.pid) for child in children}
+    for child in children:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGTERM)
+    deadline = time.monotonic() + grace_s
+    for child in children:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(max(0.0, deadline - time.monotonic()))
+    for child in children:
+        for pid in {*descendants(child.pid), *started[child.pid]}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
 
 
 def descendants(pid: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -41,10 +42,14 @@ INPUTS = {"pairs": "pairs/web", "pairs_id": "1"}
 
 def fake_job(monkeypatch, code: str) -> None:
     """Start `code` instead of the job; it finds the run directory in sys.argv[-1]."""
+    program = [sys.executable, "-c", f"import sys, os, json, pathlib\nrun_dir = pathlib.Path(sys.argv[-1])\n{code}"]
+    commands_of = jobs.commands_of
     monkeypatch.setattr(
         jobs,
-        "_launcher",
-        lambda num_processes: [sys.executable, "-c", f"import sys, json, pathlib\nrun_dir = pathlib.Path(sys.argv[-1])\n{code}"],
+        "commands_of",
+        lambda job, run_dir, num_processes: [
+            replace(command, arguments=[*program, str(run_dir)]) for command in commands_of(job, run_dir, num_processes)
+        ],
     )
 
 
@@ -110,8 +115,32 @@ def test_the_real_program_is_started(config):
         jobs.run_job("train_bpe", config, INPUTS)
 
 
-def test_several_processes_mean_torchrun():
-    assert jobs._launcher(4)[1:] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4"]
+def test_several_processes_of_a_training_mean_torchrun(tmp_path):
+    (command,) = jobs.commands_of("train_dvae", tmp_path, 4)
+    assert command.arguments[1:] == [
+        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4", "-m", "dalle_model.jobs", "train_dvae", str(tmp_path))
+    ]
+
+
+def test_several_processes_of_a_shared_job_are_on_their_own(config, monkeypatch, tmp_path):
+    fake_job(
+        monkeypatch,
+        """
+if os.environ['LOCAL_RANK'] == '1':
+    sys.exit('the GPU fell off the bus')
+(run_dir / 'result.json').write_text('{"answer": 42}')
+""",
+    )
+    recorder = Recorder()
+    with shown_on(recorder):
+        assert jobs.run_job("tokenize_images", config, INPUTS, num_processes=3) == {"answer": 42}
+    assert recorder.notes == ["tokenize images: one of 3 processes failed (the GPU fell off the bus); the others did its work"]
+
+
+def test_a_shared_job_fails_when_all_its_processes_do(config, monkeypatch, tmp_path):
+    fake_job(monkeypatch, "sys.exit('the disk is full')")
+    with pytest.raises(JobFailed, match="tokenize_images failed: the disk is full; run the same command again"):
+        jobs.run_job("tokenize_images", config, INPUTS, num_processes=3)
 
 
 @pytest.mark.slow
@@ -159,3 +188,14 @@ def test_a_finished_job_whose_files_are_gone_runs_again(config, monkeypatch, tmp
     with shown_on(recorder):
         jobs.run_job("train_bpe", config, INPUTS)
     assert recorder.titles == ["train bpe"]
+
+
+def test_of_several_processes_the_furthest_is_shown_and_kept_for_others(tmp_path):
+    recorder = Recorder()
+    shown = jobs.Furthest(recorder, tmp_path)
+    for done in (3, 2, 5):
+        shown.advance(Progress(done, 5, "images", {"images_per_s": 1.0}))
+    shown.advance(Progress(1, 9, "pages", {}))
+    assert [progress.done for progress in recorder.progress] == [3, 5, 1]
+    assert jobs.read_progress(tmp_path) == Progress(5, 5, "images", {"images_per_s": 1.0}), "at most once a second, and the end"
+    assert jobs.read_progress(tmp_path / "nowhere") is None

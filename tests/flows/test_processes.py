@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.runtime.processes import ChildFailed, stream
+from flows.runtime.processes import ChildFailed, Command, stream, stream_together
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="process trees are followed through /proc")
 
@@ -99,3 +99,39 @@ def test_threads_of_a_finished_call_are_gone():
     before = threading.active_count()
     stream(python("print(1)"), lambda _: None, stall_s=60)
     assert threading.active_count() == before
+
+
+def test_children_side_by_side_are_told_apart_and_one_failure_does_not_disturb_the_others():
+    said: dict[int, list[str]] = {0: [], 1: [], 2: []}
+    codes = ["print(1)", "print(2); raise SystemExit(5)", "import time; time.sleep(0.5); print(3)"]
+    failures = stream_together([Command(python(code)) for code in codes], lambda number, line: said[number].append(line))
+    assert said == {0: ["1"], 1: ["2"], 2: ["3"]}
+    assert [failure and failure.reason for failure in failures] == [None, "it ended with exit status 5", None]
+
+
+def test_children_side_by_side_get_their_own_environment():
+    said: list[str] = []
+    code = "import os; print(os.environ['LOCAL_RANK'])"
+    stream_together([Command(python(code), {"LOCAL_RANK": str(i)}) for i in range(2)], lambda _, line: said.append(line))
+    assert sorted(said) == ["0", "1"]
+
+
+def test_only_the_silent_one_of_several_children_is_ended():
+    codes = ["import time; time.sleep(60)", "import time\nfor i in range(8):\n    print(i, flush=True); time.sleep(0.2)"]
+    failures = stream_together([Command(python(code)) for code in codes], lambda *_: None, stall_s=1, grace_s=0.2)
+    assert failures[0] is not None
+    assert "printed nothing for 1 s" in failures[0].reason
+    assert failures[1] is None
+
+
+def test_an_exception_ends_all_children():
+    pids: list[int] = []
+
+    def interrupt(number: int, line: str) -> None:
+        pids.append(int(line))
+        if len(pids) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stream_together([Command(python(STUBBORN_TREE))] * 2, interrupt, grace_s=0.2)
+    assert wait_until(lambda: not any(map(is_alive, pids)))
