@@ -1,5 +1,6 @@
 """Flow: one job in its run directory. The only flow that GPU workers run: they need neither the database nor the other flows."""
 
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,14 @@ from flows.runtime.jobs import is_finished, start_job
 
 @flow(name="run-job", flow_run_name="{job}")
 def run_job(job: str, run_dir: str, num_processes: int = 1) -> dict[str, Any]:
-    """Run a prepared job, under torchrun if `num_processes` > 1. Returns its result."""
+    """Run a prepared job in `num_processes` processes. Returns its result.
+
+    Raises `ValueError` when this machine does not see the run directory.
+    """
+    if not Path(run_dir).is_dir():
+        raise ValueError(
+            f"{run_dir} does not exist on {platform.node()}: it must see the data root under the same path as the flow's machine"
+        )
     open_run(job, Path(run_dir))
     if is_finished(Path(run_dir)):
         return read_result(Path(run_dir)) or {}

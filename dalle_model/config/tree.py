@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from dalle_datasets.config import CatalogConfig, DownloadConfig, FilterConfig, PathsConfig, ShardsConfig, SourceConfig
+from dalle_model.config.flow import FlowConfig
 from dalle_model.config.generation import EvaluateConfig, SamplingConfig
 from dalle_model.config.model import ClipConfig, DVAEConfig, StreamShape, TokenizerConfig, TransformerConfig
 from dalle_model.config.tokenizing import TokenizeImagesConfig
@@ -33,6 +34,7 @@ class Config:
     train_transformer: TrainTransformerConfig
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
 
     def __post_init__(self) -> None:
         if self.clip.image_size > self.dvae.image_size and not self.clip.pretrained:

@@ -19,12 +19,13 @@ import platform
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
+from dalle_datasets.config import PathsConfig
 from dalle_datasets.layout import Layout, open_data_root
 from dalle_datasets.locks import held
 from dalle_datasets.parquet import atomic_path
@@ -142,8 +143,10 @@ def open_run(job: str, run_dir: Path) -> JobRun:
         raise ValueError(f"{path}: not valid JSON ({error})") from error
     if saved.get("job") != job:
         raise ValueError(f"{path} is for job {saved.get('job')!r}, not {job!r}")
-    config = from_dict(Config, saved["config"])
-    return JobRun(job=job, config=config, inputs=saved["inputs"], run_dir=run_dir, layout=open_data_root(config.paths.data_root))
+    # Where the run directory lies now, not where it was prepared: the job may run in another folder or on another machine.
+    layout = open_data_root(str(run_dir.absolute().parent.parent))
+    config = replace(from_dict(Config, saved["config"]), paths=PathsConfig(data_root=str(layout.root)))
+    return JobRun(job=job, config=config, inputs=saved["inputs"], run_dir=run_dir, layout=layout)
 
 
 def execute(job: str, run_dir: Path) -> dict[str, Any]:

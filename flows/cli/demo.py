@@ -1,5 +1,6 @@
 """`dalle demo`: the whole pipeline, from web pages to reranked pictures."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from flows.cli.options import Preset, Settings, parse_settings, resolve
@@ -33,6 +34,11 @@ def run_with_prefect(flow_name: str, config: "Config", preset: str, overrides: d
     from flows.runtime.prefect_server import private_server
     from flows.runtime.progress import shown_on, watched
 
+    if config.flow.pool and not os.environ.get("PREFECT_API_URL"):
+        raise ValueError(
+            f"flow.pool={config.flow.pool} needs a Prefect server and a worker: start them (flows/README.md) and set PREFECT_API_URL, "
+            "or leave flow.pool empty to run the jobs here"
+        )
     home = open_data_root(config.paths.data_root).root / "prefect"
     with ConsoleDisplay() as display, shown_on(display), private_server(home) as server:
         with watched("start prefect"):

@@ -16,7 +16,7 @@ from typing import Any
 
 from dalle_datasets.layout import Layout
 from dalle_model.config.tree import Config
-from dalle_model.jobs.contract import SHARED_JOBS, JobFailed, prepare, read_result, write_json
+from dalle_model.jobs.contract import PARALLEL_JOBS, SHARED_JOBS, JobFailed, prepare, read_result, write_json
 from flows.runtime.processes import ChildFailed, Command, stream_together
 from flows.runtime.progress import Progress, Stage, note, parse_progress, watched
 
@@ -26,23 +26,30 @@ _PATH = re.compile(r"[A-Za-z0-9_.=-]+(/[A-Za-z0-9_.=-]+)+")
 _TORCHRUN = re.compile(r"[A-Z]\d{4} .*torch/distributed/")
 """How torchrun's own report of a process that failed begins; the process has said why before."""
 
+GPU_JOBS = ("train_dvae", "tokenize_images", "train_clip", "score_pairs", "train_transformer", "generate_images", "score_generations")
+"""What is worth sending to a machine with a GPU; the others take seconds and stay beside their flow."""
+
 PROGRESS_FILE = "progress.json"
 
 STALL_S = 1_800.0
 """No job is silent for half an hour: one that is hangs, e.g. on a file system that went away."""
 
 
-def run_job(job: str, config: Config, inputs: Mapping[str, str], num_processes: int = 1) -> dict[str, Any]:
-    """The result of a job with these settings and inputs, made now unless it exists.
+def run_job(job: str, config: Config, inputs: Mapping[str, str]) -> dict[str, Any]:
+    """The result of a job with these settings and inputs, made now unless it exists: here, or in the work pool `flow.pool`.
 
-    `num_processes` > 1 gives it that many processes, one per GPU. Raises `JobFailed` with the run directory and the
-    job's last words, and `ValueError` for an unknown job.
+    Raises `JobFailed` with the run directory and the job's last words, and `ValueError` for an unknown job.
     """
     run_dir = prepare(job, config, inputs)
     if is_finished(run_dir):
         note(f"{title_of(job)}: already done ({run_dir.name})")
         return read_result(run_dir) or {}
     (run_dir / "result.json").unlink(missing_ok=True)
+    num_processes = config.flow.num_processes if job in PARALLEL_JOBS + SHARED_JOBS else 1
+    if config.flow.pool and job in GPU_JOBS:
+        from flows.runtime.dispatch import send_job
+
+        return send_job(job, run_dir, config.flow.pool, num_processes, config.flow.num_workers if job in SHARED_JOBS else 1)
     return start_job(job, run_dir, num_processes)
 
 
@@ -98,7 +105,9 @@ def title_of(job: str) -> str:
 
 
 def commands_of(job: str, run_dir: Path, num_processes: int) -> list[Command]:
-    """What to start for a job on this machine."""
+    """What to start for a job on this machine. Raises `ValueError` for several processes of a job that is for one."""
+    if num_processes > 1 and job not in PARALLEL_JOBS + SHARED_JOBS:
+        raise ValueError(f"{job} runs in one process, not in {num_processes}; only {', '.join(PARALLEL_JOBS + SHARED_JOBS)} run in several")
     program = ["-m", "dalle_model.jobs", job, str(run_dir)]
     if num_processes == 1:
         return [Command([sys.executable, *program])]

@@ -14,8 +14,8 @@ from flows.runtime.jobs import lost_files
 
 
 def pipeline_id(config: Config) -> str:
-    """Fingerprint of everything that decides what the pipeline makes, but for where it is made."""
-    settings = {name: section for name, section in to_dict(config).items() if name != "paths"}
+    """Fingerprint of everything that decides what the pipeline makes, but for where and how it is made."""
+    settings = {name: section for name, section in to_dict(config).items() if name not in ("paths", "flow")}
     return fingerprint("run_pipeline", metadata.version("open-dalle"), {job: declarations(job)["VERSION"] for job in JOBS}, settings)
 
 

@@ -72,9 +72,11 @@ def private_server(home: Path) -> Iterator["PrefectServer"]:
             preexec_fn=end_with_parent,
         )
     os.environ["PREFECT_API_URL"] = url
+    _private_urls.add(url)
     try:
         yield PrefectServer(url, process, log)
     finally:
+        _private_urls.discard(url)
         del os.environ["PREFECT_API_URL"]
         process.terminate()
         try:
@@ -82,6 +84,14 @@ def private_server(home: Path) -> Iterator["PrefectServer"]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+_private_urls: set[str] = set()
+
+
+def is_private(url: str) -> bool:
+    """Whether the server is one of ours, which no worker knows."""
+    return url in _private_urls
 
 
 class PrefectServer:

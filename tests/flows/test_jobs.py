@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from dalle_model.config.flow import FlowConfig
 from dalle_model.config.presets import preset
 from dalle_model.jobs.contract import JobFailed, prepare, write_json
 from flows.runtime import jobs
@@ -38,6 +39,10 @@ def config(tmp_path):
 
 
 INPUTS = {"pairs": "pairs/web", "pairs_id": "1"}
+
+
+def in_processes(config, number: int):
+    return replace(config, flow=FlowConfig(num_processes=number))
 
 
 def fake_job(monkeypatch, code: str) -> None:
@@ -133,20 +138,21 @@ if os.environ['LOCAL_RANK'] == '1':
     )
     recorder = Recorder()
     with shown_on(recorder):
-        assert jobs.run_job("tokenize_images", config, INPUTS, num_processes=3) == {"answer": 42}
+        assert jobs.run_job("tokenize_images", in_processes(config, 3), INPUTS) == {"answer": 42}
     assert recorder.notes == ["tokenize images: one of 3 processes failed (the GPU fell off the bus); the others did its work"]
 
 
 def test_a_shared_job_fails_when_all_its_processes_do(config, monkeypatch, tmp_path):
     fake_job(monkeypatch, "sys.exit('the disk is full')")
     with pytest.raises(JobFailed, match="tokenize_images failed: the disk is full; run the same command again"):
-        jobs.run_job("tokenize_images", config, INPUTS, num_processes=3)
+        jobs.run_job("tokenize_images", in_processes(config, 3), INPUTS)
 
 
-@pytest.mark.slow
-def test_under_torchrun_too_a_failure_carries_the_jobs_last_words(config):
-    with pytest.raises(JobFailed, match="train_bpe runs in one process, not in 2; only train_dvae, .* run in several"):
-        jobs.run_job("train_bpe", config, INPUTS, num_processes=2)
+def test_a_job_for_one_process_gets_one_whatever_the_setting_and_refuses_more_by_hand(config, monkeypatch, tmp_path):
+    fake_job(monkeypatch, """(run_dir / 'result.json').write_text('{"answer": 42}')""")
+    assert jobs.run_job("train_bpe", in_processes(config, 8), INPUTS) == {"answer": 42}
+    with pytest.raises(ValueError, match="train_bpe runs in one process, not in 8; only train_dvae, .* run in several"):
+        jobs.start_job("train_bpe", tmp_path, num_processes=8)
 
 
 def test_torchruns_own_report_is_not_the_jobs_last_words(config, monkeypatch):

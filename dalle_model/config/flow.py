@@ -1,0 +1,28 @@
+"""How flows run the stages: where, and how many at a time. Nothing here changes what comes out."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FlowConfig:
+    """Where jobs run."""
+
+    pool: str = ""
+    """Prefect work pool whose machines run trainings, tokenising, scoring and generating, e.g. `gpu`; they must see the data root
+    under the same path. Empty runs every job beside its flow."""
+    num_workers: int = 1
+    """Workers of `pool` that share one job of tokenising, scoring or generating."""
+    num_processes: int = 1
+    """Processes of a job on its machine, one per GPU: under torchrun in trainings, side by side in tokenising, scoring and generating."""
+    check_pairs: bool = True
+    """Refuse pairs that were collected with other settings than these; false takes what lies there."""
+
+    def __post_init__(self) -> None:
+        for field in ("num_workers", "num_processes"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"flow.{field}={getattr(self, field)} must be at least 1")
+        if self.num_workers > 1 and not self.pool:
+            raise ValueError(
+                f"flow.num_workers={self.num_workers} are workers of a Prefect work pool; set flow.pool, e.g. gpu, "
+                "or use flow.num_processes for several processes on this machine"
+            )
