@@ -39,8 +39,8 @@ SECTIONS = ("dvae", "train_dvae")
 VERSION = 1
 
 MAX_VALIDATION_PAIRS = 4_096
-INITIALISATION_PAIRS = 8_192
-"""Pictures whose patches k-means looks at."""
+INITIALISATION_PATCHES = 2**19
+"""Patches of training pictures among which k-means finds its own: 8,192 pictures of the demo, 512 at 256 x 256."""
 COLLAPSED_SHARE = 0.02
 """Perplexity over codebook size below which the codebook counts as collapsing; a healthy one is several times larger."""
 USED_SHARE = 0.1
@@ -137,7 +137,8 @@ def augmentation(settings: TrainDVAEConfig) -> Square:
 def initialisation_pictures(pairs: Path, config: Config) -> Tensor:
     """Float pictures [B, 3, H, W] in [0, 1] whose patches k-means looks at: training pictures, a fixed random choice."""
     pictures = ImageBatches(pairs, "train", config.dvae.image_size)
-    batch = next(pictures.batches(min(pictures.num_rows, INITIALISATION_PAIRS), config.seed))
+    most = max(1, INITIALISATION_PATCHES // config.dvae.num_image_tokens)
+    batch = next(pictures.batches(min(pictures.num_rows, most), config.seed))
     return as_floats(as_tensor(batch.images))
 
 

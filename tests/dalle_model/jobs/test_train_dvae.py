@@ -54,6 +54,11 @@ def test_a_killed_training_continues_to_the_same_weights(make_config, pairs, run
     assert run_job("train_dvae", again, pairs)["dvae_id"] == undisturbed["dvae_id"]
 
 
+def test_the_start_of_the_codebook_looks_at_a_bounded_number_of_patches(make_config, pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_dvae, "INITIALISATION_PATCHES", 5 * 64)
+    assert train_dvae.initialisation_pictures(tmp_path / pairs["pairs"], make_config(TINY)).shape == (5, 3, 32, 32)
+
+
 def test_schedules_reach_the_objective(make_config, pairs):
     settings = make_config(
         {**TINY, "train_dvae.kl_weight": 4.0, "train_dvae.kl_warmup_steps": 10, "train_dvae.gumbel_anneal_steps": 10}
