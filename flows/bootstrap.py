@@ -1,10 +1,14 @@
 """What a Prefect server needs beside `prefect.yaml`, which cannot declare it: pools, queues, limits, one automation.
 
-Run `python -m flows.bootstrap` against a running server, as often as you like, before `prefect deploy --all`.
+Run `python -m flows.bootstrap` against a running server, as often as you like, before `prefect deploy --all`;
+`python -m flows.bootstrap gpu=4` lets the pool `gpu` run four jobs at a time.
 """
 
+import sys
+from collections.abc import Sequence
 from datetime import timedelta
 
+import httpx
 from prefect.automations import Automation
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
@@ -13,12 +17,13 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.settings import PREFECT_API_URL
 from prefect.workers.process import ProcessWorker
 
 from flows.runtime.tasks import WRITER_SLOT
 
 POOLS = {"cpu": 2, "gpu": 1}
-"""Work pool -> runs at a time. One GPU run at a time: raise it to the number of GPUs."""
+"""Work pool -> runs at a time when it is new. For several machines with a GPU, say how many: `python -m flows.bootstrap gpu=4`."""
 
 QUEUES: dict[str, dict[str, tuple[int, int]]] = {"cpu": {"train": (1, 1), "collect": (1, 10)}, "gpu": {}}
 """Work pool -> queue -> (runs at a time, priority; 1 goes first)."""
@@ -30,11 +35,12 @@ SILENCE_S = 90
 """A run whose process sends no heartbeat for three times `flows.heartbeat_frequency` is dead."""
 
 
-def main() -> None:
-    """Create or update everything."""
+def main(arguments: Sequence[str] = ()) -> None:
+    """Create or update everything; `arguments` are new limits, e.g. `gpu=4`. Raises `ValueError` for one that makes no sense."""
+    limits = parse_limits(arguments)
     with get_client(sync_client=True) as client:
-        for pool, limit in POOLS.items():
-            _make_pool(client, pool, limit)
+        for pool in POOLS:
+            _make_pool(client, pool, limits.get(pool))
             for queue, (queue_limit, priority) in QUEUES[pool].items():
                 _make_queue(client, pool, queue, queue_limit, priority)
         for name, limit in LIMITS.items():
@@ -43,12 +49,26 @@ def main() -> None:
     print(f"pools {', '.join(POOLS)}, their queues and limits are ready; next: prefect --no-prompt deploy --all")
 
 
-def _make_pool(client: SyncPrefectClient, name: str, limit: int) -> None:
+def parse_limits(arguments: Sequence[str]) -> dict[str, int]:
+    """`["gpu=4"]` as `{"gpu": 4}`."""
+    limits = {}
+    for text in arguments:
+        pool, _, number = text.partition("=")
+        if pool not in POOLS or not number.isdigit() or int(number) < 1:
+            raise ValueError(f"{text}: say POOL=NUMBER, e.g. gpu=4; the pools are {', '.join(POOLS)}")
+        limits[pool] = int(number)
+    return limits
+
+
+def _make_pool(client: SyncPrefectClient, name: str, limit: int | None) -> None:
+    """A pool that exists keeps its limit unless there is a new one."""
     template = ProcessWorker.get_default_base_job_template()
+    new = WorkPoolCreate(name=name, type=ProcessWorker.type, concurrency_limit=limit or POOLS[name], base_job_template=template)
     try:
-        client.create_work_pool(WorkPoolCreate(name=name, type=ProcessWorker.type, concurrency_limit=limit, base_job_template=template))
+        client.create_work_pool(new)
     except ObjectAlreadyExists:
-        client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=limit))
+        if limit is not None:
+            client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=limit))
 
 
 def _make_queue(client: SyncPrefectClient, pool: str, name: str, limit: int, priority: int) -> None:
@@ -81,5 +101,22 @@ def _make_zombie_automation() -> None:
         automation.create()
 
 
+def _run() -> int:
+    """`main` for a terminal: errors are a sentence."""
+    if not PREFECT_API_URL.value():
+        print("bootstrap: say which Prefect server: export PREFECT_API_URL=http://127.0.0.1:4200/api", file=sys.stderr)
+        return 2
+    try:
+        main(sys.argv[1:])
+    except ValueError as error:
+        print(f"bootstrap: {error}", file=sys.stderr)
+        return 2
+    except (RuntimeError, httpx.TransportError) as error:  # Prefect's own complaint that nobody answers
+        where = f"no Prefect server answers at {PREFECT_API_URL.value()} ({error})"
+        print(f"bootstrap: {where}; start it with `prefect server start`, or correct PREFECT_API_URL", file=sys.stderr)
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(_run())
