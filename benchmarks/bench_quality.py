@@ -55,8 +55,7 @@ class Bench:
         where = {"paths.data_root": str(self.root)}
         settings = {name: value for name, value in changes.items() if name != TRAINING_SEED}
         demo = preset("demo", where)
-        prompts, prompts_id = write_prompts(Layout(self.root), scene_prompts(demo.source, self.num_prompts))
-        asked = {"prompts": Layout(self.root).relative(prompts), "prompts_id": prompts_id}
+        asked = write_prompts(Layout(self.root), scene_prompts(demo.source, self.num_prompts))
         networks = inputs_of("generate_images", demo, **asked)
         if settings.keys() & DROPOUT.keys() or TRAINING_SEED in changes:
             training = preset(

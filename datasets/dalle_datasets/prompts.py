@@ -11,7 +11,7 @@ from dalle_datasets.config import SourceConfig
 from dalle_datasets.identity import content_id, prompt_id
 from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import iter_batches, write_parquet
-from dalle_datasets.schemas import PAIRS, PROMPTS
+from dalle_datasets.schemas import DROPPED_PROMPTS, PAIRS, PROMPTS
 from dalle_datasets.sources.emoji_scenes import PROMPT_SETS, prompts
 
 OWN = "own"
@@ -47,13 +47,25 @@ def own_prompts(texts: Sequence[str]) -> pa.Table:
     return _table([{"prompt": text, "prompt_set": OWN, "expected": None} for text in texts])
 
 
-def write_prompts(layout: Layout, table: pa.Table) -> tuple[Path, str]:
-    """Write prompts under the id of their content; returns the file and the id."""
-    rows = (json.dumps({**row, "image": row["image"] and content_id(row["image"])}, sort_keys=True) for row in table.to_pylist())
-    prompts_id = content_id("prompts", *rows)[:12]
+def write_prompts(layout: Layout, prompts: pa.Table, dropped: pa.Table | None = None, query: str = "") -> dict[str, str]:
+    """Write prompts under the id of their content; returns the inputs of `generate_images` that name them.
+
+    `dropped` are the rows (`schemas.DROPPED_PROMPTS`) that could not be read as prompts, `query` the SQL whose rows they are: it is
+    kept in the file and is part of the id.
+    """
+    lines = [json.dumps({**row, "image": row["image"] and content_id(row["image"])}, sort_keys=True) for row in prompts.to_pylist()]
+    prompts_id = content_id("prompts", *lines, *((query,) if query else ()))[:12]
     path = layout.prompts(prompts_id)
-    write_parquet(path, table, PROMPTS)  # again if need be: the id says nothing about the version of the schema
-    return path, prompts_id
+    write_parquet(
+        path, prompts, PROMPTS, metadata={"query": query}
+    )  # again if need be: the id says nothing about the version of the schema
+    inputs = {"prompts": layout.relative(path), "prompts_id": prompts_id}
+    if dropped is not None and dropped.num_rows:
+        reasons = content_id("dropped prompts", *(json.dumps(row, sort_keys=True) for row in dropped.to_pylist()))[:12]
+        path = layout.prompts(f"dropped-{reasons}")
+        write_parquet(path, dropped, DROPPED_PROMPTS)
+        inputs["dropped_prompts"] = layout.relative(path)
+    return inputs
 
 
 def _table(rows: list[dict[str, str | None]]) -> pa.Table:

@@ -1,7 +1,8 @@
-"""`dalle generate`: pictures for one prompt."""
+"""`dalle generate`: pictures for one prompt or many."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,54 +11,103 @@ from flows.cli.options import Preset, Settings, parse_settings
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from dalle_datasets.layout import Layout
+
 
 def generate(
-    prompt: Annotated[str, typer.Argument(help='What the picture should show, e.g. "a blue apple on a pink background".')],
-    num_images: Annotated[int | None, typer.Option(min=1, help="Candidates to make; the preset's number if not given.")] = None,
+    prompt: Annotated[str | None, typer.Argument(help='What the picture should show, e.g. "a blue apple on a pink background".')] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(help="Many prompts: a .txt, .csv, .jsonl, .parquet or .sql file, or - for one a line on standard input."),
+    ] = None,
+    query: Annotated[str | None, typer.Option(help="Many prompts: the column `prompt` or `caption` of a query on the catalog.")] = None,
+    num_images: Annotated[int | None, typer.Option(min=1, help="Candidates for each prompt; the preset's number if not given.")] = None,
     keep: Annotated[int, typer.Option(min=1, help="How many of the best, by CLIP, to copy to the output folder.")] = 1,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")] = Path(),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the pictures; for one prompt, this folder if not given.")
+    ] = None,
+    truncate: Annotated[bool, typer.Option("--truncate", help="Cut prompts that are too long instead of leaving them out.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Draw the best picture in the terminal.")] = False,
     preset: Preset = "demo",
     settings: Settings = None,
 ) -> None:
-    """Make pictures for a prompt with the trained networks, rank them by CLIP, and keep the best."""
-    import shutil
+    """Make pictures for one prompt or many with the trained networks, rank them by CLIP, and keep the best.
 
+    All candidates are kept in the data root, with a contact sheet. The same command goes on where an interrupted one stopped.
+    """
     from rich.console import Console
 
     from dalle_datasets.catalog.connection import connect
     from dalle_datasets.catalog.ingest import ingest_run
     from dalle_datasets.catalog.snapshot import publish
     from dalle_datasets.layout import open_data_root
-    from dalle_datasets.parquet import read_parquet
-    from dalle_datasets.prompts import own_prompts, write_prompts
-    from dalle_datasets.schemas import GENERATIONS
     from flows.cli.display import ConsoleDisplay
     from flows.runtime.jobs import run_job
     from flows.runtime.parameters import config_from_parameters
     from flows.runtime.progress import shown_on
+    from flows.runtime.prompts import ask_for
     from flows.runtime.upstream import inputs_of
 
-    config = config_from_parameters(preset, {**parse_settings(settings), **({"sampling.num_images": num_images} if num_images else {})})
+    if sum(way is not None for way in (prompt, prompts, query)) != 1:
+        raise ValueError("say what to draw in one way: a prompt, --prompts FILE, or --query SQL")
+    overrides: dict[str, Any] = {"sampling.num_images": num_images} if num_images else {}
+    if truncate:
+        overrides["sampling.truncate_prompts"] = True
+    config = config_from_parameters(preset, {**parse_settings(settings), **overrides})
     layout = open_data_root(config.paths.data_root)
-    path, prompts_id = write_prompts(layout, own_prompts([prompt]))
-    inputs = inputs_of("generate_images", config, prompts=layout.relative(path), prompts_id=prompts_id)
+    inputs = inputs_of("generate_images", config, **ask_for(config, None if prompt is None else [prompt], prompts, query))
     with ConsoleDisplay() as display, shown_on(display):
         made = run_job("generate_images", config, inputs)
         with connect(layout.catalog, config.catalog.lock_timeout_s) as con:
             ingest_run(con, layout, layout.run(made["run_id"]))
             publish(con, layout)
-    best = sorted(read_parquet(layout.root / made["generations"], GENERATIONS).to_pylist(), key=lambda row: row["rank"])[:keep]
-    if not best:
-        raise ValueError(f"no picture was made for {prompt!r}: {made.get('dropped')}")
-    output.mkdir(parents=True, exist_ok=True)
-    for row in best:
-        source = layout.root / row["image_path"]
-        copy = output / f"{_file_name(prompt)}-{row['rank']}{source.suffix}"
-        shutil.copyfile(source, copy)
-        typer.echo(f"{copy}  clip_score={row['clip_score']:.3f}  generation_id={row['generation_id']}")
+    if prompt is not None or output is not None:
+        copy_best(layout, made, keep, output or Path(), alone=prompt is not None)
+    if prompt is None:
+        print_batch(layout, made)
     if show:
-        Console(stderr=True).print(draw_in_terminal(layout.root / best[0]["image_path"]))
+        Console(stderr=True).print(draw_in_terminal(layout.root / next(best_rows(layout, made, 1))["image_path"]))
+
+
+def best_rows(layout: "Layout", made: Mapping[str, Any], keep: int) -> Iterator[dict[str, Any]]:
+    """The rows of the `keep` best candidates of each prompt, best first."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    best: dict[str, list[dict[str, Any]]] = {}
+    with pq.ParquetFile(layout.root / made["generations"]) as file:
+        for batch in file.iter_batches(columns=["generation_id", "prompt_id", "prompt", "clip_score", "rank", "image_path"]):
+            for row in batch.filter(pc.less_equal(batch["rank"], keep)).to_pylist():
+                best.setdefault(row["prompt_id"], []).append(row)
+    for rows in best.values():
+        yield from sorted(rows, key=lambda row: int(row["rank"]))
+
+
+def copy_best(layout: "Layout", made: Mapping[str, Any], keep: int, output: Path, alone: bool) -> None:
+    """Copy the best pictures under names that say what they show. Of many prompts, two may begin alike: their ids tell them apart."""
+    import shutil
+
+    output.mkdir(parents=True, exist_ok=True)
+    num_copies = 0
+    for row in best_rows(layout, made, keep):
+        source = layout.root / row["image_path"]
+        name = _file_name(row["prompt"]) + ("" if alone else f"-{row['prompt_id'][:8]}")
+        copy = output / f"{name}-{row['rank']}{source.suffix}"
+        shutil.copyfile(source, copy)
+        num_copies += 1
+        if alone:
+            typer.echo(f"{copy}  clip_score={row['clip_score']:.3f}  generation_id={row['generation_id']}")
+    if not alone:
+        typer.echo(f"{num_copies:,} pictures copied to {output}")
+
+
+def print_batch(layout: "Layout", made: Mapping[str, Any]) -> None:
+    """What a batch made and what it left out."""
+    typer.echo(f"{made['num_images']:,} pictures for {made['num_prompts']:,} prompts: {layout.root / made['contact_sheet']}")
+    typer.echo(f"tokens, scores, seeds and ranks: {layout.root / made['generations']}")
+    if made["dropped"]:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in made["dropped"].items())
+        typer.echo(f"left out: {reasons}; why: {layout.root / made['dropped_prompts']}")
 
 
 def draw_in_terminal(path: Path) -> "Text":

@@ -3,13 +3,15 @@
 import json
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dalle_datasets.config import SourceConfig
 from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import read_parquet, write_parts
+from dalle_datasets.prompt_files import read_prompts
 from dalle_datasets.prompts import own_prompts, scene_prompts, validation_prompts, write_prompts
-from dalle_datasets.schemas import PAIRS, PROMPTS
+from dalle_datasets.schemas import DROPPED_PROMPTS, PAIRS, PROMPTS
 from dalle_datasets.sources.emoji_scenes import PROMPT_SETS, Scene
 
 
@@ -30,10 +32,25 @@ def test_own_prompts_are_tidied_and_listed_once():
 
 def test_the_same_prompts_are_the_same_file(tmp_path):
     layout = Layout(tmp_path)
-    path, prompts_id = write_prompts(layout, own_prompts(["a red car"]))
-    assert write_prompts(layout, own_prompts(["a red car"])) == (path, prompts_id)
-    assert write_prompts(layout, own_prompts(["a blue car"]))[1] != prompts_id
-    assert read_parquet(path, PROMPTS).num_rows == 1
+    named = write_prompts(layout, own_prompts(["a red car"]))
+    assert write_prompts(layout, own_prompts(["a red car"])) == named
+    assert write_prompts(layout, own_prompts(["a blue car"])) != named
+    assert read_parquet(tmp_path / named["prompts"], PROMPTS).num_rows == 1
+
+
+def test_the_query_that_gave_the_prompts_is_kept_with_them(tmp_path):
+    layout = Layout(tmp_path)
+    named = write_prompts(layout, own_prompts(["a red car"]), query="select 'a red car' as prompt")
+    assert named["prompts_id"] != write_prompts(layout, own_prompts(["a red car"]))["prompts_id"]
+    assert pq.read_metadata(tmp_path / named["prompts"]).metadata[b"query"] == b"select 'a red car' as prompt"
+
+
+def test_rows_that_are_no_prompts_have_a_file_of_their_own(tmp_path):
+    (tmp_path / "p.jsonl").write_text('"an owl"\n5\n')
+    found = read_prompts(str(tmp_path / "p.jsonl"))
+    named = write_prompts(Layout(tmp_path), found.prompts, found.dropped)
+    assert named["prompts_id"] == write_prompts(Layout(tmp_path), own_prompts(["an owl"]))["prompts_id"]
+    assert read_parquet(tmp_path / named["dropped_prompts"], DROPPED_PROMPTS)["reason"].to_pylist() == ["not_text"]
 
 
 def test_validation_prompts_come_from_the_validation_split(tmp_path):

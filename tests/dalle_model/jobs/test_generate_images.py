@@ -19,12 +19,12 @@ from PIL import Image
 from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import list_parts, read_parquet, write_parquet
 from dalle_datasets.prompt_files import read_prompts
-from dalle_datasets.prompts import own_prompts
-from dalle_datasets.schemas import DROPPED_PROMPTS, GENERATIONS, PROMPTS
+from dalle_datasets.prompts import own_prompts, write_prompts
+from dalle_datasets.schemas import DROPPED_PROMPTS, GENERATION_EMBEDDINGS, GENERATIONS, PROMPTS
 from dalle_datasets.sources.emoji_scenes import Scene, all_scenes, caption_scene, draw_scene
 from dalle_model.config.model import DVAEConfig
 from dalle_model.dvae import DVAE, load_dvae, save_dvae
-from dalle_model.jobs import generate_images
+from dalle_model.jobs import generate_images, generation_units
 from dalle_model.jobs.contract import execute, prepare, read_result, run_directory
 from dalle_model.jobs.pictures import read_origin
 from dalle_model.sampling.rerank import load_scorer, score_candidates
@@ -69,7 +69,7 @@ def test_every_candidate_has_score_rank_seed_and_a_picture_with_its_origin(tmp_p
 
 
 def test_a_killed_run_continues_after_its_last_part_with_the_same_rows(tmp_path, inputs, make_config, run_job, monkeypatch):
-    monkeypatch.setattr(generate_images, "PICTURES_PER_PART", 4)  # a part for each prompt
+    monkeypatch.setattr(generation_units, "PICTURES_PER_PART", 4)  # a part for each prompt
     result = run_job("generate_images", make_config(), inputs)
     run_dir = Layout(tmp_path).run(result["run_id"])
     parts = list_parts(run_dir / "generations")
@@ -82,18 +82,83 @@ def test_a_killed_run_continues_after_its_last_part_with_the_same_rows(tmp_path,
     assert [part.stat().st_mtime_ns for part in parts[:2]] == kept
 
 
+def test_a_damaged_part_is_made_again(tmp_path, inputs, make_config, run_job):
+    result = run_job("generate_images", make_config(), inputs)
+    run_dir = Layout(tmp_path).run(result["run_id"])
+    whole = (tmp_path / result["generations"]).read_bytes()
+    (part,) = list_parts(run_dir / "generations")
+    part.write_bytes(part.read_bytes()[:-100])
+    (run_dir / "result.json").unlink()
+    assert (tmp_path / run_job("generate_images", make_config(), inputs)["generations"]).read_bytes() == whole
+
+
+@pytest.mark.parametrize("pictures", [3, 1])
+def test_more_candidates_than_a_part_holds_are_spread_over_parts_with_the_same_rows(
+    tmp_path, inputs, make_config, run_job, monkeypatch, pictures
+):
+    together = run_job("generate_images", make_config(), inputs)
+    rows, embeddings = rows_of(tmp_path, together), (tmp_path / together["image_embeddings"])
+    vectors = read_parquet(embeddings, GENERATION_EMBEDDINGS).to_pylist()
+    shutil.rmtree(Layout(tmp_path).run(together["run_id"]))
+    monkeypatch.setattr(generation_units, "PICTURES_PER_PART", pictures)
+    apart = run_job("generate_images", make_config(), inputs)
+    parts = list_parts(Layout(tmp_path).run(apart["run_id"]) / "generations")
+    assert len(parts) == 3 * -(-4 // pictures)
+    found = rows_of(tmp_path, apart)
+    for expected, row in zip(rows, found, strict=True):
+        assert (tmp_path / row.pop("image_path")).is_file()
+        del expected["image_path"]  # the folder is named after the part
+        assert row.pop("clip_score") == pytest.approx(expected.pop("clip_score"), abs=1e-6)  # the size of a batch decides the last digit
+        assert row == expected
+    again = read_parquet(embeddings, GENERATION_EMBEDDINGS).to_pylist()
+    assert [row["generation_id"] for row in again] == [row["generation_id"] for row in vectors]
+    sheets = sorted(Layout(tmp_path).run(apart["run_id"]).glob("contact_sheets/*.html"))
+    assert [sheet.read_text().count("<img") for sheet in sheets] == [pictures, 1] * 3 if pictures == 3 else [1] * 12
+
+
+def test_what_clip_saw_in_each_picture_is_kept(tmp_path, inputs, make_config, run_job):
+    """Two bytes a number: enough for cosines that are as good as those of the pictures themselves."""
+    result = run_job("generate_images", make_config(), inputs)
+    clip, rows = load_scorer(tmp_path / "clip"), rows_of(tmp_path, result)
+    kept = read_parquet(tmp_path / result["image_embeddings"], GENERATION_EMBEDDINGS)
+    assert kept["generation_id"].to_pylist() == [row["generation_id"] for row in rows]
+    assert set(kept["clip_id"].to_pylist()) == {inputs["clip_id"]}
+    pixels = np.stack([np.asarray(Image.open(tmp_path / row["image_path"])) for row in rows])
+    expected = clip.encode_images(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255).numpy()
+    found = np.array(kept["image_embedding"].to_pylist(), np.float32)
+    assert np.abs(found - expected).max() < 1e-3
+    assert (found * expected).sum(1) == pytest.approx(1, abs=1e-3)
+
+
+def test_rows_of_a_file_that_were_no_prompts_stand_beside_the_prompts_that_cannot_be_used(tmp_path, inputs, make_config, run_job):
+    (tmp_path / "p.jsonl").write_text(
+        '{"prompt": "a red apple on white"}\n{"prompt": 5}\n{"prompt": "a r\n{"prompt": "a red apple on white"}\n'
+    )
+    found = read_prompts(str(tmp_path / "p.jsonl"))
+    named = write_prompts(Layout(tmp_path), found.prompts, found.dropped)
+    result = run_job("generate_images", make_config(), {**inputs, **named})
+    assert result["num_prompts"] == 1
+    assert result["dropped"] == {"duplicate": 1, "malformed": 1, "not_text": 1}
+    dropped = read_parquet(tmp_path / result["dropped_prompts"], DROPPED_PROMPTS).to_pylist()
+    assert [row["detail"].split(":")[0] for row in dropped] == [
+        "line 2",
+        "line 3 is not JSON (Unterminated string starting at",
+        "the same prompt stands further up",
+    ]
+
+
 def test_workers_side_by_side_make_every_part_once_and_the_same_rows(tmp_path, inputs, make_config, run_job, monkeypatch):
-    monkeypatch.setattr(generate_images, "PICTURES_PER_PART", 4)  # a part for each prompt
+    monkeypatch.setattr(generation_units, "PICTURES_PER_PART", 4)  # a part for each prompt
     whole = (tmp_path / run_job("generate_images", make_config(), inputs)["generations"]).read_bytes()
     run_dir = run_directory("generate_images", make_config(), inputs)
     shutil.rmtree(run_dir)
     prepare("generate_images", make_config(), inputs)
     make_part, made, everybody_works = generate_images.make_part, [], threading.Barrier(3, timeout=30)
 
-    def slowly(run, networks, prompts, name):
-        made.append(name)
+    def slowly(run, networks, unit, report):
+        made.append(unit.name)
         everybody_works.wait()
-        return make_part(run, networks, prompts, name)
+        return make_part(run, networks, unit, report)
 
     monkeypatch.setattr(generate_images, "make_part", slowly)
     with ThreadPoolExecutor(3) as threads:
@@ -159,7 +224,7 @@ def test_other_formats(tmp_path, inputs, make_config, run_job, image_format):
 
 
 def test_each_part_has_a_contact_sheet_whose_pictures_exist(tmp_path, inputs, make_config, run_job, monkeypatch):
-    monkeypatch.setattr(generate_images, "PICTURES_PER_PART", 8)  # two prompts, then one
+    monkeypatch.setattr(generation_units, "PICTURES_PER_PART", 8)  # two prompts, then one
     texts = ["<b>cat & owl", *TEXTS[1:]]
     write_parquet(tmp_path / "prompts.parquet", own_prompts(texts), PROMPTS)
     result = run_job("generate_images", make_config(), inputs)
@@ -180,7 +245,7 @@ def test_a_picture_is_completed_from_its_upper_rows(tmp_path, inputs, make_confi
     Image.fromarray(draw_scene(Scene("owl", "blue", "pink", "big"), 64)).save(tmp_path / "owl.png")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     (tmp_path / "p.csv").write_text("prompt,image\na red apple,owl.png\na red apple,\na red apple,broken.png\n")
-    write_parquet(tmp_path / "prompts.parquet", read_prompts(str(tmp_path / "p.csv")), PROMPTS)
+    write_parquet(tmp_path / "prompts.parquet", read_prompts(str(tmp_path / "p.csv")).prompts, PROMPTS)
     result = run_job("generate_images", make_config({"sampling.image_prompt_share": 0.5}), inputs)
     assert result["dropped"] == {"bad_image": 1}
     tokens = np.array([row["image_tokens"] for row in rows_of(tmp_path, result)]).reshape(2, 4, 64)
