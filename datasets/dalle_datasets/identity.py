@@ -1,12 +1,18 @@
 """Content-addressed ids: the same thing has the same id on every machine and in every rerun."""
 
 import hashlib
+from collections.abc import Iterable
 
 ID_LENGTH = 16
 
 
 def content_id(*parts: str | bytes) -> str:
     """16 hex digits of the SHA-256 of the parts, each preceded by its length so that ('ab', 'c') differs from ('a', 'bc')."""
+    return content_id_of(parts)
+
+
+def content_id_of(parts: Iterable[str | bytes]) -> str:
+    """`content_id` of any number of parts, one at a time in memory."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part

@@ -51,7 +51,9 @@ def canonical_bytes(data: bytes, max_pixels: int) -> bytes:
 
 def pixel_sha256(image: Image.Image) -> str:
     """SHA-256 of the size and the RGB pixels: equal for the same picture in different files."""
-    return hashlib.sha256(b"%d %d " % image.size + image.tobytes()).hexdigest()
+    digest = hashlib.sha256(b"%d %d " % image.size)
+    digest.update(image.tobytes())
+    return digest.hexdigest()
 
 
 def decode_and_check(data: bytes, max_pixels: int) -> tuple[Image.Image, bool]:
@@ -73,10 +75,9 @@ def decode_and_check(data: bytes, max_pixels: int) -> tuple[Image.Image, bool]:
             raise ImageError("too_many_pixels", f"{image.width} x {image.height}, {max_pixels} pixels allowed")
         try:
             image.load()
-            is_plain = (
-                image.mode in ("RGB", "L", "1", "P") and "transparency" not in image.info and image.getexif().get(_ORIENTATION, 1) == 1
-            )
-            return _to_rgb(ImageOps.exif_transpose(image)), is_plain
+            is_upright = image.getexif().get(_ORIENTATION, 1) == 1
+            is_plain = is_upright and image.mode in ("RGB", "L", "1", "P") and "transparency" not in image.info
+            return _to_rgb(image if is_upright else ImageOps.exif_transpose(image)), is_plain
         except Image.DecompressionBombError as error:
             raise ImageError("too_many_pixels", str(error)) from error
         except _DECODER_ERRORS as error:
@@ -92,7 +93,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _describe(data: bytes) -> str:

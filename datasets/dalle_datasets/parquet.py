@@ -58,6 +58,11 @@ _WRITE_OPTIONS: dict[str, Any] = {
     "store_schema": True,
 }
 
+MAX_GROUP_BYTES = 256 * 2**20
+"""A row group of large pictures ends here, because a reader holds a whole one in memory."""
+MAX_PART_BYTES = 4 * 2**30
+"""A part of large pictures ends here: one unit of work, of resuming and of copying."""
+
 
 def _with_metadata(schema: pa.Schema, metadata: dict[str, str] | None) -> dict[str, str]:
     return {**{k.decode(): v.decode() for k, v in (schema.metadata or {}).items()}, **(metadata or {})}
@@ -139,10 +144,51 @@ def write_parts(
     return paths
 
 
+class RowsWriter:
+    """Appends rows to one file with no more than one row group in memory. The file is complete or absent."""
+
+    def __init__(self, path: Path, schema: pa.Schema, row_group_size: int = 4_096) -> None:
+        self._path = path
+        self._schema = schema
+        self._row_group_size = row_group_size
+        self._rows: list[dict[str, Any]] = []
+        self._bytes_in_group = 0
+        self.num_rows = 0
+        self.num_bytes = 0
+        """Of the rows' bytes and strings so far, before compression."""
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        partial = self._stack.enter_context(atomic_path(self._path))
+        self._file = self._stack.enter_context(pq.ParquetWriter(partial, self._schema, **_WRITE_OPTIONS))
+        return self
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add one row; names and types are the schema's."""
+        self._rows.append(row)
+        size = sum(len(value) for value in row.values() if isinstance(value, str | bytes))
+        self._bytes_in_group += size
+        self.num_rows += 1
+        self.num_bytes += size
+        if len(self._rows) == self._row_group_size or self._bytes_in_group >= MAX_GROUP_BYTES:
+            self._flush()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if error is None:
+            self._flush()
+        self._stack.__exit__(kind, error, traceback)
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._file.write_table(pa.Table.from_pylist(self._rows, schema=self._schema), row_group_size=self._row_group_size)
+        self._rows, self._bytes_in_group = [], 0
+
+
 class PartsWriter:
     """Appends rows to `part-NNNNN.parquet` files with no more than one row group in memory.
 
-    Every part is complete or absent. Leaving the `with` block well removes the parts of an earlier, longer run.
+    A part ends after `rows_per_part` rows or `MAX_PART_BYTES`. Every part is complete or absent. Leaving the `with` block well
+    removes the parts of an earlier, longer run.
     """
 
     def __init__(self, directory: Path, schema: pa.Schema, rows_per_part: int, row_group_size: int) -> None:
@@ -151,45 +197,26 @@ class PartsWriter:
         self._rows_per_part = rows_per_part
         self._row_group_size = row_group_size
         self._paths: list[Path] = []
-        self._rows: list[dict[str, Any]] = []
-        self._rows_in_part = 0
         self._stack = ExitStack()
-        self._file: pq.ParquetWriter | None = None
+        self._part: RowsWriter | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def append(self, row: dict[str, Any]) -> None:
         """Add one row; names and types are the schema's."""
-        self._rows.append(row)
-        self._rows_in_part += 1
-        if len(self._rows) == self._row_group_size or self._rows_in_part == self._rows_per_part:
-            self._flush()
-        if self._rows_in_part == self._rows_per_part:
-            self._close_part()
+        if self._part is None:
+            self._paths.append(self._directory / f"part-{len(self._paths):05d}.parquet")
+            self._part = self._stack.enter_context(RowsWriter(self._paths[-1], self._schema, self._row_group_size))
+        self._part.append(row)
+        if self._part.num_rows == self._rows_per_part or self._part.num_bytes >= MAX_PART_BYTES:
+            self._stack.close()
+            self._part = None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        if error is not None:
-            self._stack.__exit__(kind, error, traceback)
-            return
-        self._flush()
-        self._close_part()
-        remove_stale(self._directory, keep=self._paths)
-
-    def _flush(self) -> None:
-        if not self._rows:
-            return
-        if self._file is None:
-            path = self._directory / f"part-{len(self._paths):05d}.parquet"
-            partial = self._stack.enter_context(atomic_path(path))
-            self._file = self._stack.enter_context(pq.ParquetWriter(partial, self._schema, **_WRITE_OPTIONS))
-            self._paths.append(path)
-        self._file.write_table(pa.Table.from_pylist(self._rows, schema=self._schema), row_group_size=self._row_group_size)
-        self._rows = []
-
-    def _close_part(self) -> None:
-        self._stack.close()
-        self._stack, self._file, self._rows_in_part = ExitStack(), None, 0
+        self._stack.__exit__(kind, error, traceback)
+        if error is None:
+            remove_stale(self._directory, keep=self._paths)
 
 
 def remove_stale(directory: Path, keep: Iterable[Path]) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dalle_datasets.parquet import (
+    PartsWriter,
     SchemaError,
     atomic_path,
     iter_batches,
@@ -118,3 +120,18 @@ def test_parts_are_cut_in_order_and_longer_runs_leave_nothing_behind(tmp_path: P
 def test_an_empty_folder_is_an_empty_table(tmp_path: Path) -> None:
     assert read_parts(tmp_path, CLIP_SCORES).num_rows == 0
     assert read_parts(tmp_path, CLIP_SCORES, ["clip_score"]).column_names == ["clip_score"]
+
+
+def test_parts_of_large_pictures_end_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred thousand photographs in one part would be a file that nobody can copy, and a row group of 4,096 fills the memory."""
+    monkeypatch.setattr("dalle_datasets.parquet.MAX_GROUP_BYTES", 2_500)
+    monkeypatch.setattr("dalle_datasets.parquet.MAX_PART_BYTES", 5_000)
+    schema = pa.schema([pa.field("image", pa.binary())], metadata={"schema": "pictures", "version": "1"})
+    rows = [{"image": bytes([i]) * 1_000} for i in range(12)]
+    with PartsWriter(tmp_path, schema, rows_per_part=100, row_group_size=100) as writer:
+        for row in rows:
+            writer.append(row)
+    footers = [pq.read_metadata(part) for part in list_parts(tmp_path)]
+    assert [footer.num_rows for footer in footers] == [5, 5, 2]
+    assert [footers[0].row_group(i).num_rows for i in range(footers[0].num_row_groups)] == [3, 2]
+    assert read_parts(tmp_path, schema).to_pylist() == rows

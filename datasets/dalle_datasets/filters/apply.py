@@ -1,35 +1,40 @@
 """Stage 3: from downloaded candidates to pairs, with a reason for every candidate that does not become one.
 
 Measuring (decoding, counting, naming the language) is separate from judging (comparing with thresholds), and judging from writing.
+All three take one part at a time; what must be known of all candidates at once is in `filters.columns`.
 """
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from dalle_datasets.config import DownloadConfig, FilterConfig, ShardsConfig, SourceConfig
 from dalle_datasets.download.failures import FAILURES
-from dalle_datasets.filters import captions, images
-from dalle_datasets.filters.base import KEEP, REASONS, Verdict
-from dalle_datasets.filters.duplicates import Looked, Seen, judge_duplicates, judge_frequency, judge_near_duplicates, judge_overlaps
-from dalle_datasets.filters.evaluation import EvaluationSet
-from dalle_datasets.filters.hashes import Look
+from dalle_datasets.filters import images
+from dalle_datasets.filters.base import REASONS
+from dalle_datasets.filters.columns import GONE, Columns, ids_of
+from dalle_datasets.filters.duplicates import CODES, explain
+from dalle_datasets.filters.evaluation import evaluation_id, read_evaluation_set
+from dalle_datasets.filters.judge import judge, judge_together
 from dalle_datasets.filters.measure import BATCH_ROWS, measure_part
-from dalle_datasets.identity import content_id, pair_id
+from dalle_datasets.identity import content_id_of, pair_id
 from dalle_datasets.images import canonical_bytes
 from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import PartsWriter, list_parts, read_parquet, remove_stale, write_parquet
+from dalle_datasets.parquet import PartsWriter, RowsWriter, check_parquet, list_parts, read_parquet, remove_stale
 from dalle_datasets.schemas import CANDIDATES, DROPPED_PAIRS, IMAGES, MEASURES, PAIRS
 from dalle_datasets.sources.discover import candidates_path
 from dalle_datasets.splits import split_of
 from dalle_datasets.stage import Report, begin, finish, finished, inputs_id, silent
 
-VERSION = 2
+VERSION = 3
 STAGES = ("discover", "download", "filter")
 
 
@@ -65,24 +70,24 @@ def filter_pairs(
     if not parts:
         raise ValueError(f"{layout.images(source.name)} holds no images; run download_images for source {source.name!r} first")
     candidates = _candidates(layout, source.name)
-    inputs = inputs_id("filter", VERSION, filter, shards, download.max_pixels, _rows_id(parts, candidates))
+    evaluation = evaluation_id(filter.evaluation_images)
+    inputs = inputs_id("filter", VERSION, filter, evaluation, shards, download.max_pixels, content_id_of(_rows_to_judge(parts, candidates)))
     folder = layout.pairs(source.name)
     if (earlier := finished(folder, inputs)) is not None:
         return FilterResult(**{**earlier, "skipped": True})
     begin(folder)
     measures = _measure(parts, layout.measures(source.name), filter, download.max_pixels, report)
-    verdicts, kept = _judge(parts, measures, candidates, filter, download.max_pixels)
-    _write_drops(parts, verdicts, layout.dropped(source.name) / "filter.parquet")
-    if not kept:
-        raise ValueError(_explain_nothing(source.name, layout, verdicts))
-    written = _write_pairs(parts, measures, kept, filter, shards, download.max_pixels, folder, report)
-    splits = Counter(split for _, split in written)
+    columns, names = _judge(parts, measures, candidates, filter, download.max_pixels)
+    dropped = _write_drops(parts, measures, columns, names, filter, layout.dropped(source.name) / "filter.parquet")
+    if not (columns.against.codes == 0).any():
+        raise ValueError(_explain_nothing(source.name, layout, dropped))
+    pairs_id, num_train, num_validation = _write_pairs(parts, measures, columns, filter, shards, download.max_pixels, folder, report)
     result = FilterResult(
-        pairs_id=content_id("pairs", *(f"{pair} {split}" for pair, split in sorted(written))),
-        num_pairs=len(written),
-        num_train=splits["train"],
-        num_validation=splits["validation"],
-        dropped=dict(sorted(Counter(verdict.reason or "" for verdict in verdicts.values()).items())),
+        pairs_id=pairs_id,
+        num_pairs=num_train + num_validation,
+        num_train=num_train,
+        num_validation=num_validation,
+        dropped=dict(sorted(dropped.items())),
         dropped_by_stage=_count_drops(layout.dropped(source.name)),
         pairs=layout.relative(folder),
         dropped_pairs=layout.relative(layout.dropped(source.name)),
@@ -91,116 +96,132 @@ def filter_pairs(
     return result
 
 
-def judge(row: dict[str, Any], limits: FilterConfig) -> Verdict:
-    """The first rule that is against a row of `schemas.MEASURES` (with its caption), cheapest rules first; else `KEEP`."""
-    rules: tuple[Callable[[], Verdict], ...] = (
-        lambda: captions.judge_file_name(row["has_file_name"], row["caption"]),
-        lambda: captions.judge_length(row["num_caption_words"], row["num_caption_letters"], limits),
-        lambda: captions.judge_boilerplate(row["boilerplate_share"], limits),
-        lambda: captions.judge_markup(row["has_markup"], limits),
-        lambda: captions.judge_personal(row["has_personal"], limits),
-        lambda: captions.judge_language(row["language"], limits),
-        lambda: images.judge_decoding(row["image_problem"], row["image_detail"]),
-        lambda: images.judge_size(row["width"], row["height"], limits),
-        lambda: images.judge_aspect_ratio(row["width"], row["height"], limits),
-        lambda: images.judge_contrast(row["contrast"], limits),
-    )
-    verdicts = (rule() for rule in rules)
-    return next((verdict for verdict in verdicts if verdict.reason), KEEP)
+def _candidates(layout: Layout, source: str) -> NDArray[np.uint64]:
+    """Ids of the current candidates, in order; images of earlier ones may still lie about."""
+    path = candidates_path(layout, source)
+    check_parquet(path, CANDIDATES)
+    with pq.ParquetFile(path) as file:
+        ids = [ids_of(batch["candidate_id"]) for batch in file.iter_batches(columns=["candidate_id"])]
+    return np.sort(np.concatenate([np.zeros(0, np.uint64), *ids]))
 
 
-def _candidates(layout: Layout, source: str) -> frozenset[str]:
-    """Ids of the current candidates; images of earlier ones may still lie about."""
-    return frozenset(read_parquet(candidates_path(layout, source), CANDIDATES, ["candidate_id"])["candidate_id"].to_pylist())
+def _are_in(ids: NDArray[np.uint64], candidates: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which of the ids are among the sorted candidates."""
+    places = np.searchsorted(candidates, ids)
+    found = places < len(candidates)
+    found[found] = candidates[places[found]] == ids[found]
+    return found
 
 
-def _rows_id(parts: list[Path], candidates: frozenset[str]) -> str:
-    """Of what there is to judge."""
-    rows = []
+def _rows_to_judge(parts: list[Path], candidates: NDArray[np.uint64]) -> Iterator[str]:
+    """What decides the result, one line for each current candidate."""
     for part in parts:
         table = read_parquet(part, IMAGES, ["candidate_id", "status", "sha256"])
-        rows += [
-            f"{c} {status} {sha256}"
-            for c, status, sha256 in zip(*(column.to_pylist() for column in table.columns), strict=True)
-            if c in candidates
-        ]
-    return content_id(*rows)
+        table = table.filter(pa.array(_are_in(ids_of(table["candidate_id"]), candidates)))
+        for candidate_id, status, sha256 in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            yield f"{candidate_id} {status} {sha256}"
 
 
-def _measure(parts: list[Path], folder: Path, filter: FilterConfig, max_pixels: int, report: Report) -> list[pa.Table]:
+def _measure(parts: list[Path], folder: Path, filter: FilterConfig, max_pixels: int, report: Report) -> list[Path]:
     """The measures of every part, measured now or earlier."""
     total = sum(pq.read_metadata(part).num_rows for part in parts)
     done = 0
     for part in parts:
         done += measure_part(part, folder / part.name, filter, max_pixels)
         report(done, total, "candidates")
-    remove_stale(folder, keep=[folder / part.name for part in parts])
-    return [read_parquet(folder / part.name, MEASURES) for part in parts]
+    measures = [folder / part.name for part in parts]
+    remove_stale(folder, keep=measures)
+    return measures
 
 
 def _judge(
-    parts: list[Path], measures: list[pa.Table], candidates: frozenset[str], filter: FilterConfig, max_pixels: int
-) -> tuple[dict[str, Verdict], frozenset[str]]:
-    """(candidate id -> verdict against it, candidate ids that stay): each by itself first, then all together."""
-    verdicts: dict[str, Verdict] = {}
-    kept: dict[str, tuple[Seen, Looked]] = {}
-    for part, table in zip(parts, measures, strict=True):
-        caption_of = _captions(part)
-        for row in table.to_pylist():
-            if row["candidate_id"] not in candidates:
-                continue
-            caption = caption_of[row["candidate_id"]]
-            verdict = judge({**row, "caption": caption}, filter)
-            if verdict.reason:
-                verdicts[row["candidate_id"]] = verdict
-                continue
-            look = Look(row["phash"], row["dhash"], row["thumbnail"], row["contrast"])
-            seen = Seen(row["pixel_sha256"], row["candidate_id"], caption)
-            kept[row["candidate_id"]] = (seen, Looked(row["width"] * row["height"], row["candidate_id"], row["pixel_sha256"], look))
-
-    def judge_together(rule: Callable[[list[Seen], list[Looked]], dict[str, Verdict]]) -> None:
-        against = rule([seen for seen, _ in kept.values()], [looked for _, looked in kept.values()])
-        verdicts.update(against)
-        for candidate_id in against:
-            del kept[candidate_id]
-
-    judge_together(lambda seen, looked: judge_frequency(seen, filter))
-    if filter.evaluation_images:
-        evaluation = EvaluationSet(filter.evaluation_images, max_pixels)
-        judge_together(lambda seen, looked: judge_overlaps(looked, evaluation))
-    judge_together(lambda seen, looked: judge_duplicates(seen, filter.captions_per_image))
-    if filter.near_duplicates:
-        judge_together(lambda seen, looked: judge_near_duplicates(looked, filter.min_contrast))
-    return verdicts, frozenset(kept)
+    parts: list[Path], measures: list[Path], candidates: NDArray[np.uint64], filter: FilterConfig, max_pixels: int
+) -> tuple[Columns, list[str]]:
+    """Every measured row judged, in the order of the parts; and the names of the evaluation pictures."""
+    num_rows = sum(check_parquet(path, MEASURES).num_rows for path in measures)
+    columns = Columns.empty(num_rows, with_looks=filter.near_duplicates or bool(filter.evaluation_images))
+    first = 0
+    for part, path in zip(parts, measures, strict=True):
+        table = read_parquet(path, MEASURES)
+        caption_of = _texts(part, ["caption"])
+        captions = [caption_of[candidate_id]["caption"] for candidate_id in table["candidate_id"].to_pylist()]
+        columns.fill(first, table, captions)
+        codes = columns.against.codes[first : first + table.num_rows]
+        codes[:] = [
+            CODES[reason] if (reason := judge({**row, "caption": caption}, filter).reason) else 0
+            for row, caption in zip(table.to_pylist(), captions, strict=True)
+        ]
+        codes[~_are_in(columns.candidates[first : first + table.num_rows], candidates)] = GONE
+        first += table.num_rows
+    evaluation = read_evaluation_set(filter.evaluation_images, max_pixels) if filter.evaluation_images else None
+    judge_together(columns, filter, evaluation)
+    return columns, evaluation.names if evaluation else []
 
 
-def _captions(part: Path) -> dict[str, str]:
-    table = read_parquet(part, IMAGES, ["candidate_id", "caption"])
-    return dict(zip(table["candidate_id"].to_pylist(), table["caption"].to_pylist(), strict=True))
+def _texts(part: Path, fields: list[str]) -> dict[str, dict[str, Any]]:
+    """Candidate id -> some fields of a part of images."""
+    return {row["candidate_id"]: row for row in read_parquet(part, IMAGES, ["candidate_id", *fields]).to_pylist()}
+
+
+def _write_drops(
+    parts: list[Path], measures: list[Path], columns: Columns, names: list[str], filter: FilterConfig, path: Path
+) -> Counter[str]:
+    """Reason -> count of this stage's drops, written in the order of the parts."""
+    dropped: Counter[str] = Counter()
+    first = 0
+    with RowsWriter(path, DROPPED_PAIRS) as writer:
+        for part, measured in zip(parts, measures, strict=True):
+            text_of = _texts(part, ["source", "caption", "image_url", "page_url"])
+            table = read_parquet(measured, MEASURES)
+            codes = columns.against.codes[first : first + table.num_rows]
+            is_dropped = (codes != 0) & (codes != GONE)
+            places = first + np.flatnonzero(is_dropped)
+            for place, row in zip(places, table.filter(pa.array(is_dropped)).to_pylist(), strict=True):
+                text = text_of[row["candidate_id"]]
+                verdict = judge({**row, **text}, filter)
+                if not verdict.reason:
+                    verdict = explain(int(columns.against.codes[place]), int(columns.against.about[place]), names)
+                dropped[verdict.reason or ""] += 1
+                writer.append({**text, "stage": "filter", "reason": verdict.reason, "detail": verdict.detail})
+            first += table.num_rows
+    return dropped
 
 
 def _write_pairs(
-    parts: list[Path], measures: list[pa.Table], kept: frozenset[str], filter: FilterConfig, shards: ShardsConfig, max_pixels: int,
+    parts: list[Path], measures: list[Path], columns: Columns, filter: FilterConfig, shards: ShardsConfig, max_pixels: int,
     folder: Path, report: Report,
-) -> list[tuple[int, str]]:  # fmt: skip
-    """Write the rows that stay; returns (pair id, split) of each."""
-    written = []
+) -> tuple[str, int, int]:  # fmt: skip
+    """Write the rows that stay; returns the id of the set of pairs and the sizes of its splits."""
+    num_kept = int((columns.against.codes == 0).sum())
+    pair_ids = np.zeros(num_kept, np.int64)
+    is_train = np.zeros(num_kept, np.bool_)
+    first = num_written = 0
     with PartsWriter(folder, PAIRS, shards.rows_per_part, shards.row_group_size) as writer:
-        for part, table in zip(parts, measures, strict=True):
-            measured = {row["candidate_id"]: row for row in table.to_pylist() if row["candidate_id"] in kept}
-            for row in _rows(part, kept):
-                pair = _pair(row, measured[row["candidate_id"]], filter, max_pixels)
-                written.append((pair["pair_id"], pair["split"]))
+        for part, path in zip(parts, measures, strict=True):
+            table = read_parquet(path, MEASURES)
+            stays = columns.against.codes[first : first + table.num_rows] == 0
+            kept = {row["candidate_id"]: row for row in table.filter(pa.array(stays)).to_pylist()}
+            for row in _rows(part, kept.keys()):
+                pair = _pair(row, kept[row["candidate_id"]], filter, max_pixels)
+                pair_ids[num_written], is_train[num_written] = pair["pair_id"], pair["split"] == "train"
+                num_written += 1
                 writer.append(pair)
-            report(len(written), len(kept), "pairs")
-    return written
+            first += table.num_rows
+            report(num_written, num_kept, "pairs")
+    order = np.lexsort((is_train, pair_ids))
+    written = (f"{pair} {'train' if train else 'validation'}" for pair, train in zip(pair_ids[order], is_train[order], strict=True))
+    pairs_id = content_id_of(itertools.chain(["pairs"], written))
+    return pairs_id, int(is_train.sum()), int((~is_train).sum())
 
 
-def _rows(part: Path, wanted: frozenset[str]) -> Iterator[dict[str, Any]]:
+def _rows(part: Path, wanted: Set[str]) -> Iterator[dict[str, Any]]:
     """Rows of some candidates, few at a time in memory."""
+    if not wanted:
+        return
     with pq.ParquetFile(part) as file:
         for batch in file.iter_batches(BATCH_ROWS):
-            yield from (row for row in batch.to_pylist() if row["candidate_id"] in wanted)
+            chosen = pa.array([candidate_id in wanted for candidate_id in batch["candidate_id"].to_pylist()])
+            yield from batch.filter(chosen).to_pylist()
 
 
 def _pair(row: dict[str, Any], measured: dict[str, Any], filter: FilterConfig, max_pixels: int) -> dict[str, Any]:
@@ -224,36 +245,24 @@ def _pair(row: dict[str, Any], measured: dict[str, Any], filter: FilterConfig, m
     }
 
 
-def _write_drops(parts: list[Path], verdicts: dict[str, Verdict], path: Path) -> None:
-    """In the order of the candidate ids."""
-    columns = ["candidate_id", "source", "caption", "image_url", "page_url"]
-    drops = [
-        {**row, "stage": "filter", "reason": verdicts[row["candidate_id"]].reason, "detail": verdicts[row["candidate_id"]].detail}
-        for part in parts
-        for row in read_parquet(part, IMAGES, columns).to_pylist()
-        if row["candidate_id"] in verdicts
-    ]
-    drops.sort(key=lambda row: row["candidate_id"])
-    write_parquet(path, pa.Table.from_pylist(drops, schema=DROPPED_PAIRS), DROPPED_PAIRS)
-
-
 def _count_drops(folder: Path) -> dict[str, dict[str, int]]:
     """Stage -> reason -> count, over the drops of all stages."""
     counts = {}
     for stage in STAGES:
-        reasons = read_parquet(folder / f"{stage}.parquet", DROPPED_PAIRS, ["reason"])["reason"].to_pylist()
-        counts[stage] = dict(sorted(Counter(reasons).items()))
+        reasons: Counter[str] = Counter()
+        path = folder / f"{stage}.parquet"
+        check_parquet(path, DROPPED_PAIRS)
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(columns=["reason"]):
+                reasons.update(batch["reason"].to_pylist())
+        counts[stage] = dict(sorted(reasons.items()))
     return counts
 
 
-def _explain_nothing(source: str, layout: Layout, verdicts: dict[str, Verdict]) -> str:
+def _explain_nothing(source: str, layout: Layout, dropped: Counter[str]) -> str:
     """Why no pair is left: the most frequent reasons of download and filter, and what to do about the first."""
-    failures = read_parquet(layout.dropped(source) / "download.parquet", DROPPED_PAIRS, ["reason"])["reason"].to_pylist()
-    reasons = Counter(failures) + Counter(verdict.reason or "" for verdict in verdicts.values())
+    reasons = Counter(_count_drops(layout.dropped(source))["download"]) + dropped
     top = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common(3))
     first = reasons.most_common(1)[0][0]
     meaning, remedy = REASONS.get(first) or (FAILURES[first].meaning, "see dropped/ for the addresses")
-    return (
-        f"source {source!r}: no pairs left after filtering {len(failures) + len(verdicts)} candidates ({top}); "
-        f"most are {first}: {meaning}; {remedy}"
-    )
+    return f"source {source!r}: no pairs left after filtering {reasons.total()} candidates ({top}); most are {first}: {meaning}; {remedy}"

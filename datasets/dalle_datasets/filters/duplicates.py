@@ -3,90 +3,148 @@
 Pictures are the same when their decoded pixels are, in whatever file. Of one picture, `captions_per_image` different captions are
 kept, those with the smallest candidate ids: a rule that does not depend on the order in which pages were read. A picture with very
 many captions is a placeholder, a caption of very many pictures is empty talk; of these nothing is kept.
+
+These rules look at all candidates at once. So that millions fit, they see columns of 8-byte hashes (`filters.columns`), and what
+they say is two numbers a row.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dalle_datasets.config import FilterConfig
-from dalle_datasets.filters.base import Verdict, drop
-from dalle_datasets.filters.evaluation import EvaluationSet, index_looks
-from dalle_datasets.filters.hashes import Look
+from dalle_datasets.filters.base import REASONS, Verdict, drop
+from dalle_datasets.filters.evaluation import EvaluationSet
+from dalle_datasets.filters.hashes import Looks, find_alike
+
+CODES = {reason: code for code, reason in enumerate(REASONS, 1)}
+"""Reason -> number; 0 means that there is nothing against a row."""
+_REASON_OF = {code: reason for reason, code in CODES.items()}
 
 
-class Seen(NamedTuple):
-    """As much of a pair as tells whether it is there already."""
+class Against(NamedTuple):
+    """What is to be said against each of N candidates."""
 
-    pixel_sha256: str
-    candidate_id: str
-    caption: str
+    codes: NDArray[np.uint8]
+    """Of `CODES`; 0 is nothing."""
+    about: NDArray[np.uint64]
+    """What was seen: a count, the id of the candidate that is kept instead, or the place of an evaluation picture."""
 
+    @classmethod
+    def nothing(cls, num_rows: int) -> Self:
+        """Every row is kept."""
+        return cls(np.zeros(num_rows, np.uint8), np.zeros(num_rows, np.uint64))
 
-def judge_duplicates(pairs: Iterable[Seen], captions_per_image: int) -> dict[str, Verdict]:
-    """Candidate id -> verdict against it, for those that are not kept."""
-    verdicts: dict[str, Verdict] = {}
-    first = ""
-    kept: dict[str, str] = {}  # caption -> candidate id, of the current picture
-    for pair in sorted(pairs):
-        if pair.pixel_sha256 != first:
-            first, kept = pair.pixel_sha256, {}
-        caption = pair.caption.casefold()
-        if caption in kept:
-            verdicts[pair.candidate_id] = drop("duplicate_pair", f"same picture and caption as {kept[caption]}")
-        elif len(kept) >= captions_per_image:
-            verdicts[pair.candidate_id] = drop("duplicate_image", f"same picture as {next(iter(kept.values()))}")
-        else:
-            kept[caption] = pair.candidate_id
-    return verdicts
+    def say(self, where: NDArray[np.bool_], reason: str, about: NDArray[np.uint64] | NDArray[np.int64]) -> None:
+        """Give a reason to the rows of a mask; `about` has one value for each row, in the mask or not."""
+        self.codes[where] = CODES[reason]
+        self.about[where] = about[where].astype(np.uint64)
 
 
-def judge_frequency(pairs: Iterable[Seen], limits: FilterConfig) -> dict[str, Verdict]:
-    """Candidate id -> verdict against it, for placeholder pictures and captions of everything."""
-    pairs = list(pairs)
-    captions: defaultdict[str, set[str]] = defaultdict(set)
-    pictures: defaultdict[str, set[str]] = defaultdict(set)
-    for pair in pairs:
-        captions[pair.pixel_sha256].add(pair.caption.casefold())
-        pictures[pair.caption.casefold()].add(pair.pixel_sha256)
-    verdicts: dict[str, Verdict] = {}
-    for pair in pairs:
-        num_captions, num_pictures = len(captions[pair.pixel_sha256]), len(pictures[pair.caption.casefold()])
-        if num_captions > limits.max_captions_per_image:
-            verdicts[pair.candidate_id] = drop("placeholder", f"a picture with {num_captions} different captions")
-        elif num_pictures > limits.max_images_per_caption:
-            verdicts[pair.candidate_id] = drop("caption_repeated", f"a caption of {num_pictures} different pictures")
-    return verdicts
+def explain(code: int, about: int, names: list[str]) -> Verdict:
+    """The verdict of a rule of this file; `names` are those of the evaluation pictures."""
+    reason = _REASON_OF[code]
+    other = f"{about:016x}"
+    details = {
+        "placeholder": f"a picture with {about} different captions",
+        "caption_repeated": f"a caption of {about} different pictures",
+        "duplicate_pair": f"same picture and caption as {other}",
+        "duplicate_image": f"same picture as {other}",
+        "near_duplicate": f"looks like {other}",
+    }
+    return drop(reason, f"looks like {names[about]}" if reason == "evaluation_overlap" else details[reason])
 
 
-class Looked(NamedTuple):
-    """As much of a pair as tells what it looks like."""
+def judge_frequency(pictures: NDArray[np.uint64], captions: NDArray[np.uint64], limits: FilterConfig) -> Against:
+    """Against placeholder pictures and captions of everything."""
+    against = Against.nothing(len(pictures))
+    num_pictures = _num_different(pictures, captions)
+    against.say(num_pictures > limits.max_images_per_caption, "caption_repeated", num_pictures)
+    num_captions = _num_different(captions, pictures)
+    against.say(num_captions > limits.max_captions_per_image, "placeholder", num_captions)
+    return against
 
-    num_pixels: int
-    candidate_id: str
-    pixel_sha256: str
-    look: Look
+
+def judge_duplicates(
+    pictures: NDArray[np.uint64], captions: NDArray[np.uint64], candidates: NDArray[np.uint64], captions_per_image: int
+) -> Against:
+    """Against further finds of a picture: with the same caption, or with one caption too many."""
+    against = Against.nothing(len(pictures))
+    order = np.lexsort((candidates, captions, pictures))
+    starts_caption = _starts(pictures[order]) | _starts(captions[order])
+    first_of_caption = np.empty(len(order), np.int64)  # the row with the smallest candidate id of the same picture and caption
+    first_of_caption[order] = order[starts_caption][np.cumsum(starts_caption) - 1]
+
+    order = np.lexsort((candidates, pictures))
+    starts = _starts(pictures[order])
+    first_of_picture = np.empty(len(order), np.int64)
+    first_of_picture[order] = order[starts][np.cumsum(starts) - 1]
+    is_first = first_of_caption[order] == order
+    num_before = np.cumsum(is_first) - is_first  # captions seen before, of this picture and those before it
+    place = np.empty(len(order), np.int64)  # of a caption among those of its picture, by smallest candidate id
+    place[order] = num_before - num_before[starts][np.cumsum(starts) - 1]
+
+    is_kept_caption = place[first_of_caption] < captions_per_image
+    is_repeated = first_of_caption != np.arange(len(order))
+    against.say(is_kept_caption & is_repeated, "duplicate_pair", candidates[first_of_caption])
+    against.say(~is_kept_caption, "duplicate_image", candidates[first_of_picture])
+    return against
 
 
-def judge_near_duplicates(pairs: Sequence[Looked], min_contrast: float) -> dict[str, Verdict]:
-    """Candidate id -> verdict against it, for pictures that look like a larger one, or an equally large one with a smaller id.
+def judge_near_duplicates(
+    pictures: NDArray[np.uint64], candidates: NDArray[np.uint64], num_pixels: NDArray[np.int64], looks: Looks
+) -> Against:
+    """Against pictures that look like a larger one, or an equally large one with a smaller id.
 
     Every picture that is dropped looks like one that is kept (not like one that is dropped itself), so chains of small differences
-    do not melt into one. Nearly blank pictures all look alike and are left alone.
+    do not melt into one.
     """
-    ranked = sorted((pair for pair in pairs if pair.look.contrast >= min_contrast), key=lambda pair: (-pair.num_pixels, pair.candidate_id))
-    index = index_looks([pair.look for pair in ranked])
-    verdicts: dict[str, Verdict] = {}
-    for place, pair in enumerate(ranked):
-        for other in (ranked[i] for i in index.alike(place) if i < place):
-            # Other captions of the very same picture are the business of `judge_duplicates`.
-            if other.candidate_id not in verdicts and other.pixel_sha256 != pair.pixel_sha256:
-                verdicts[pair.candidate_id] = drop("near_duplicate", f"looks like {other.candidate_id}")
-                break
-    return verdicts
+    against = Against.nothing(len(pictures))
+    _, picture_of_row = np.unique(pictures, return_inverse=True)
+    order = np.lexsort((candidates, -num_pixels))
+    _, places = np.unique(picture_of_row[order], return_index=True)
+    best = order[np.sort(places)]  # each picture's row with the smallest id; the largest picture first
+    kept_instead = np.arange(len(best))
+    similar: list[NDArray[np.uint64]] = [np.zeros(0, np.uint64)]
+    ranked = looks.take(best)
+    for i, j in find_alike(ranked, ranked):
+        similar.append((i[i > j].astype(np.uint64) << np.uint64(32)) | j[i > j].astype(np.uint64))
+    for packed in np.sort(np.concatenate(similar)).tolist():
+        i, j = packed >> 32, packed & (2**32 - 1)
+        if kept_instead[i] == i and kept_instead[j] == j:
+            kept_instead[i] = j
+    rank_of_picture = np.empty(len(best), np.int64)
+    rank_of_picture[picture_of_row[best]] = np.arange(len(best))
+    rank = rank_of_picture[picture_of_row]
+    against.say(kept_instead[rank] != rank, "near_duplicate", candidates[best[kept_instead[rank]]])
+    return against
 
 
-def judge_overlaps(pairs: Iterable[Looked], evaluation: EvaluationSet) -> dict[str, Verdict]:
-    """Candidate id -> verdict against it, for pictures that look like one of an evaluation set."""
-    overlaps = ((pair.candidate_id, evaluation.overlap(pair.look)) for pair in pairs)
-    return {candidate_id: drop("evaluation_overlap", f"looks like {name}") for candidate_id, name in overlaps if name is not None}
+def judge_overlaps(looks: Looks, evaluation: EvaluationSet) -> Against:
+    """Against pictures that look like one of an evaluation set."""
+    against = Against.nothing(len(looks.phashes))
+    nobody = len(evaluation.names)
+    first = np.full(len(looks.phashes), nobody, np.int64)
+    for i, j in find_alike(looks, evaluation.looks):
+        np.minimum.at(first, i, j)
+    against.say(first < nobody, "evaluation_overlap", first)
+    return against
+
+
+def _num_different(values: NDArray[np.uint64], groups: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """For every row, how many different values its group has."""
+    order = np.lexsort((values, groups))
+    starts_group = _starts(groups[order])
+    is_new = starts_group | _starts(values[order])
+    counts = np.add.reduceat(is_new, np.flatnonzero(starts_group), dtype=np.int64) if len(order) else np.zeros(0, np.int64)
+    result = np.empty(len(order), np.int64)
+    result[order] = counts[np.cumsum(starts_group) - 1]
+    return result
+
+
+def _starts(sorted_values: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Where a value differs from the one before it."""
+    starts = np.ones(len(sorted_values), np.bool_)
+    starts[1:] = sorted_values[1:] != sorted_values[:-1]
+    return starts

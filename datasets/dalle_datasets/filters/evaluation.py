@@ -5,64 +5,70 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import pyarrow.parquet as pq
 
-from dalle_datasets.filters.hashes import Look, LookIndex, look_at
+from dalle_datasets.filters.hashes import Look, Looks, look_at
+from dalle_datasets.identity import content_id
 from dalle_datasets.images import ImageError, decode_image
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
 
 
-class EvaluationSet:
+class EvaluationSet(NamedTuple):
     """Pictures to stay away from."""
 
-    def __init__(self, places: tuple[str, ...], max_pixels: int) -> None:
-        """Read folders of images and Parquet files with a column `image`.
-
-        Raises `ValueError` for a place that does not exist or holds no picture.
-        """
-        self._names: list[str] = []
-        looks: list[Look] = []
-        for place in places:
-            before = len(looks)
-            for name, data in _read(Path(place).expanduser()):
-                try:
-                    looks.append(look_at(decode_image(data, max_pixels)))
-                    self._names.append(name)
-                except ImageError:
-                    continue
-            if len(looks) == before:
-                raise ValueError(
-                    f"filter.evaluation_images has {place!r}, which holds no picture; give a folder of images or a Parquet file"
-                )
-        self._index = index_looks(looks)
-
-    def overlap(self, look: Look) -> str | None:
-        """Name of a picture that looks like this one."""
-        alike = self._index.find(look.phash, look.dhash, np.frombuffer(look.thumbnail, np.uint8))
-        return self._names[int(alike[0])] if len(alike) else None
+    names: list[str]
+    looks: Looks
 
 
-def index_looks(looks: list[Look]) -> LookIndex:
-    """An index over the looks of pictures, in their order."""
-    return LookIndex(
-        np.array([look.phash for look in looks], np.int64),
-        np.array([look.dhash for look in looks], np.int64),
-        np.frombuffer(b"".join(look.thumbnail for look in looks), np.uint8),
-    )
+def read_evaluation_set(places: tuple[str, ...], max_pixels: int) -> EvaluationSet:
+    """Folders of images and Parquet files with a column `image`.
+
+    Raises `ValueError` for a place that does not exist or holds no picture.
+    """
+    names: list[str] = []
+    looks: list[Look] = []
+    for place in places:
+        before = len(looks)
+        for name, data in _read(Path(place).expanduser()):
+            try:
+                looks.append(look_at(decode_image(data, max_pixels)))
+                names.append(name)
+            except ImageError:
+                continue
+        if len(looks) == before:
+            raise ValueError(f"filter.evaluation_images has {place!r}, which holds no picture; give a folder of images or a Parquet file")
+    return EvaluationSet(names, Looks.of(looks))
+
+
+def evaluation_id(places: tuple[str, ...]) -> str:
+    """Of the files behind the places: another one, a changed size or time, and the pairs are judged again."""
+    files = []
+    for place in places:
+        for name, path in _list(Path(place).expanduser()):
+            status = path.stat()
+            files.append(f"{place} {name} {status.st_size} {status.st_mtime_ns}")
+    return content_id("evaluation", *files)
+
+
+def _list(place: Path) -> list[tuple[str, Path]]:
+    """(name, path) of every file."""
+    if place.is_dir():
+        return [(path.relative_to(place).as_posix(), path) for path in sorted(place.rglob("*")) if path.suffix.lower() in SUFFIXES]
+    return [(place.name, place)] if place.is_file() else []
 
 
 def _read(place: Path) -> Iterator[tuple[str, bytes]]:
     """(name, bytes) of every picture."""
-    if place.is_dir():
-        for path in sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES):
-            yield path.relative_to(place).as_posix(), path.read_bytes()
-    elif place.is_file():
+    for name, path in _list(place):
+        if place.is_dir():
+            yield name, path.read_bytes()
+            continue
         row = 0
-        with pq.ParquetFile(place) as file:
+        with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(256, columns=["image"]):
                 for data in batch.column(0).to_pylist():
-                    yield f"{place.name} row {row}", data or b""
+                    yield f"{name} row {row}", data or b""
                     row += 1

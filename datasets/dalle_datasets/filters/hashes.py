@@ -5,8 +5,9 @@ brighter than its left neighbour). A tiny colour thumbnail tells apart what diff
 None of them survives a crop.
 """
 
+from collections.abc import Iterator
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,11 @@ MAX_THUMBNAIL_LEVELS = 10
 FLAT_LEVELS = 3
 """Smaller differences between neighbours are noise of compression, which flat areas are full of."""
 THUMBNAIL_SIDE = 4
+THUMBNAIL_BYTES = THUMBNAIL_SIDE**2 * 3
+SMALL_SIDE = 128
+"""Larger pictures are first brought down …"""
+REDUCED_SIDE = 80
+"""… to this side: half the cost, and as many copies are found (`benchmarks/RESULTS.md`). 64 would find fewer copies of flat drawings."""
 
 
 class Look(NamedTuple):
@@ -36,8 +42,9 @@ class Look(NamedTuple):
 
 def look_at(image: Image.Image) -> Look:
     """Hashes, thumbnail and contrast of an RGB picture."""
-    if min(image.size) >= 1_024:
-        image = image.reduce(min(image.size) // 512)  # large pictures cost far less this way; small ones would change their hashes
+    samples = np.asarray(image.resize((64, 64), Image.Resampling.NEAREST).convert("L"), np.float32)
+    if min(image.size) > SMALL_SIDE:
+        image = image.resize((REDUCED_SIDE, REDUCED_SIDE), Image.Resampling.BICUBIC, reducing_gap=1.5)
     grey = image.convert("L")
     small = np.asarray(grey.resize((32, 32), Image.Resampling.LANCZOS), np.float32)
     waves = (_cosines() @ small @ _cosines().T)[:8, :8].ravel()
@@ -47,49 +54,101 @@ def look_at(image: Image.Image) -> Look:
         phash=_number(waves > np.median(waves[1:])),
         dhash=_number((row[:, 1:] - row[:, :-1] > FLAT_LEVELS).ravel()),
         thumbnail=thumbnail.tobytes(),
-        contrast=float(np.asarray(grey.resize((64, 64), Image.Resampling.NEAREST), np.float32).std()),
+        contrast=float(samples.std()),
     )
 
 
-class LookIndex:
-    """Finds pictures that look alike without comparing all with all.
+class Looks(NamedTuple):
+    """What N pictures look like, 64 bytes each."""
 
-    Hashes that differ in at most 4 bits agree in at least one of 5 groups of bits, so only pictures that share a group are compared.
-    """
+    phashes: NDArray[np.uint64]
+    dhashes: NDArray[np.uint64]
+    thumbnails: NDArray[np.uint8]
+    """[N, 48]"""
 
-    def __init__(self, phashes: NDArray[np.int64], dhashes: NDArray[np.int64], thumbnails: NDArray[np.uint8]) -> None:
-        """One entry per picture; thumbnails are uint8 [N, 48]."""
-        self._phashes = phashes.astype(np.int64).view(np.uint64)
-        self._dhashes = dhashes.astype(np.int64).view(np.uint64)
-        self._thumbnails = thumbnails.reshape(-1, THUMBNAIL_SIDE**2 * 3).astype(np.int16)
-        self._bands = [self._sort(shift, width) for shift, width in _BANDS]
+    @classmethod
+    def of(cls, looks: list[Look]) -> Self:
+        """In their order."""
+        return cls(
+            np.array([look.phash for look in looks], np.int64).view(np.uint64),
+            np.array([look.dhash for look in looks], np.int64).view(np.uint64),
+            np.frombuffer(b"".join(look.thumbnail for look in looks), np.uint8).reshape(-1, THUMBNAIL_BYTES),
+        )
 
-    def alike(self, i: int) -> NDArray[np.int64]:
-        """Places of the pictures that look like the i-th, itself among them, in ascending order."""
-        return self.find(int(self._phashes[i].view(np.int64)), int(self._dhashes[i].view(np.int64)), self._thumbnails[i])
-
-    def find(self, phash: int, dhash: int, thumbnail: NDArray[np.generic]) -> NDArray[np.int64]:
-        """Places of the pictures that look like this one."""
-        wanted_phash, wanted_dhash = np.int64(phash).view(np.uint64), np.int64(dhash).view(np.uint64)
-        near = []
-        for (shift, width), (keys, order) in zip(_BANDS, self._bands, strict=True):
-            key = (wanted_phash >> np.uint64(shift)) & np.uint64((1 << width) - 1)
-            low, high = np.searchsorted(keys, key, "left"), np.searchsorted(keys, key, "right")
-            places = order[low:high]
-            places = places[np.bitwise_count(self._phashes[places] ^ wanted_phash) <= MAX_HASH_BITS]
-            near.append(places[np.bitwise_count(self._dhashes[places] ^ wanted_dhash) <= MAX_HASH_BITS])
-        places = np.unique(np.concatenate(near))
-        differences = np.abs(self._thumbnails[places] - thumbnail.astype(np.int16))
-        alike: NDArray[np.int64] = places[differences.max(axis=1, initial=0) <= MAX_THUMBNAIL_LEVELS]
-        return alike
-
-    def _sort(self, shift: int, width: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-        keys = (self._phashes >> np.uint64(shift)) & np.uint64((1 << width) - 1)
-        order = np.argsort(keys, kind="stable")
-        return keys[order], order
+    def take(self, places: NDArray[np.int64]) -> Self:
+        """Some of them."""
+        return type(self)(self.phashes[places], self.dhashes[places], self.thumbnails[places])
 
 
+MAX_COMPARED = 2**21
+"""Pairs that are compared at once: 100 MB of temporary arrays."""
+# Hashes that differ in at most 4 bits agree in at least one of 5 groups of bits.
 _BANDS = ((0, 13), (13, 13), (26, 13), (39, 13), (52, 12))
+
+
+def find_alike(left: Looks, right: Looks) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Places (in `left`, in `right`) of all pictures that look alike, each pair once, in no particular order.
+
+    Both hashes must share a group of bits, so for each of the 25 choices of two groups only pictures that have the same 26 bits
+    there are compared: the work grows with N log N as long as no look is very frequent.
+    """
+    for p_band in range(len(_BANDS)):
+        for d_band in range(len(_BANDS)):
+            right_keys = _keys(right, p_band, d_band)
+            order = np.argsort(right_keys, kind="stable")
+            right_keys = right_keys[order]
+            left_keys = _keys(left, p_band, d_band)
+            low = np.searchsorted(right_keys, left_keys, "left")
+            num_compared = np.searchsorted(right_keys, left_keys, "right") - low
+            for first, end in _cut(num_compared):
+                i, j = _expand(low[first:end], num_compared[first:end])
+                i, j = i + first, order[j]
+                near = np.bitwise_count(left.phashes[i] ^ right.phashes[j]) <= MAX_HASH_BITS
+                i, j = i[near], j[near]
+                near = np.bitwise_count(left.dhashes[i] ^ right.dhashes[j]) <= MAX_HASH_BITS
+                i, j = i[near], j[near]
+                differences = np.abs(left.thumbnails[i].astype(np.int16) - right.thumbnails[j])
+                near = differences.max(axis=1, initial=0) <= MAX_THUMBNAIL_LEVELS
+                # Pictures that share several groups meet several times; only the first time counts.
+                near &= (_first_shared(left.phashes[i] ^ right.phashes[j]) == p_band) & (
+                    _first_shared(left.dhashes[i] ^ right.dhashes[j]) == d_band
+                )
+                yield i[near], j[near]
+
+
+def _keys(looks: Looks, p_band: int, d_band: int) -> NDArray[np.uint32]:
+    """One group of bits of either hash."""
+    bits = (_band(looks.phashes, p_band) << np.uint64(13)) | _band(looks.dhashes, d_band)
+    return bits.astype(np.uint32)
+
+
+def _band(hashes: NDArray[np.uint64], band: int) -> NDArray[np.uint64]:
+    shift, width = _BANDS[band]
+    return (hashes >> np.uint64(shift)) & np.uint64((1 << width) - 1)
+
+
+def _first_shared(differences: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The first group in which no bit differs."""
+    shared: NDArray[np.int64] = np.stack([_band(differences, band) == 0 for band in range(len(_BANDS))]).argmax(0)
+    return shared
+
+
+def _cut(counts: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Ranges of rows whose counts add up to about `MAX_COMPARED`; never less than one row."""
+    ends = np.cumsum(counts)
+    first = 0
+    while first < len(counts):
+        before = int(ends[first - 1]) if first else 0
+        end = max(first + 1, int(np.searchsorted(ends, before + MAX_COMPARED, "right")))
+        yield first, end
+        first = end
+
+
+def _expand(low: NDArray[np.int64], counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row i of these ranges, and every place low[i] … low[i] + counts[i] - 1 of it."""
+    i = np.repeat(np.arange(len(counts)), counts)
+    starts = np.cumsum(counts) - counts
+    return i, np.arange(len(i)) - np.repeat(starts - low, counts)
 
 
 @cache

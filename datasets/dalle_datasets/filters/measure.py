@@ -16,7 +16,7 @@ from dalle_datasets.parquet import SchemaError, check_parquet, write_parquet
 from dalle_datasets.schemas import IMAGES, MEASURES
 from dalle_datasets.stage import inputs_id
 
-VERSION = 3
+VERSION = 4
 BATCH_ROWS = 256
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -53,7 +54,7 @@ def put_images(layout, *finds, failed=()):
         for i, (caption, image) in enumerate(finds)
     ]
     rows += [
-        {**row, "candidate_id": f"failed-{i}", "status": code, "sha256": None, "image": None}
+        {**row, "candidate_id": f"{i:016x}", "status": code, "sha256": None, "image": None}
         for i, code in enumerate(failed)
         for row in rows[:1]
     ]
@@ -238,6 +239,24 @@ def test_the_looks_of_pictures(layout, tmp_path):
     drops = read_parts(layout.dropped("web"), DROPPED_PAIRS).to_pylist()
     (overlap,) = [drop for drop in drops if drop["reason"] == "evaluation_overlap"]
     assert (overlap["caption"], overlap["detail"]) == ("another cloth of many colours", "looks like cloth.jpg")
+
+
+def test_an_evaluation_set_that_changed_is_looked_at_again(layout, tmp_path):
+    """The path in the settings is the same; what lies there is not."""
+    put_images(layout, *GOOD)
+    evaluation = tmp_path / "evaluation"
+    evaluation.mkdir()
+    (evaluation / "a.png").write_bytes(png(500))
+    limits = replace(LIMITS, evaluation_images=(str(evaluation),))
+    assert run(layout, limits).dropped == {}
+    assert run(layout, limits).skipped
+    (evaluation / "b.png").write_bytes(GOOD[0][1])
+    assert run(layout, limits).dropped == {"evaluation_overlap": 1}
+    (evaluation / "b.png").write_bytes(GOOD[1][1])  # as many files under the same names
+    os.utime(evaluation / "b.png", (1, 1))
+    result = run(layout, limits)
+    assert (result.skipped, result.dropped) == (False, {"evaluation_overlap": 1})
+    assert run(layout, limits).skipped
 
 
 def test_an_evaluation_set_without_pictures(layout, tmp_path):
