@@ -31,6 +31,10 @@ class Layout:
         """Dropped candidates of a source, with their reasons."""
         return self.root / "dropped" / source
 
+    def collections(self, source: str) -> Path:
+        """What became of every candidate of a source, one file for each time it was collected."""
+        return self.root / "collections" / source
+
     def tokenizer(self, tokenizer_id: str) -> Path:
         """A BPE vocabulary."""
         return self.root / "tokenizers" / tokenizer_id
@@ -82,6 +86,11 @@ class Layout:
         return self.root / "catalog" / "published.duckdb"
 
     @property
+    @property
+    def collection_report(self) -> Path:
+        """The report of what was collected."""
+        return self.root / "report" / "collection.html"
+
     def report(self) -> Path:
         """The HTML gallery."""
         return self.root / "report" / "index.html"

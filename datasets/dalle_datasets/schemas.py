@@ -121,6 +121,18 @@ DROPPED_PAIRS = _schema(
     ],
 )
 
+COLLECTED = _schema(
+    "collected",
+    1,
+    [
+        _required("candidate_id", pa.string()),
+        _required("url", pa.string()),  # of the image, or of the page that was left out
+        _required("page_url", pa.string()),
+        _required("stage", pa.string()),  # 'kept', or where it was dropped
+        _required("reason", pa.string()),  # empty if it was kept
+    ],
+)
+
 TEXT_TOKENS = _schema(
     "text_tokens",
     1,

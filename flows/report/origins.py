@@ -8,7 +8,13 @@ from flows.report.data import Example, ReportData, Row
 from flows.report.elements import caption_and_score, card, facts, folded, heading, image, settings, table, two_columns
 from flows.report.figures import histogram, horizontal_bars
 
-STAGE_NAMES = {"found": "found on pages", "discover": "readable candidates", "download": "downloaded", "filter": "usable pairs"}
+STAGE_NAMES = {
+    "found": "found on pages",
+    "discover": "readable candidates",
+    "download": "downloaded",
+    "decode": "decoded",
+    "filter": "usable pairs",
+}
 LONG_TEXT = 120
 """A fact with more characters is folded."""
 

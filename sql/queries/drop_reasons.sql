@@ -4,7 +4,7 @@
 -- reads: dropped_pairs
 -- returns: stage, reason, num_dropped, share, example; most frequent first
 select
-    stage,
+    funnel_stage(stage, reason) as stage,
     reason,
     count(*) as num_dropped,
     count(*) / sum(count(*)) over () as share,
@@ -12,7 +12,7 @@ select
 from dropped_pairs
 where source = coalesce($source, source)
 group by
-    stage,
+    funnel_stage(stage, reason),
     reason
 order by
     num_dropped desc,

@@ -1,47 +1,48 @@
 -- name: funnel
 -- purpose: How many candidates are left after each stage, from what the pages show to usable pairs.
--- params: source (text, optional)
--- reads: pairs, dropped_pairs
--- returns: position, stage, num_dropped, num_left; in order
+-- params: source (text, optional), host (text, optional)
+-- reads: outcomes
+-- returns: position, stage, num_dropped, num_left, share_left; in order
 with stages(position, stage) as (
     values
     (0, 'found'),
     (1, 'discover'),
     (2, 'download'),
-    (3, 'filter')
+    (3, 'decode'),
+    (4, 'filter')
 ),
 
-drops as (
-    select
-        stage,
-        count(*) as num_dropped
-    from dropped_pairs
+chosen as (
+    select stage
+    from outcomes
     where
         source = coalesce($source, source)
-        and stage in (select stage from stages)  -- later stages drop pairs, which are counted as pairs already
-    group by stage
-),
-
-kept as (
-    select count(*) as num_pairs
-    from pairs
-    where source = coalesce($source, source)
+        and host = coalesce($host, host)
 ),
 
 counted as (
     select
         stages.position,
         stages.stage,
-        coalesce(drops.num_dropped, 0) as num_dropped
+        count(chosen.stage) as num_dropped
     from stages
-    left join drops on stages.stage = drops.stage
+    left join chosen on stages.stage = chosen.stage
+    group by
+        stages.position,
+        stages.stage
+),
+
+total as (
+    select count(*) as num_found
+    from chosen
 )
 
 select
     counted.position,
     counted.stage,
     counted.num_dropped,
-    (kept.num_pairs + sum(counted.num_dropped) over () - sum(counted.num_dropped) over (order by counted.position))::bigint as num_left
+    (total.num_found - sum(counted.num_dropped) over (order by counted.position))::bigint as num_left,
+    (total.num_found - sum(counted.num_dropped) over (order by counted.position)) / nullif(total.num_found, 0) as share_left
 from counted
-cross join kept
+cross join total
 order by counted.position

@@ -22,6 +22,14 @@ _ROWS: dict[str, dict[str, Any]] = {
         "candidate_id": "c", "source": "web", "stage": "filter", "reason": "caption_short", "detail": "2 words", "caption": "red apple",
         "image_url": "http://site/1.png", "page_url": "http://site/1", "part_path": "dropped/web/filter.parquet",
     },
+    "collections": {
+        "collection_id": "web-1", "source": "web", "number": 1, "finished_at": "2026-01-01 00:00:00", "facts": '{"num_pages": 5}',
+        "part_path": "collections/web/run-00001.parquet",
+    },
+    "collection_counts": {
+        "collection_id": "web-1", "host": "site", "stage": "kept", "reason": "", "num_candidates": 1,
+        "part_path": "collections/web/run-00001.parquet",
+    },
     "text_tokens": {
         "pair_id": 1, "tokenizer_id": "bpe", "text_tokens": [7, 8], "num_text_tokens": 2, "is_truncated": False,
         "part_path": "text_tokens/tokenizer=bpe/part-00000.parquet",

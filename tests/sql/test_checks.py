@@ -115,3 +115,10 @@ def test_networks_have_makers(catalog):
     catalog.add("artifacts", artifact_id="vae")
     catalog.add("lineage", {"role": "dvae", "parent_id": "vae"}, {"role": "clip", "parent_id": "lost"}, {"role": "pairs"})
     assert offenders(catalog, "networks_have_makers") == [("run", "clip", "lost")]
+
+
+def test_collections_add_up(catalog):
+    catalog.add("collection_counts", {"num_candidates": 2}, {"stage": "filter", "num_candidates": 1})
+    catalog.add("ingested_parts", artifact_kind="collected", part_path="collections/web/run-00001.parquet", num_rows=3)
+    catalog.add("ingested_parts", artifact_kind="collected", part_path="collections/web/run-00002.parquet", num_rows=4)
+    assert offenders(catalog, "collections_add_up") == [("collections/web/run-00002.parquet", 4, 0)]

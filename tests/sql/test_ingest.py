@@ -3,8 +3,11 @@
 import hashlib
 import json
 
+import pyarrow as pa
+
 from dalle_datasets import schemas
 from dalle_datasets.catalog.sql_files import read_sql
+from dalle_datasets.parquet import write_parquet
 
 
 def run(catalog, name, /, **values):
@@ -25,6 +28,40 @@ def test_insert_dropped_pairs(catalog, write):
     path = write("dropped/web/filter.parquet", schemas.DROPPED_PAIRS, [{"reason": "language", "detail": "de"}])
     run(catalog, "insert_dropped_pairs", file=str(path), part_path="p")
     assert catalog.rows("dropped_pairs", "reason", "detail", "part_path") == [("language", "de", "p")]
+
+
+def collected_file(tmp_path, *rows):
+    """The file of a collection, as `dalle_datasets.history` writes it."""
+    facts = json.dumps({"source": "web", "number": 3, "finished_at": "2026-01-02T03:04:05", "num_pages": 7})
+    path = tmp_path / "run-00003.parquet"
+    write_parquet(
+        path, pa.Table.from_pylist(list(rows), schemas.COLLECTED.with_metadata(None)), schemas.COLLECTED, metadata={"collection": facts}
+    )
+    return path
+
+
+def outcome(candidate_id, stage, reason, url="http://a.org/1.png", page_url="http://b.org/"):
+    return {"candidate_id": candidate_id, "url": url, "page_url": page_url, "stage": stage, "reason": reason}
+
+
+def test_insert_collection_reads_the_facts_from_the_footer(catalog, tmp_path):
+    run(catalog, "insert_collection", file=str(collected_file(tmp_path)), part_path="p")
+    assert catalog.rows(
+        "collections", "collection_id", "source", "number", "finished_at::varchar", "facts ->> 'num_pages'", "part_path"
+    ) == [("web-3", "web", 3, "2026-01-02 03:04:05", "7", "p")]
+
+
+def test_insert_collection_counts_by_host_and_end(catalog, tmp_path):
+    rows = [
+        outcome("1", "kept", ""), outcome("2", "kept", ""), outcome("3", "filter", "decode_error"),
+        outcome("4", "discover", "bad_scheme", url="data:image/png;base64,"),
+    ]  # fmt: skip
+    run(catalog, "insert_collection_counts", file=str(collected_file(tmp_path, *rows)), part_path="p")
+    assert catalog.rows("collection_counts", "*") == [
+        ("web-3", "a.org", "decode", "decode_error", 1, "p"),
+        ("web-3", "a.org", "kept", "", 2, "p"),
+        ("web-3", "b.org", "discover", "bad_scheme", 1, "p"),
+    ]
 
 
 def test_insert_text_tokens_takes_the_tokenizer_from_the_caller_not_from_the_folder(catalog, write):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dalle_datasets.schemas import GENERATIONS, IMAGE_TOKENS, TRAINING_SET
+from dalle_datasets.schemas import COLLECTED, GENERATIONS, IMAGE_TOKENS, MEASURES, TRAINING_SET
 
 
 def test_drop_reasons_counts_by_stage_and_reason_most_frequent_first(catalog):
@@ -20,25 +20,168 @@ def test_drop_reasons_of_one_source(catalog):
     assert catalog.column("drop_reasons", 1, source="crawl") == ["language"]
 
 
+def found(catalog):
+    """Two hosts: a.org gave one pair of five candidates, b.org none of one; one page of a.org was closed."""
+    catalog.add("pairs", {"candidate_id": "a0", "image_url": "http://a.org/0.png"})
+    catalog.add(
+        "dropped_pairs",
+        {"candidate_id": "a1", "stage": "filter", "reason": "decode_error"},
+        {"candidate_id": "a2", "stage": "filter", "reason": "blank"},
+        {"candidate_id": "a3", "stage": "download", "reason": "http_4xx"},
+        {"candidate_id": "a4", "stage": "download", "reason": "http_4xx"},
+        {"candidate_id": "late", "stage": "tokenize", "reason": "decode_error"},
+        image_url="http://a.org/x.png",
+    )
+    catalog.add("dropped_pairs", stage="discover", reason="robots_txt", image_url="", page_url="http://a.org/closed/")
+    catalog.add("dropped_pairs", candidate_id="b", stage="download", reason="timeout", image_url="http://b.org:81/x", source="other")
+
+
 def test_funnel_ends_at_the_number_of_pairs(catalog):
-    catalog.add("pairs", {"pair_id": 1}, {"pair_id": 2})
-    catalog.add("dropped_pairs", {"stage": "discover"}, {"stage": "filter"}, {"stage": "filter"}, {"stage": "tokenize"})
-    assert catalog.query("funnel") == [(0, "found", 0, 5), (1, "discover", 1, 4), (2, "download", 0, 4), (3, "filter", 2, 2)]
+    found(catalog)
+    assert [row[1:4] for row in catalog.query("funnel")] == [
+        ("found", 0, 7), ("discover", 1, 6), ("download", 3, 3), ("decode", 1, 2), ("filter", 1, 1),
+    ]  # fmt: skip
+    assert catalog.column("funnel", 3, host="b.org:81") == [1, 1, 0, 0, 0]
+    assert catalog.column("funnel", 4, source="web") == [1.0, 5 / 6, 0.5, pytest.approx(1 / 3), pytest.approx(1 / 6)]
+    assert catalog.column("funnel", 4, source="none") == [None] * 5
+
+
+def test_funnel_by_host_says_what_most_losses_are(catalog):
+    found(catalog)
+    assert catalog.query("funnel_by_host") == [
+        ("a.org", 6, 5, 3, 2, 1, pytest.approx(1 / 6), "http_4xx", 2),
+        ("b.org:81", 1, 1, 0, 0, 0, 0.0, "timeout", 1),
+    ]
+    assert catalog.column("funnel_by_host", 0, source="other") == ["b.org:81"]
+
+
+def test_funnel_by_source(catalog):
+    found(catalog)
+    assert catalog.query("funnel_by_source") == [("web", 1, 6, 5, 3, 2, 1, pytest.approx(1 / 6)), ("other", 1, 1, 1, 0, 0, 0, 0.0)]
 
 
 def test_download_failures_are_counted_by_host(catalog):
-    catalog.add(
-        "dropped_pairs",
-        {"image_url": "http://a.org/2.png", "reason": "http_404"},
-        {"image_url": "http://a.org/1.png", "reason": "http_404"},
-        {"image_url": "https://b.org:81/x", "reason": "timeout"},
-        {"image_url": "http://a.org/3.png", "stage": "filter"},
-        stage="download",
-    )
+    found(catalog)
     assert catalog.query("download_failures") == [
-        ("a.org", "http_404", 2, "http://a.org/1.png"),
-        ("b.org:81", "timeout", 1, "https://b.org:81/x"),
+        ("a.org", "http_4xx", 2, pytest.approx(1 / 3), "http://a.org/x.png"),
+        ("b.org:81", "timeout", 1, 1.0, "http://b.org:81/x"),
     ]
+
+
+def test_collections_newest_first(catalog):
+    catalog.add("collections", {}, {"collection_id": "web-2", "number": 2, "finished_at": "2026-01-08"})
+    catalog.add("collection_counts", {"num_candidates": 4})
+    catalog.add(
+        "collection_counts",
+        {"num_candidates": 5}, {"stage": "filter", "reason": "blank", "num_candidates": 2}, {"stage": "discover", "host": "b.org"},
+        {"stage": "download", "num_candidates": 2},
+        collection_id="web-2",
+    )  # fmt: skip
+    rows = catalog.query("collections")
+    assert [(row[0], *row[4:]) for row in rows] == [("web-2", 5, 2, 10, 9, 7, 7, 5, 0.5), ("web-1", 5, 1, 4, 4, 4, 4, 4, 1.0)]
+
+
+def collected(*outcomes):
+    """Rows of a collection's file."""
+    return [
+        {"candidate_id": name, "url": f"http://a.org/{name}", "page_url": "http://a.org/", "stage": stage, "reason": reason}
+        for name, stage, reason in outcomes
+    ]
+
+
+def two_collections(catalog, write):
+    """What can happen to a candidate between two collections, each once; and an older one that does not count."""
+    last_but_one = [
+        ("same", "kept", ""), ("ill", "kept", ""), ("well", "download", "timeout"), ("away", "kept", ""), ("worse", "filter", "blank"),
+    ]  # fmt: skip
+    last = [
+        ("same", "kept", ""), ("ill", "download", "http_4xx"), ("well", "kept", ""), ("worse", "filter", "too_small"),
+        ("fresh", "kept", ""), ("bad", "filter", "blank"), ("same", "discover", "duplicate_candidate"),
+    ]  # fmt: skip
+    for number, rows in enumerate(([("old", "kept", "")], last_but_one, last), start=1):
+        path = f"collections/web/run-0000{number}.parquet"
+        write(path, COLLECTED, collected(*rows))
+        catalog.add("collections", collection_id=f"web-{number}", number=number, part_path=path)
+
+
+def test_changed_candidates_between_the_last_two_collections(catalog, write, tmp_path):
+    two_collections(catalog, write)
+    rows = catalog.query("changed_candidates", root=str(tmp_path))
+    assert {row[6].rpartition("/")[2]: (row[2], row[4], row[5]) for row in rows} == {
+        "fresh": ("new", "kept", None),
+        "bad": ("new, left out", "blank", None),
+        "away": ("gone", None, "kept"),
+        "ill": ("newly left out", "http_4xx", "kept"),
+        "well": ("recovered", "kept", "timeout"),
+        "worse": ("other reason", "too_small", "blank"),
+    }
+    assert {row[1] for row in rows} == {"web-3"}
+    assert catalog.column("changed_candidates", 6, root=str(tmp_path), change="gone") == ["http://a.org/away"]
+
+
+def test_collection_changes_counts_them(catalog, write, tmp_path):
+    two_collections(catalog, write)
+    rows = catalog.query("collection_changes", root=str(tmp_path))
+    assert ("web", "web-3", "newly left out", "http_4xx", "kept", 1, ["http://a.org/ill"]) in rows
+    assert len(rows) == 6
+
+
+def measured(catalog, write, *rows):
+    """Candidates with what was measured; those without a reason are kept."""
+    ordinary = {"width": 64, "height": 64, "language": "en", "num_caption_words": 3, "pixel_sha256": "p"}
+    names = set(MEASURES.names)
+    filled = [{"candidate_id": f"{i:016x}", **ordinary, **row} for i, row in enumerate(rows)]
+    write("measures/web/part-00000.parquet", MEASURES, [{name: value for name, value in row.items() if name in names} for row in filled])
+    for row in filled:
+        if "reason" in row:
+            catalog.add("dropped_pairs", candidate_id=row["candidate_id"], reason=row["reason"], detail=row.get("detail", ""))
+        else:
+            catalog.add("pairs", candidate_id=row["candidate_id"])
+
+
+def test_languages_of_what_was_seen_and_kept(catalog, write, tmp_path):
+    measured(catalog, write, {}, {}, {"reason": "blank"}, {"language": "de", "reason": "caption_language"})
+    assert catalog.query("languages", root=str(tmp_path)) == [("en", 3, 2), ("de", 1, 0)]
+    assert catalog.query("languages", root=str(tmp_path), source="none") == []
+
+
+def test_caption_words_joins_the_long_ones(catalog, write, tmp_path):
+    measured(catalog, write, {}, {"num_caption_words": 41}, {"num_caption_words": 90, "reason": "caption_markup"})
+    assert catalog.query("caption_words", root=str(tmp_path)) == [(3, 1, 1), (40, 2, 1)]
+
+
+def test_image_sizes_by_the_short_side(catalog, write, tmp_path):
+    broken = {"width": None, "height": None, "reason": "decode_error"}
+    measured(catalog, write, {}, {"width": 300}, {"height": 16, "reason": "too_small"}, broken)
+    assert catalog.query("image_sizes", root=str(tmp_path)) == [(16.0, 22.6, 1, 0), (64.0, 90.5, 2, 2)]
+
+
+def test_aspect_ratios_are_centred_on_squares(catalog, write, tmp_path):
+    measured(catalog, write, {}, {"width": 66}, {"width": 128}, {"height": 4096, "reason": "aspect_ratio"})
+    assert catalog.query("aspect_ratios", root=str(tmp_path)) == [(0.057, 0.068, 1, 0), (0.917, 1.091, 2, 2), (1.834, 2.181, 1, 1)]
+
+
+def test_duplicate_clusters_join_equal_and_similar_pictures(catalog, write, tmp_path):
+    measured(
+        catalog,
+        write,
+        {"reason": "duplicate_image"},
+        {},
+        {"pixel_sha256": "like p", "reason": "near_duplicate", "detail": "looks like 0000000000000001"},
+        {"pixel_sha256": "q"},
+        {"pixel_sha256": "x", "reason": "placeholder"},
+        {"pixel_sha256": "x", "reason": "placeholder"},
+        {"pixel_sha256": None, "reason": "decode_error"},
+    )
+    rows = catalog.query("duplicate_clusters", root=str(tmp_path))
+    assert [(row[0], row[1], row[2], int(row[3], 16), row[5]) for row in rows] == [
+        ("p", 3, 1, 1, "kept"),
+        ("p", 3, 1, 0, "duplicate_image"),
+        ("p", 3, 1, 2, "near_duplicate"),
+        ("x", 2, 0, 4, "placeholder"),
+        ("x", 2, 0, 5, "placeholder"),
+    ]
+    assert len(catalog.query("duplicate_clusters", root=str(tmp_path), limit=1, members=2)) == 2
 
 
 def test_duplicates_are_equal_pixels(catalog):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dalle_datasets.schemas import GENERATIONS, IMAGE_TOKENS
+from dalle_datasets.schemas import COLLECTED, GENERATIONS, IMAGE_TOKENS, MEASURES
 
 
 def test_training_pairs_is_one_row_per_pair_tokenizer_and_clip(catalog):
@@ -107,3 +107,66 @@ def test_training_rates_has_one_row_for_a_stretch_that_a_resumed_run_went_throug
     catalog.add("runs")
     catalog.add("run_speed", {"value": 2.0}, {"value": 3.0}, {"step": 20, "value": 5.0})
     assert [row[:5] for row in catalog.query("training_speed")] == [("train_dvae", "run", 10, 1, 3.0), ("train_dvae", "run", 20, 1, 5.0)]
+
+
+@pytest.mark.parametrize(
+    ("url", "page_url", "host"),
+    [
+        ("http://a.org/x.png", "", "a.org"),
+        ("https://a.org:81?x=1", "", "a.org:81"),
+        ("data:image/gif;base64,R0", "http://page.org/1.html", "page.org"),
+        ("", "http://page.org", "page.org"),
+        ("pictures/1.png", "pictures", "(local files)"),
+    ],
+)
+def test_host_of(catalog, url, page_url, host):
+    assert catalog.con.execute("select host_of($url, $page_url)", {"url": url, "page_url": page_url}).fetchall() == [(host,)]
+
+
+def test_funnel_stage_takes_damaged_files_out_of_the_filters(catalog):
+    asked = "select funnel_stage('filter', 'decode_error'), funnel_stage('filter', 'blank'), funnel_stage('download', 'not_an_image')"
+    assert catalog.con.execute(asked).fetchall() == [("decode", "filter", "download")]
+
+
+def test_outcomes_is_everything_that_was_found(catalog):
+    catalog.add("pairs", {"candidate_id": "kept"})
+    catalog.add("dropped_pairs", {"candidate_id": "torn", "reason": "decode_error"}, {"candidate_id": "late", "stage": "tokenize"})
+    assert catalog.rows("outcomes", "candidate_id", "host", "stage", "reason") == [
+        ("kept", "site", "kept", ""), ("torn", "site", "decode", "decode_error"),
+    ]  # fmt: skip
+
+
+def test_collected_reads_the_files_that_are_catalogued(catalog, write, tmp_path):
+    for number in (1, 2):
+        rows = [{"candidate_id": f"c{number}", "url": "http://a.org/x", "stage": "kept", "reason": ""}]
+        write(f"collections/web/run-0000{number}.parquet", COLLECTED, rows)
+    catalog.add("collections")
+    assert catalog.con.execute("select * from collected($root)", {"root": str(tmp_path)}).fetchall() == [
+        ("web-1", "c1", "http://a.org/x", "a.org", "kept", "")
+    ]
+
+
+def measure(candidate_id, **values):
+    return {
+        "candidate_id": candidate_id,
+        "width": 64,
+        "height": 64,
+        "language": "en",
+        "num_caption_words": 3,
+        "pixel_sha256": "p",
+        **values,
+    }
+
+
+def test_measured_leaves_out_what_is_no_candidate_any_more(catalog, write, tmp_path):
+    write("measures/web/part-00000.parquet", MEASURES, [measure("c"), measure("of an earlier crawl")])
+    catalog.add("pairs")
+    assert catalog.con.execute("select candidate_id, stage, width from measured($root)", {"root": str(tmp_path)}).fetchall() == [
+        ("c", "kept", 64)
+    ]
+
+
+def test_changed_candidates_needs_two_collections(catalog, write, tmp_path):
+    write("collections/web/run-00001.parquet", COLLECTED, [{"candidate_id": "c", "stage": "kept", "reason": ""}])
+    catalog.add("collections")
+    assert catalog.query("changed_candidates", root=str(tmp_path)) == []

@@ -33,6 +33,11 @@ def ingest_dropped_pairs(con: duckdb.DuckDBPyConnection, layout: Layout, source:
     return ingest_folder(con, layout, "dropped_pairs", layout.dropped(source))
 
 
+def ingest_collections(con: duckdb.DuckDBPyConnection, layout: Layout, source: str) -> Ingested:
+    """What each collection of a source brought; the outcomes of the candidates stay in Parquet."""
+    return ingest_folder(con, layout, "collected", layout.collections(source))
+
+
 def ingest_text_tokens(con: duckdb.DuckDBPyConnection, layout: Layout, tokenizer_id: str) -> Ingested:
     """The text tokens of a tokenizer."""
     return ingest_folder(con, layout, "text_tokens", layout.text_tokens(tokenizer_id), tokenizer_id=tokenizer_id)
@@ -122,8 +127,8 @@ def ingest_run(con: duckdb.DuckDBPyConnection, layout: Layout, run_dir: Path) ->
 def ingest_everything(con: duckdb.DuckDBPyConnection, layout: Layout) -> Ingested:
     """Every artefact under the data root that the catalog knows how to read, found by its place."""
     done = Ingested()
-    for kind, base in (("pairs", layout.root / "pairs"), ("dropped_pairs", layout.root / "dropped")):
-        for folder in sorted(base.glob("*/")):
+    for kind, name in (("pairs", "pairs"), ("dropped_pairs", "dropped"), ("collected", "collections")):
+        for folder in sorted((layout.root / name).glob("*/")):
             done += ingest_folder(con, layout, kind, folder)
     for kind, function in (
         ("text_tokens", ingest_text_tokens),

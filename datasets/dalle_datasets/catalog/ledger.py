@@ -33,6 +33,7 @@ class Kind:
 KINDS = {
     "pairs": Kind(schemas.PAIRS, {"pairs": "insert_pairs"}),
     "dropped_pairs": Kind(schemas.DROPPED_PAIRS, {"dropped_pairs": "insert_dropped_pairs"}),
+    "collected": Kind(schemas.COLLECTED, {"collections": "insert_collection", "collection_counts": "insert_collection_counts"}),
     "text_tokens": Kind(schemas.TEXT_TOKENS, {"text_tokens": "insert_text_tokens"}),
     "image_tokens": Kind(schemas.IMAGE_TOKENS, {"image_token_shards": "insert_image_token_shards"}),
     "codebook_usage": Kind(schemas.CODEBOOK_USAGE, {"codebook_usage": "insert_codebook_usage"}),

@@ -13,7 +13,19 @@ from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import atomic_path
 
 VOLATILE_COLUMNS = frozenset(
-    {"applied_at", "ingested_at", "started_at", "duration_s", "timings", "provenance", "files_sha256", "pipeline_run_id", "was_skipped"}
+    {
+        "applied_at",
+        "ingested_at",
+        "started_at",
+        "finished_at",
+        "duration_s",
+        "timings",
+        "provenance",
+        "files_sha256",
+        "facts",
+        "pipeline_run_id",
+        "was_skipped",
+    }  # fmt: skip
 )
 """Columns that tell when, where and how fast: the only ones in which two catalogs of the same work may differ."""
 

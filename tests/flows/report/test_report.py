@@ -131,7 +131,7 @@ def test_numbers_come_from_the_catalog(data):
     assert data.num_pairs == 12
     assert data.git_commit == "c0ffee"
     assert len(data.reconstructions) == 8
-    assert [row["num_left"] for row in data.funnel] == [19, 18, 15, 12]
+    assert [row["num_left"] for row in data.funnel] == [19, 18, 15, 15, 12]
     assert len(data.logged["train_transformer"].curves["image_loss", "train"]) == 20
     assert len(data.logged["train_transformer"].curves["image_loss", "validation"]) == 4
     assert len(data.logged["train_transformer"].speed["tokens_per_s"]) == 19

@@ -1,0 +1,69 @@
+"""What each collection of a source brought: the outcome of every candidate, kept so that the next collection can be compared with it.
+
+The folders of candidates, images and pairs hold only the newest state. A record is one row for each candidate, without pictures or
+captions: some 60 bytes, a thousandth of what it stands for. An old one that nobody asks for can be deleted.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dalle_datasets.identity import content_id
+from dalle_datasets.layout import Layout
+from dalle_datasets.parquet import check_parquet, list_parts, read_parts, write_parquet
+from dalle_datasets.schemas import COLLECTED, DROPPED_PAIRS, PAIRS
+from dalle_datasets.stage import MANIFEST
+
+METADATA = b"collection"
+"""Key of the facts of a collection, as JSON, in its file's footer."""
+
+
+def record_collection(layout: Layout, source: str, facts: Mapping[str, Any], finished_at: datetime, was_skipped: bool) -> Path | None:
+    """Write what became of the candidates of a source, if that is news; returns the file.
+
+    `was_skipped` says that no stage had anything to do: then a record is written only if the last one says something else, because
+    the process was killed before it could be written. `facts` are kept with it: what was read, under which settings.
+    """
+    earlier = list_parts(layout.collections(source))
+    state = _state_id(layout, source)
+    if was_skipped and earlier and read_facts(earlier[-1])["state_id"] == state:
+        return None
+    number = 1 + (int(earlier[-1].stem.partition("-")[2]) if earlier else 0)
+    kept = read_parts(layout.pairs(source), PAIRS, ["candidate_id", "image_url", "page_url"])
+    dropped = read_parts(layout.dropped(source), DROPPED_PAIRS, ["candidate_id", "image_url", "page_url", "stage", "reason"])
+    dropped_urls = pc.if_else(pc.equal(dropped["image_url"], ""), dropped["page_url"], dropped["image_url"])
+    rows = pa.table(
+        {
+            "candidate_id": pa.chunked_array([*kept["candidate_id"].chunks, *dropped["candidate_id"].chunks], pa.string()),
+            "url": pa.chunked_array([*kept["image_url"].chunks, *dropped_urls.chunks], pa.string()),
+            "page_url": pa.chunked_array([*kept["page_url"].chunks, *dropped["page_url"].chunks], pa.string()),
+            "stage": pa.chunked_array([pa.array(["kept"] * kept.num_rows, pa.string()), *dropped["stage"].chunks], pa.string()),
+            "reason": pa.chunked_array([pa.array([""] * kept.num_rows, pa.string()), *dropped["reason"].chunks], pa.string()),
+        }
+    ).sort_by([("candidate_id", "ascending"), ("stage", "ascending"), ("reason", "ascending"), ("page_url", "ascending")])
+    path = layout.collections(source) / f"run-{number:05d}.parquet"
+    said = {"source": source, "number": number, "state_id": state, "finished_at": _as_utc(finished_at), **facts}
+    write_parquet(path, rows, COLLECTED, row_group_size=100_000, metadata={METADATA.decode(): json.dumps(said)})
+    return path
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """What a record says of its collection as a whole. Raises `SchemaError` for a broken or foreign file."""
+    facts: dict[str, Any] = json.loads((check_parquet(path, COLLECTED).metadata or {})[METADATA])
+    return facts
+
+
+def _state_id(layout: Layout, source: str) -> str:
+    """Of the pairs and drops as they lie there."""
+    drops = [hashlib.sha256(part.read_bytes()).hexdigest() for part in list_parts(layout.dropped(source))]
+    return content_id("collection", (layout.pairs(source) / MANIFEST).read_bytes(), *drops)
+
+
+def _as_utc(moment: datetime) -> str:
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds")
