@@ -45,7 +45,7 @@ _COPIED = ("candidate_id", "source", "caption", "image_url", "page_url")
 def work(run: JobRun) -> dict[str, float]:
     """Tokenise part after part, until this process and those beside it have made all; returns this process's rates."""
     tokenizer, parts = open_tokenizer(run), parts_out(run)
-    progress = Progress(sum(pq.read_metadata(part).num_rows for part in parts.sources))
+    progress = Progress(sum(check_parquet(part, PAIRS).num_rows for part in parts.sources))
     map_parts(parts, lambda source: tokenize_pairs(run, tokenizer, source, progress), progress.settle)
     return progress.rates(num_threads(run.config.tokenize_images), tokenizer.busy_s)
 
@@ -169,14 +169,19 @@ def num_threads(settings: TokenizeImagesConfig) -> int:
 
 
 def largest_batch(dvae: DVAEConfig, settings: TokenizeImagesConfig) -> int:
-    """Pictures per forward pass that `batch_size` and `batch_memory_gb` allow, at least 1.
+    """Pictures per forward pass that `batch_size` and `batch_memory_gb` allow, at least 1."""
+    return max(1, min(settings.batch_size, int(settings.batch_memory_gb * 1e9 / bytes_per_picture(dvae, settings.precision))))
 
-    At its widest a pass holds about four activations of the first group (input, skip, and two of the residual branch) and,
-    at its end, the logits twice, in fp32.
+
+def bytes_per_picture(dvae: DVAEConfig, precision: str) -> int:
+    """Memory that one picture of a forward pass takes at its widest, within a few percent of what is measured.
+
+    That is in the first group (input, skip, and two activations of the residual branch), or at the end, where the
+    fp32 logits meet those of the linear path round the network if there is one.
     """
     first_group = 4 * dvae.hidden_width * (dvae.image_size // dvae.stem_patch_size) ** 2
-    logits = 2 * dvae.codebook_size * dvae.num_image_tokens
-    return max(1, min(settings.batch_size, int(settings.batch_memory_gb * 1e9 / (4 * max(first_group, logits)))))
+    logits = (3 if dvae.codebook_init == "patch_kmeans" else 1) * dvae.codebook_size * dvae.num_image_tokens
+    return max(first_group * (4 if precision == "fp32" else 2), logits * 4)
 
 
 def count_tokens(parts: list[Path], codebook_size: int) -> NDArray[np.int64]:

@@ -1,6 +1,7 @@
 """Image tokens: one row per pair and crop, the same on every run, bad pictures left out with a reason."""
 
 import hashlib
+import json
 import subprocess
 import sys
 import threading
@@ -17,8 +18,10 @@ from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import SchemaError, list_parts, read_parquet, read_parts, write_parquet
 from dalle_datasets.schemas import CODEBOOK_USAGE, DROPPED_PAIRS, IMAGE_TOKENS, PAIRS
 from dalle_model.config.model import DVAEConfig
+from dalle_model.config.presets import preset
 from dalle_model.config.tokenizing import TokenizeImagesConfig
 from dalle_model.dvae import DVAE, save_dvae
+from dalle_model.dvae.image_tokenizer import ImageTokenizer
 from dalle_model.jobs import tokenize_images
 from dalle_model.jobs.contract import execute, open_run, prepare, read_result
 from dalle_model.jobs.train_dvae import as_floats, as_tensor
@@ -231,6 +234,29 @@ def test_batches_fit_into_memory(make_config, inputs, run_job, monkeypatch):
     sizes.clear()
     run_job("tokenize_images", make_config({**TINY, "tokenize_images.batch_size": 4, "tokenize_images.random_crops": 6}), inputs)
     assert set(sizes) == {4, 2}, "the crops of one picture may be more than a batch"
+
+
+@pytest.mark.parametrize(
+    ("config", "precision"),
+    [
+        (DVAEConfig(image_size=64, hidden_width=32, codebook_size=512), "fp32"),
+        (DVAEConfig(image_size=64, hidden_width=32, codebook_size=512), "bf16"),
+        (preset("demo").dvae, "fp32"),
+        (DVAEConfig(image_size=64, hidden_width=4, codebook_width=8), "fp32"),
+    ],
+    ids=["wide", "wide in bf16", "demo", "large codebook"],
+)
+def test_the_memory_of_a_pass_is_what_was_estimated(config, precision, tmp_path):
+    torch.manual_seed(0)
+    tokenizer = ImageTokenizer(DVAE(config).eval().requires_grad_(False), precision, batch_size=8)
+    images = np.zeros((8, config.image_size, config.image_size, 3), np.uint8)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        list(tokenizer.stream([images]))
+    profile.export_chrome_trace(str(tmp_path / "trace.json"))
+    events = [event for event in json.loads((tmp_path / "trace.json").read_text())["traceEvents"] if event.get("name") == "[memory]"]
+    sizes = [event["args"]["Total Allocated"] for event in sorted(events, key=lambda event: event["ts"])]
+    used = (max(sizes) - sizes[0]) / 8
+    assert 0.8 < used / tokenize_images.bytes_per_picture(config, precision) < 1.25
 
 
 def test_a_wrong_memory_is_refused():
