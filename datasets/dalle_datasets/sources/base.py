@@ -101,7 +101,7 @@ def clean_url(url: str, base: str = "") -> str:
 
     Addresses that cannot be read are returned as they are; fetching them says what is wrong.
     """
-    url = re.sub(r"[\t\r\n]", "", url.strip())
+    url = encodable(re.sub(r"[\t\r\n]", "", url.strip()))
     try:
         parts = urllib.parse.urlsplit(urllib.parse.urljoin(base, url))
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -113,6 +113,11 @@ def clean_url(url: str, base: str = "") -> str:
     default_port = 443 if parts.scheme == "https" else 80
     netloc = host if port in (None, default_port) else f"{host}:{port}"
     return urllib.parse.urlunsplit((parts.scheme, netloc, parts.path or "/", parts.query, ""))
+
+
+def encodable(text: str) -> str:
+    """`text` without the halves of characters that JSON escapes and file names can smuggle in, and that no file of ours can hold."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def clean_caption(text: str | None) -> str:

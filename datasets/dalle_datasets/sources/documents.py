@@ -1,6 +1,7 @@
 """Files that hold many pages or rows: found by path or pattern, or fetched from an address into a temporary file."""
 
 import glob
+import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from dalle_datasets.download.failures import FetchError
 from dalle_datasets.download.guard import Guard, fetch
 from dalle_datasets.sources.base import Discovered, Drop, SeenPage
 from dalle_datasets.stage import Report
+
+logger = logging.getLogger(__name__)
 
 MAX_DOCUMENT_BYTES = 8 * 2**30
 DOCUMENT_DEADLINE_S = 6 * 3_600.0
@@ -39,7 +42,9 @@ def read_documents(source: SourceConfig, guard: Guard, known: Mapping[str, SeenP
         except FetchError as error:
             result.drops.append(Drop(error.code, error.detail, document))
         except (OSError, ValueError, EOFError) as error:  # a broken file; what was read of it stays
-            result.drops.append(Drop("broken_document", f"{type(error).__name__}: {error}"[:200], document))
+            what = " ".join(str(error).split())
+            result.drops.append(Drop("broken_document", f"{type(error).__name__}: {what}"[:200], document))
+            logger.warning("%s is broken: %s; what was read before stays, the rest is missing; get it again and refresh", document, what)
         report(done, len(documents), "documents", candidates=len(result.found))
     return result
 

@@ -1,5 +1,6 @@
 """Captioned images and links of one HTML page. Pure functions from bytes: nothing is fetched here."""
 
+import codecs
 import re
 from dataclasses import dataclass, field
 from email.message import Message
@@ -12,6 +13,8 @@ from dalle_datasets.sources.base import Drop, Found, clean_caption, clean_url
 MAX_SRCSET_WIDTH = 2_048
 """Of several sizes of a picture we take the largest up to this width, pixels."""
 LAZY_ATTRIBUTES = ("data-src", "data-original", "data-lazy-src", "data-url")
+NO_CHARSETS = frozenset({"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape", "utf-7"})
+"""Codecs of Python that no page is written in; some of them give halves of characters, or fail in ways of their own."""
 _SRCSET_ENTRY = re.compile(r"\s*([^\s,]\S*[^\s,]|[^\s,])(?:\s+([\d.]+)([wx]))?\s*(?:,|$)")
 
 
@@ -64,11 +67,11 @@ def read_page(body: bytes, page_url: str, headers: Message, user_agent_token: st
 def decode_html(body: bytes, charset: str | None) -> str:
     """Text of a page: by the header's charset, the page's own, UTF-8, or Windows-1252, whichever works first."""
     declared = re.search(rb"""<meta[^>]{0,200}charset\s*=\s*["']?([\w-]{2,20})""", body[:2048], re.IGNORECASE)
-    for name in (charset, declared and declared[1].decode(), "utf-8"):
+    for name in (charset, declared and declared[1].decode("ascii", "replace"), "utf-8"):
         try:
-            if name:
+            if name and codecs.lookup(name).name not in NO_CHARSETS:
                 return body.decode(name)
-        except (LookupError, UnicodeDecodeError):
+        except (LookupError, UnicodeError, ValueError):  # ValueError: a zero byte in the name
             continue
     return body.decode("windows-1252", "replace")
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import resource
 
 import pytest
 
@@ -99,3 +100,62 @@ def test_what_was_read_of_a_broken_archive_stays(tmp_path):
     with pytest.raises((OSError, ValueError, EOFError)):
         read_archive(path, "broken", result, "open-dalle")
     assert len(result.found) == 1
+
+
+def test_packed_bodies_are_unpacked(tmp_path):
+    """wget and Heritrix store what the server sent; Common Crawl has unpacked it before."""
+    cat = b'<img src="x.png" alt="a red cat">'
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n"
+    packed = head + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(cat)
+    chunked = head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(cat), cat)
+    kind = "application/http; msgtype=response"
+    result = read(
+        tmp_path, record("response", "http://a.example/1", kind, packed) + record("response", "http://a.example/2", kind, chunked)
+    )
+    assert [(f.page_url, f.caption) for f in result.found] == [("http://a.example/1", "a red cat"), ("http://a.example/2", "a red cat")]
+
+
+def test_a_body_that_swells_is_dropped(tmp_path):
+    bomb = gzip.compress(bytes(200 * 2**20))
+    body = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: gzip\r\n\r\n" + bomb
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    kind = "application/http; msgtype=response"
+    result = read(tmp_path, record("response", "http://a.example/", kind, body) + response("http://b.example/", "<img src=x.png alt=cat>"))
+    assert [(d.reason, d.detail) for d in result.drops] == [("too_many_bytes", "more than 10485760 bytes unpacked")]
+    assert len(result.found) == 1
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KB
+
+
+@pytest.mark.parametrize(("encoding", "body"), [("gzip", gzip.compress(b"x" * 99)[:4] + b"nonsense"), ("br", b"x")])
+def test_a_body_that_cannot_be_unpacked(tmp_path, encoding, body):
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: {encoding}\r\n\r\n".encode()
+    result = read(tmp_path, record("response", "http://a.example/", "application/http; msgtype=response", head + body))
+    assert [(d.reason, d.detail.startswith(f"Content-Encoding {encoding}: ")) for d in result.drops] == [("broken_body", True)]
+
+
+@pytest.mark.parametrize("header", ["Content-Encoding: gzip", "Transfer-Encoding: chunked"])
+def test_headers_of_bodies_that_were_unpacked_before(tmp_path, header):
+    cat = "<img src=x.png alt=cat>\r\n"
+    result = read(tmp_path, response("http://a.example/", cat, headers=f"Content-Type: text/html\r\n{header}"))
+    assert [f.caption for f in result.found] == ["cat"]
+
+
+def test_a_bad_chunk_costs_nobody_else_anything(tmp_path):
+    cat = "<img src=x.png alt=cat>"
+    bad = response("http://a.example/", f"17\r\n{cat}\r\nzz\r\nabc", headers="Content-Type: text/html\r\nTransfer-Encoding: chunked")
+    assert [f.page_url for f in read(tmp_path, bad + response("http://b.example/", cat)).found] == [
+        "http://a.example/",
+        "http://b.example/",
+    ]
+
+
+def test_nested_json_is_no_crash(tmp_path):
+    result = read(
+        tmp_path, record("metadata", "http://a.example/", "application/json", b"[" * 200_000) + response("http://a.example/", "x")
+    )
+    assert not result.found
+
+
+def test_halves_of_characters_do_not_reach_our_files(tmp_path):
+    result = read(tmp_path, wat("http://a.example/", [image("\ud800x.png", "a red \udfff cat")]))
+    assert [(f.image_url, f.caption) for f in result.found] == [("http://a.example/?x.png", "a red \ufffd cat")]

@@ -111,6 +111,50 @@ def test_nothing_outside_of_a_folder_is_read(folder, tmp_path):
         LocalReader((str(folder),), 10).fetch_image("folder:photos/a.png")
 
 
+def test_captions_from_outside_of_a_folder_are_not_read(folder, tmp_path, layout):
+    (tmp_path / "secret").write_text("root:x:0:0:a secret")
+    (folder / "d.txt").symlink_to(tmp_path / "secret")
+    (folder / "metadata.jsonl").symlink_to(tmp_path / "secret")
+    source = SourceConfig(kind="image_folders", inputs=(str(folder),))
+    assert discover(source, LOCAL, layout).dropped == {"no_caption": 1}
+    assert not any("secret" in caption for caption in captions(layout))
+
+
+def test_broken_lines_of_metadata_cost_only_their_images(folder, layout):
+    (folder / "metadata.csv").unlink()
+    lines = ["{broken", "[" * 100_000, '["no object"]', json.dumps({"file_name": "c.png", "text": "a green square"})]
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    assert discover(SourceConfig(kind="image_folders", inputs=(str(folder),)), LOCAL, layout).dropped == {"no_caption": 1}
+    assert captions(layout) == ["a blue square", "a green square", "a red square"]
+
+
+def test_a_name_that_is_not_utf8(folder, layout):
+    (folder / "e\udcff.png").write_bytes(png("black"))
+    (folder / "e\udcff.txt").write_text("a black square")
+    result = discover(SourceConfig(kind="image_folders", inputs=(str(folder),)), LOCAL, layout)
+    assert result.dropped == {"bad_url": 1, "no_caption": 1}
+
+
+def test_a_compressed_tar_is_refused(tmp_path, layout):
+    """Images are read straight from their place in the file."""
+    path = tmp_path / "shard.tar"
+    with tarfile.open(path, "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("0.png"))
+    with pytest.raises(ValueError, match=r"broken_document 1; .*no uncompressed tar, or damaged after 0 members"):
+        discover(SourceConfig(kind="webdatasets", inputs=(str(path),)), LOCAL, layout)
+
+
+def test_a_picture_that_is_cut_off_in_its_tar(tmp_path):
+    path = tmp_path / "shard.tar"
+    with tarfile.open(path, "w") as tar:
+        info = tarfile.TarInfo("0.png")
+        info.size = 2_000
+        tar.addfile(info, io.BytesIO(bytes(2_000)))
+    path.write_bytes(path.read_bytes()[:1_000])
+    with pytest.raises(FetchError, match=r"incomplete_body: 488 of 2000 bytes: shard\.tar is cut off"):
+        LocalReader((str(path),), 10_000).fetch_image("tar:shard.tar/0.png")
+
+
 def test_two_folders_of_one_name(folder, tmp_path):
     other = tmp_path / "elsewhere" / "photos"
     other.mkdir(parents=True)

@@ -158,3 +158,10 @@ def test_broken_addresses_are_no_error(url):
 
 def test_no_caption_is_an_empty_caption():
     assert clean_caption(None) == ""
+
+
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "idna", "unicode_escape", "utf-7", "hex", "no\0thing", "utf-16"])
+def test_charsets_that_no_page_is_written_in(charset):
+    """Python knows codecs that fail in ways of their own, or give halves of characters."""
+    assert decode_html("caf\u00e9".encode(), charset).isprintable()
+    assert decode_html(b'<meta charset="' + charset.encode() + b'">caf\xc3\xa9', None).encode()
