@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dalle_datasets.parquet import SchemaError, check_parquet, list_parts, write_parquet
+from dalle_datasets.schemas import PAIRS
 from dalle_model.jobs.claims import work_off
 from dalle_model.jobs.contract import JobRun
 from dalle_model.jobs.progress import report_progress
@@ -66,7 +66,7 @@ def map_parts(parts: PartsOut, make: Callable[[Path], pa.Table], report: Callabl
     `report` is told how many rows of pairs are done with; without it that is the job's progress.
     """
     sources = {source.name: source for source in parts.sources}
-    num_rows = {name: pq.read_metadata(source).num_rows for name, source in sources.items()}
+    num_rows = {name: check_parquet(source, PAIRS).num_rows for name, source in sources.items()}
 
     def report_rows(done: int) -> None:
         report_progress(done, sum(num_rows.values()), "pairs")

@@ -107,11 +107,13 @@ def _wait(client: SyncPrefectClient, job: str, run_dir: Path, pool: str, runs: S
                     f"{job} may still be running in pool {pool}: start the server and run the same command again to wait for it"
                 ) from error
             states = []
+        failed = [_words(job, state) for state in states if state is not None and state.is_final() and not state.is_completed()]
         if any(state is not None and state.is_completed() for state in states):
+            for words in failed:
+                note(f"{title_of(job)}: one of {len(runs)} workers failed ({words}); the others did its work")
             return
-        if states and all(state is not None and state.is_final() for state in states):
-            words = dict.fromkeys(_words(state) for state in states if state is not None)
-            raise JobFailed(f"{job} failed in pool {pool}: {'; '.join(words)}")
+        if states and len(failed) == len(states):
+            raise JobFailed(f"{job} failed in pool {pool}: {'; '.join(dict.fromkeys(failed))}")
         if (progress := read_progress(run_dir)) is not None and progress != shown:
             shown = progress
             stage.advance(progress)
@@ -122,15 +124,15 @@ def _wait(client: SyncPrefectClient, job: str, run_dir: Path, pool: str, runs: S
         time.sleep(POLL_S)
 
 
-def _words(state: State) -> str:
-    """What a run said at its end, without Prefect's frame."""
+def _words(job: str, state: State) -> str:
+    """What a run said at its end, without Prefect's frame and ours."""
     message = (state.message or "").removeprefix("Flow run encountered an exception: ")
     kind, colon, rest = message.partition(": ")
     if colon and kind.isidentifier():  # the exception's class
         message = rest
     if state.is_cancelled():
         return "it was cancelled"
-    return message.strip() or f"its run ended as {state.name}"
+    return message.removeprefix(f"{job} failed: ").strip() or f"its run ended as {state.name}"
 
 
 def _why_waiting(client: SyncPrefectClient, pool: str) -> str:
