@@ -2,14 +2,19 @@
 
 The reference is the published `dall_e` package's arithmetic, rewritten line by line below and run in the same process with the same
 weights: encoder logits then argmax, decoder from one-hot vectors. Tokens must be identical, else the benchmark stops.
-Then what bf16 changes: with random weights, with the demo's k-means start, and with the checkpoint of `--dvae`; and how fast
-the two parts of tokenising are, decoding of pictures and the network.
+Then what bf16 and fp16 change: with random weights, with the demo's k-means start, and with the checkpoint of `--dvae`; and how fast
+the parts of tokenising are, decoding of pictures, their way to the device, and the network. On a CUDA device (or with `--device`) these are
+seconds of the clock, beside the rate of matrix products measured in the same run: `--size paper` fills the GPU table of RESULTS.md.
 """
 
 import argparse
+import collections
 import io
+import os
 import random
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +24,7 @@ from PIL import Image
 from timing import least_cpu_seconds, print_ratios
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from dalle_datasets.image_batches import centre, transformer_augmentation
 from dalle_datasets.images import decode_image
@@ -27,6 +33,7 @@ from dalle_model.config.model import DVAEConfig
 from dalle_model.config.presets import preset
 from dalle_model.dvae import DVAE, load_dvae
 from dalle_model.dvae.codebook import initialise_codebook
+from dalle_model.dvae.image_tokenizer import COMPILE_FOR_CUDA, Encode, ImageTokenizer
 from dalle_model.dvae.likelihood import map_pixels, unmap_pixels
 from dalle_model.dvae.loss import dvae_loss
 from dalle_model.jobs.train_dvae import as_floats, as_tensor
@@ -104,12 +111,15 @@ def print_changed_tokens(checkpoint: Path | None) -> None:
     models = {"random weights (--size small)": DVAE(SIZES["small"]), "the demo's k-means start": started}
     if checkpoint is not None:
         models[str(checkpoint)] = load_dvae(checkpoint)
-    print("tokens that bf16 changes")
+    print("tokens that shorter types change             bf16      fp16")
     for name, model in models.items():
         images = pictures(scenes[:64], model.config.image_size)
-        with autocast("bf16", images.device):
-            rounded = model.eval().tokenize(images)
-        print(f"  {name:32s} {(rounded != model.tokenize(images)).float().mean():9.3%}")
+        exact = model.eval().tokenize(images)
+        changed = []
+        for precision in ("bf16", "fp16"):
+            with autocast(precision, images.device):
+                changed.append(float((model.tokenize(images) != exact).float().mean()))
+        print(f"  {name:36s} {changed[0]:9.3%} {changed[1]:9.3%}")
 
 
 def pictures(scenes: list[NDArray[np.uint8]], side: int) -> Tensor:
@@ -132,6 +142,83 @@ def print_rates(config: DVAEConfig, repeats: int) -> None:
     }
     seconds = least_cpu_seconds(parts, repeats)
     print_ratios(f"tokenising at {side} x {side}", seconds, "network", lambda s: f"{1 / s:9.1f} images/s")
+
+
+@torch.no_grad()
+def print_device_rates(config: DVAEConfig, device: torch.device, batch: int, dvae: Path | None) -> None:
+    """Pictures a second of each part of tokenising, by the clock."""
+    torch.manual_seed(0)
+    model = (load_dvae(dvae) if dvae else DVAE(config).eval()).requires_grad_(False).to(device)
+    side = model.config.image_size
+    images = np.stack([draw_scene(scene, side) for scene in random.Random(0).sample(all_scenes(), batch)])
+    with FlopCounterMode(display=False) as counter:
+        model.tokenize(as_floats(as_tensor(images[:1]).to(device)))
+    flops = counter.get_total_flops()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(f"{name}; {side} x {side}, batches of {batch}; {flops / 1e9:.1f} GFLOP a picture")
+    for precision in ("fp32", "fp16", "bf16"):
+        print_network_rates(model, images, flops, precision)
+    if device.type == "cuda":
+        host = torch.from_numpy(images)
+        for way, source in (("pageable", host), ("pinned", host.pin_memory())):
+            taken = seconds(lambda source=source: source.to(device, non_blocking=True), device, 20)
+            print(f"  transfer, {way:32s} {batch / taken:9.1f} images/s")
+    files, rng = [encoded(scene) for scene in images], np.random.default_rng(0)
+
+    def decode(data: bytes) -> NDArray[np.uint8]:
+        return transformer_augmentation(np.asarray(decode_image(data, 2**27)), side, rng)
+
+    for num_threads in sorted({1, os.cpu_count() or 1}):
+        with ThreadPoolExecutor(num_threads) as threads:
+            taken = seconds(lambda threads=threads: list(threads.map(decode, files)), torch.device("cpu"), 3)
+        print(f"  decode JPEG and crop, {num_threads:3d} threads          {batch / taken:9.1f} images/s")
+
+
+def print_network_rates(model: DVAE, images: NDArray[np.uint8], flops: int, precision: str) -> None:
+    """The encoder with and without what `ImageTokenizer` does on CUDA, against matrix products of the same type on the same device."""
+    device, batch = next(model.parameters()).device, len(images)
+    size = 8_192 if device.type == "cuda" else 512
+    kind = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    left, right = (torch.randn(size, size, device=device, dtype=kind) for _ in range(2))
+    measured = 2 * size**3 / seconds(lambda: left @ right, device, 20)
+    (exact,) = ImageTokenizer(model, "fp32", batch, as_it_is).stream([images])
+    ways = {"as it is": as_it_is} | ({"compiled, CUDA graph": COMPILE_FOR_CUDA} if device.type == "cuda" else {})
+    for way, compiler in ways.items():
+        tokenizer = ImageTokenizer(model, precision, batch, compiler)
+        (made,) = tokenizer.stream([images])
+        tokenizer.busy_s, num_batches = 0.0, 20 if device.type == "cuda" else 2
+        collections.deque(tokenizer.stream([images] * num_batches), maxlen=0)
+        rate = num_batches * batch / tokenizer.busy_s
+        print(
+            f"  network, {precision}, {way:27s} {rate:9.1f} images/s  {rate * flops / 1e12:7.3f} TFLOP/s, {rate * flops / measured:4.0%} "
+            f"of {measured / 1e12:.3f} measured; {(made != exact).mean():.4%} of the tokens differ from plain fp32"
+        )
+
+
+def as_it_is(encode: Encode) -> Encode:
+    """No compiler."""
+    return encode
+
+
+def seconds(run: Callable[[], object], device: torch.device, repeats: int) -> float:
+    """Seconds of the clock for one of several runs in a row, after one that does not count."""
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    for _ in range(repeats):
+        run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return (time.perf_counter() - started) / repeats
+
+
+def encoded(scene: NDArray[np.uint8]) -> bytes:
+    """The scene as a JPEG of twice its width and one and a half times its height, as photographs are larger than what is made of them."""
+    file = io.BytesIO()
+    height, width = scene.shape[:2]
+    Image.fromarray(scene).resize((2 * width, 3 * height // 2), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+    return file.getvalue()
 
 
 @torch.inference_mode()
@@ -165,7 +252,13 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--dvae", type=Path, help="folder of a trained dVAE, e.g. data/runs/train-dvae-…/dvae")
+    parser.add_argument("--device", action="store_true", help="only the rates of this machine's device, by the clock (the default on CUDA)")
+    parser.add_argument("--batch", type=int, default=64, help="pictures per forward pass of the device's rates")
     arguments = parser.parse_args()
+    if torch.cuda.is_available() or arguments.device:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        print_device_rates(SIZES[arguments.size], device, arguments.batch, arguments.dvae)
+        return
     torch.set_num_threads(1)
     inference(SIZES[arguments.size], arguments.repeats)
     print_rates(SIZES[arguments.size], arguments.repeats)
