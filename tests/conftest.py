@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ import pytest
 from PIL import Image
 
 from dalle_datasets import schemas
+from dalle_datasets.history import record_collection
 from dalle_datasets.identity import generation_id, pair_id, prompt_id
 from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import write_parquet, write_parts
 from dalle_datasets.sources.emoji_scenes import PROMPT_SETS, Scene, caption_scene, draw_scene, prompts, split_scenes
+from dalle_datasets.stage import finish
 
 # Before anything imports Prefect: no telemetry, no log lines between pytest's dots.
 os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -49,7 +52,7 @@ class DataRoot:
         self.pairs = [self._pair(scene, i) for i, scene in enumerate(scenes)]
 
     def collect(self) -> None:
-        """Pairs in parts of eight, and three kinds of drops."""
+        """Pairs in parts of eight, three kinds of drops, the images and measures behind them, and two records of collections."""
         write_parts(
             self.layout.pairs(SOURCE),
             pa.Table.from_pylist(self.pairs, schemas.PAIRS.with_metadata(None)),
@@ -57,6 +60,7 @@ class DataRoot:
             rows_per_part=8,
             row_group_size=4,
         )
+        finish(self.layout.pairs(SOURCE), "inputs", {})
         drops = {
             "discover": [("robots_denied", "robots.txt disallows /private/")],
             "download": [("http_404", "HTTP 404"), ("http_404", "HTTP 404"), ("not_an_image", "text/html")],
@@ -81,6 +85,26 @@ class DataRoot:
                 pa.Table.from_pylist(rows, schemas.DROPPED_PAIRS.with_metadata(None)),
                 schemas.DROPPED_PAIRS,
             )
+            if stage != "discover":  # once before the filters and once after them, as if they had been added later
+                record_collection(self.layout, SOURCE, {"num_pages": 3}, datetime(2026, 1, 5, 6, tzinfo=UTC), was_skipped=True)
+        self._measure([*self.pairs, *(self.pairs[i] | row for i, row in enumerate(rows))])
+
+    def _measure(self, candidates: list[dict[str, Any]]) -> None:
+        """Images and measures of candidates that look like pairs."""
+        images = [{**row, "status": "ok", "error": None} for row in candidates]
+        measures = [
+            {
+                "candidate_id": row["candidate_id"], "has_file_name": False, "num_caption_letters": 9, "boilerplate_share": 0.0,
+                "has_markup": False, "has_personal": False, "language_probability": 1.0, "dictionary_share": 1.0,
+                **{name: row[name] for name in ("num_caption_words", "language", "width", "height", "pixel_sha256")},
+            }
+            for row in candidates
+        ]  # fmt: skip
+        for folder, rows, schema in (
+            (self.layout.images(SOURCE), images, schemas.IMAGES),
+            (self.layout.measures(SOURCE), measures, schemas.MEASURES),
+        ):
+            write_parquet(folder / "part-00000.parquet", pa.Table.from_pylist(rows, schema.with_metadata(None)), schema)
 
     def tokenise_and_score(self) -> list[Path]:
         """Tokenizer, dVAE, tokens, CLIP and scores: their run directories."""
