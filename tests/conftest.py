@@ -124,7 +124,10 @@ class DataRoot:
         text = [{"pair_id": i, "text_tokens": [1, 2, 3], "num_text_tokens": 3, "is_truncated": False} for i in ids]
         tokens = rng.integers(0, CODEBOOK_SIZE // 2, (len(ids), GRID * GRID))
         images = [{"pair_id": i, "crop": 0, "image_tokens": row.tolist()} for i, row in zip(ids, tokens, strict=True)]
-        scores = [{"pair_id": i, "clip_score": float(score)} for i, score in zip(ids, rng.normal(0.3, 0.1, len(ids)), strict=True)]
+        scores = [
+            {"pair_id": i, "clip_score": float(score), "image_embedding": unit_vector(i)}
+            for i, score in zip(ids, rng.normal(0.3, 0.1, len(ids)), strict=True)
+        ]
         write_parts(self.layout.text_tokens("bpe0"), pa.Table.from_pylist(text, schemas.TEXT_TOKENS), schemas.TEXT_TOKENS, 8, 4)
         write_parts(
             self.layout.image_tokens("vae0"),
@@ -238,9 +241,23 @@ class DataRoot:
         generated, judged = self.layout.run(run_id) / "generations.parquet", self.layout.run("evaluate-9") / "evaluations.parquet"
         write_parquet(generated, pa.Table.from_pylist(generations, schemas.GENERATIONS), schemas.GENERATIONS)
         write_parquet(judged, pa.Table.from_pylist(verdicts, schemas.EVALUATIONS), schemas.EVALUATIONS)
+        embeddings = self.layout.run(run_id) / "image_embeddings.parquet"
+        vectors = [
+            {"generation_id": row["generation_id"], "clip_id": "clip0", "image_embedding": unit_vector(row["seed"])} for row in generations
+        ]
+        write_parquet(
+            embeddings,
+            pa.Table.from_pylist(vectors, schemas.GENERATION_EMBEDDINGS.with_metadata(None)),
+            schemas.GENERATION_EMBEDDINGS,
+        )
         networks = {"transformer_id": "tf0", "dvae_id": "vae0", "clip_id": "clip0", "tokenizer_id": "bpe0"}
         inputs = {"prompts": "prompts/p.parquet", "prompts_id": "p0", **networks}
-        result = {"generations": self.layout.relative(generated), "images": f"runs/{run_id}/images", "num_images": len(generations)}
+        result = {
+            "generations": self.layout.relative(generated),
+            "image_embeddings": self.layout.relative(embeddings),
+            "images": f"runs/{run_id}/images",
+            "num_images": len(generations),
+        }
         return [
             self.run(run_id, inputs, result),
             self.run(
@@ -333,6 +350,12 @@ class DataRoot:
             "image_url": f"http://127.0.0.1/{number}.png",
             "candidate_id": f"c{number}",
         }
+
+
+def unit_vector(seed: int, width: int = 8) -> list[np.float16]:
+    """An embedding, as a CLIP would give."""
+    vector = np.random.default_rng(seed).normal(size=width)
+    return list((vector / np.linalg.norm(vector)).astype(np.float16))
 
 
 def curve(*names: str) -> list[dict[str, Any]]:

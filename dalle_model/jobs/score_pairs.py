@@ -1,4 +1,7 @@
-"""Job: how well every caption fits its picture, according to CLIP; one Parquet part for each part of pairs."""
+"""Job: how well every caption fits its picture, according to CLIP; one Parquet part for each part of pairs.
+
+The embeddings of the pictures are kept beside the scores: generated pictures are compared with them to find copies.
+"""
 
 import io
 from pathlib import Path
@@ -12,16 +15,16 @@ import torch
 from PIL import Image
 
 from dalle_datasets.image_batches import centre
-from dalle_datasets.parquet import check_parquet, read_parquet
+from dalle_datasets.parquet import check_parquet, list_column, read_parquet
 from dalle_datasets.schemas import CLIP_SCORES, PAIRS
-from dalle_model.clip import Clip
+from dalle_model.clip import Clip, cosine
 from dalle_model.jobs.contract import JobRun
 from dalle_model.jobs.parts import PartsOut, map_parts
-from dalle_model.sampling.rerank import load_scorer, score_pairs
+from dalle_model.sampling.rerank import load_scorer
 from dalle_model.training.parallel import own_device
 
 SECTIONS = ("shards",)
-VERSION = 1
+VERSION = 2
 PAIRS_AT_ONCE = 128
 
 
@@ -55,13 +58,18 @@ def score_part(clip: Clip, part: Path) -> pa.Table:
     check_parquet(part, PAIRS)
     side = clip.about["preprocess_cfg"]["size"]
     nobody = np.random.default_rng(0)  # `centre` draws nothing from it
-    pair_ids: list[int] = []
-    scores: list[float] = []
+    schema = CLIP_SCORES.with_metadata(None)
+    scored: list[pa.Table] = []
     with pq.ParquetFile(part) as file:
         for batch in file.iter_batches(PAIRS_AT_ONCE, columns=["pair_id", "caption", "image"]):
             decoded = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in batch["image"].to_pylist())
             pictures = np.stack([centre(picture, side, nobody) for picture in decoded])
-            images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
-            pair_ids += batch["pair_id"].to_pylist()
-            scores += score_pairs(clip, batch["caption"].to_pylist(), images).tolist()
-    return pa.table({"pair_id": pa.array(pair_ids, pa.int64()), "clip_score": pa.array(scores, pa.float32())})
+            embeddings = clip.encode_images(torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255)
+            scores = cosine(embeddings, clip.encode_texts(batch["caption"].to_pylist()))
+            columns = {
+                "pair_id": batch["pair_id"],
+                "clip_score": scores.float().cpu().numpy(),
+                "image_embedding": list_column(embeddings.cpu().half().numpy(), schema.field("image_embedding").type),
+            }
+            scored.append(pa.table(columns, schema=schema))
+    return pa.concat_tables(scored) if scored else schema.empty_table()

@@ -37,11 +37,6 @@ def score_embeddings(clip: Clip, caption: str, embeddings: Tensor) -> Tensor:
     return cosine(embeddings, clip.encode_texts([caption]).float().cpu())
 
 
-def score_pairs(clip: Clip, captions: list[str], images: Tensor) -> Tensor:
-    """Raw cosine similarity, float32 [B] on the CPU, of each caption with its own picture [B, 3, H, W] in [0, 1]."""
-    return cosine(clip.encode_images(images), clip.encode_texts(captions)).float().cpu()
-
-
 def ranks(scores: Tensor) -> Tensor:
     """1 for the best score, N for the worst, int64 [N]; among equal scores the earlier candidate is better."""
     order = scores.argsort(descending=True, stable=True)

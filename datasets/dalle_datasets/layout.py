@@ -51,10 +51,6 @@ class Layout:
         """Scores of one CLIP."""
         return self.root / "clip_scores" / f"clip={clip_id}"
 
-    def pair_embeddings(self, clip_id: str) -> Path:
-        """What the pictures of all pairs are to one CLIP."""
-        return self.root / "pair_embeddings" / f"clip={clip_id}"
-
     def training_set(self, training_set_id: str) -> Path:
         """One exported training set."""
         return self.root / "training_sets" / training_set_id
@@ -86,14 +82,14 @@ class Layout:
         return self.root / "catalog" / "published.duckdb"
 
     @property
+    def report(self) -> Path:
+        """The HTML gallery."""
+        return self.root / "report" / "index.html"
+
     @property
     def collection_report(self) -> Path:
         """The report of what was collected."""
         return self.root / "report" / "collection.html"
-
-    def report(self) -> Path:
-        """The HTML gallery."""
-        return self.root / "report" / "index.html"
 
     def relative(self, path: Path) -> str:
         """`path` relative to the root, as stored in files and tables."""

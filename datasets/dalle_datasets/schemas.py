@@ -168,16 +168,15 @@ CODEBOOK_USAGE = _schema("codebook_usage", 1, [_required("image_token", pa.int32
 # Half precision is plenty for a cosine: 2 bytes a number, so 128 bytes a picture for the demo's CLIP, 1 KiB for ViT-B/32.
 _EMBEDDING = pa.list_(pa.field("element", pa.float16(), nullable=False))
 
-PAIR_EMBEDDINGS = _schema(
-    "pair_embeddings",
-    1,
+CLIP_SCORES = _schema(
+    "clip_scores",
+    2,
     [
         _required("pair_id", pa.int64()),
-        _required("image_embedding", _EMBEDDING),  # of unit length, by the CLIP in the folder's name
+        _required("clip_score", pa.float32()),  # cosine similarity, [-1, 1]
+        _required("image_embedding", _EMBEDDING),  # of unit length; what "is it a copy?" compares with
     ],
 )
-
-CLIP_SCORES = _schema("clip_scores", 1, [_required("pair_id", pa.int64()), _required("clip_score", pa.float32())])
 
 TRAINING_SET = _schema(
     "training_set",

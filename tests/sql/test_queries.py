@@ -2,7 +2,7 @@
 
 import pytest
 
-from dalle_datasets.schemas import COLLECTED, GENERATIONS, IMAGE_TOKENS, MEASURES, TRAINING_SET
+from dalle_datasets.schemas import COLLECTED, MEASURES, TRAINING_SET
 
 
 def test_drop_reasons_counts_by_stage_and_reason_most_frequent_first(catalog):
@@ -357,27 +357,6 @@ def test_prompt_sets_are_counted(catalog):
 def test_candidates_are_ordered_by_rank(catalog):
     candidates(catalog, [False, True, True], ranks=[2, 3, 1])
     assert catalog.column("candidates", 8, run_id="gen", prompt="p") == ["p2", "p0", "p1"]
-
-
-def test_nearest_training_pairs_finds_a_planted_copy(catalog, write, tmp_path):
-    write("runs/gen/generations.parquet", GENERATIONS, [{"generation_id": "g", "image_tokens": [1, 2, 3, 4]}])
-    write(
-        "image_tokens/dvae=vae/part-00000.parquet",
-        IMAGE_TOKENS,
-        [
-            {"pair_id": 1, "crop": 0, "image_tokens": [4, 3, 2, 1]},  # the same tokens in other places
-            {"pair_id": 2, "crop": 0, "image_tokens": [9, 9, 9, 9]},
-            {"pair_id": 2, "crop": 1, "image_tokens": [1, 2, 3, 4]},  # the copy: one crop of the picture
-            {"pair_id": 3, "crop": 0, "image_tokens": [1, 2, 9, 9]},
-        ],
-    )
-    catalog.add("image_token_shards")
-    catalog.add("runs", run_id="gen", inputs='{"dvae_id": "vae"}')
-    catalog.add("generations")
-    catalog.add("pairs", {"pair_id": 1}, {"pair_id": 2, "caption": "the copied one"}, {"pair_id": 3})
-    rows = catalog.query("nearest_training_pairs", root=str(tmp_path), generation_id="g")
-    assert [(row[0], row[1], row[3], row[5]) for row in rows] == [(2, 4, 0, "the copied one"), (3, 2, 2, "a red apple")]
-    assert rows[0][2] == 1.0
 
 
 def test_training_sets(catalog):

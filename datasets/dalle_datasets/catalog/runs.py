@@ -19,7 +19,7 @@ from dalle_datasets.layout import Layout
 
 # What a job's result may name: things with a content id (found under `<kind>_id`), and files known by their path.
 _NETWORKS = {"tokenizer": "tokenizer", "dvae": "checkpoint", "clip": "checkpoint", "transformer": "checkpoint"}
-_FILES = ("text_tokens", "image_tokens", "codebook_usage", "clip_scores", "generations", "rerank_scores", "evaluations")
+_FILES = ("text_tokens", "image_tokens", "codebook_usage", "clip_scores", "generations", "image_embeddings", "rerank_scores", "evaluations")
 
 _CURVES = {"metrics.jsonl": ("run_metrics", "insert_run_metrics"), "speed.jsonl": ("run_speed", "insert_run_speed")}
 """File of a run -> its table and the statement that fills it."""

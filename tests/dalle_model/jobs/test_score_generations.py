@@ -1,11 +1,14 @@
 """A further CLIP scores stored pictures exactly as it would have scored them when they were made."""
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
+from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import read_parquet, write_parquet
 from dalle_datasets.prompts import own_prompts
-from dalle_datasets.schemas import GENERATIONS, PROMPTS, RERANK_SCORES
+from dalle_datasets.schemas import GENERATION_EMBEDDINGS, GENERATIONS, PROMPTS, RERANK_SCORES
 from dalle_model.clip import build_clip, save_clip
 from dalle_model.config.model import ClipConfig
 from dalle_model.jobs import score_generations
@@ -32,6 +35,17 @@ def test_the_same_clip_gives_the_same_scores_and_ranks(tmp_path, made, networks,
         assert again[row["generation_id"]]["clip_id"] == networks["clip_id"]
         assert again[row["generation_id"]]["clip_score"] == pytest.approx(row["clip_score"], abs=1e-5)
         assert again[row["generation_id"]]["rank"] == row["rank"]
+    kept = read_parquet(Layout(tmp_path).run(made["run_id"]) / "image_embeddings.parquet", GENERATION_EMBEDDINGS)
+    (run_dir,) = (tmp_path / "runs").glob("score-generations-*")
+    found = read_parquet(run_dir / "image_embeddings.parquet", GENERATION_EMBEDDINGS)
+    assert found["generation_id"] == kept["generation_id"]
+    assert np.abs(np.array(found["image_embedding"].to_pylist()) - np.array(kept["image_embedding"].to_pylist())).max() < 2e-3
+
+
+def test_ranks_among_equal_scores_and_mixed_prompts():
+    """As `sampling.rerank.ranks` has them; the candidates of a prompt need not stand together."""
+    table = pa.table({"prompt_id": ["b", "a", "b", "a", "b"], "clip_score": np.array([0.1, 0.5, 0.4, 0.5, 0.4], np.float32)})
+    assert score_generations.rank_candidates(table)["rank"].to_pylist() == [3, 1, 1, 2, 2]
 
 
 def test_another_clip_stands_beside_it(tmp_path, made, make_config, run_job):

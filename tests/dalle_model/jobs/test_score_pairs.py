@@ -26,7 +26,9 @@ def inputs(tmp_path, pairs):
 
 def test_scores_are_cosines_of_caption_and_picture(tmp_path, inputs, make_config, run_job):
     result = run_job("score_pairs", make_config(), inputs)
-    scores = {row["pair_id"]: row["clip_score"] for row in read_parts(tmp_path / result["clip_scores"], CLIP_SCORES).to_pylist()}
+    rows = read_parts(tmp_path / result["clip_scores"], CLIP_SCORES).to_pylist()
+    scores = {row["pair_id"]: row["clip_score"] for row in rows}
+    embeddings = {row["pair_id"]: np.array(row["image_embedding"], np.float32) for row in rows}
     pairs = read_parts(tmp_path / "pairs" / "emoji", PAIRS).to_pylist()
     assert result["num_scores"] == len(scores) == 60
     assert result["mean_score"] == pytest.approx(np.mean(list(scores.values())), abs=1e-6)
@@ -35,6 +37,7 @@ def test_scores_are_cosines_of_caption_and_picture(tmp_path, inputs, make_config
         pixels = torch.from_numpy(np.array(Image.open(io.BytesIO(pair["image"])))).permute(2, 0, 1)[None] / 255
         expected = float(cosine(clip.encode_images(pixels), clip.encode_texts([pair["caption"]])))
         assert scores[pair["pair_id"]] == pytest.approx(expected, abs=1e-5)
+        assert np.abs(embeddings[pair["pair_id"]] - clip.encode_images(pixels)[0].numpy()).max() < 1e-3
 
 
 def test_an_interrupted_run_keeps_the_parts_it_finished(tmp_path, inputs, make_config, run_job):
