@@ -285,6 +285,7 @@ class DataRoot:
         with connect(layout.catalog) as con:
             ingest.ingest_pairs(con, layout, SOURCE)
             ingest.ingest_dropped_pairs(con, layout, SOURCE)
+            ingest.ingest_collections(con, layout, SOURCE)
             for run in runs:
                 ingest.ingest_run(con, layout, run)
             chosen = export_training_set(
