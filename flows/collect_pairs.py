@@ -13,6 +13,7 @@ from dalle_datasets.filters.apply import FilterResult, filter_pairs
 from dalle_datasets.layout import open_data_root
 from dalle_datasets.sources.discover import DiscoverResult, discover
 from dalle_model.config.tree import Config
+from flows.runtime.collected import collecting
 from flows.runtime.parameters import Overrides, config_from_parameters
 from flows.runtime.progress import reporter, watched
 from flows.runtime.stage_times import timed
@@ -23,10 +24,11 @@ from flows.runtime.tasks import catalog_writer
 def collect_pairs(preset: str = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
     """Read pages, download their images, filter, and catalogue pairs and drops. Returns the results of the three stages."""
     config = config_from_parameters(preset, overrides)
-    found = discover_candidates(config)
-    downloaded = download_candidates(config)
-    filtered = filter_candidates(config)
-    catalogue_pairs(config)
+    with collecting(open_data_root(config.paths.data_root), config):
+        found = discover_candidates(config)
+        downloaded = download_candidates(config)
+        filtered = filter_candidates(config)
+        catalogue_pairs(config)
     return {"discover": asdict(found), "download": asdict(downloaded), "filter": asdict(filtered)}
 
 

@@ -10,13 +10,15 @@ from dalle_datasets.parquet import atomic_path
 from dalle_model.config.sections import fingerprint, to_dict
 from dalle_model.config.tree import Config
 from dalle_model.jobs.contract import JOBS, declarations
+from flows.runtime.collected import collection_versions
 from flows.runtime.jobs import lost_files
 
 
 def pipeline_id(config: Config) -> str:
     """Fingerprint of everything that decides what the pipeline makes, but for where and how it is made."""
     settings = {name: section for name, section in to_dict(config).items() if name not in ("paths", "flow")}
-    return fingerprint("run_pipeline", metadata.version("open-dalle"), {job: declarations(job)["VERSION"] for job in JOBS}, settings)
+    versions = {**collection_versions(), **{job: declarations(job)["VERSION"] for job in JOBS}}
+    return fingerprint("run_pipeline", metadata.version("open-dalle"), versions, settings)
 
 
 def finished_pipeline(layout: Layout, config: Config) -> dict[str, Any] | None:

@@ -9,11 +9,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dalle_datasets.config import SourceConfig
 from dalle_datasets.layout import Layout
 from dalle_datasets.stage import MANIFEST
 from dalle_model.config.tree import Config
 from dalle_model.jobs.contract import read_result, run_directory
+from flows.runtime.collected import check_collected
 from flows.runtime.jobs import lost_files
 
 READS = {
@@ -59,7 +59,7 @@ def find(kind: str, config: Config) -> dict[str, str]:
     """`{kind: path, kind_id: id}` of the artefact that these settings lead to. Raises `ValueError` when there is none."""
     layout = Layout(Path(config.paths.data_root).expanduser())
     if kind == "pairs":
-        return _find_pairs(layout, config.source)
+        return _find_pairs(layout, config)
     if kind == "training_set":
         return _find_training_set(layout, config)
     job, path_key = MADE_BY[kind]
@@ -72,12 +72,14 @@ def find(kind: str, config: Config) -> dict[str, str]:
     return {kind: result[path_key], f"{kind}_id": result[f"{kind}_id"]}
 
 
-def _find_pairs(layout: Layout, source: SourceConfig) -> dict[str, str]:
-    folder = layout.pairs(source.name)
+def _find_pairs(layout: Layout, config: Config) -> dict[str, str]:
+    folder = layout.pairs(config.source.name)
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
     except OSError:
         raise ValueError(f"{folder} holds no finished collection of pairs; {_remedy('pairs')}") from None
+    if config.flow.check_pairs:
+        check_collected(layout, config)
     return {"pairs": layout.relative(folder), "pairs_id": manifest["result"]["pairs_id"]}
 
 

@@ -1,17 +1,33 @@
 """A flow started by itself finds what earlier flows made, by its settings alone, or says which flow to run."""
 
+import os
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from dalle_datasets.filters import apply
 from dalle_datasets.layout import Layout
 from dalle_datasets.stage import finish
 from dalle_model.config.presets import preset
 from dalle_model.jobs.contract import prepare, write_json
+from flows.runtime.collected import collecting
 from flows.runtime.pipeline_result import finished_pipeline, pipeline_id, save_pipeline
+from flows.runtime.progress import shown_on
 from flows.runtime.stage_times import collected_times, timed, write_stage_times
 from flows.runtime.upstream import READS, find, inputs_of
+
+
+class Recorder:
+    """A display that remembers what was said."""
+
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
 
 
 @pytest.fixture
@@ -29,9 +45,10 @@ def pretend(config, job, **made):
 
 
 def collect(config, tmp_path):
-    folder = Layout(tmp_path).pairs(config.source.name)
-    folder.mkdir(parents=True)
-    finish(folder, "inputs", {"pairs_id": "pairs0"})
+    with collecting(Layout(tmp_path), config):
+        folder = Layout(tmp_path).pairs(config.source.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        finish(folder, "inputs", {"pairs_id": "pairs0"})
 
 
 def test_without_pairs_nothing_can_start(config):
@@ -56,6 +73,70 @@ def test_settings_lead_from_stage_to_stage(config, tmp_path):
     assert find("tokenizer", other)["tokenizer_id"] == "bpe0", "the vocabulary does not depend on the codebook"
     with pytest.raises(ValueError, match="there is no dvae for these settings yet"):
         find("dvae", other)
+
+
+def test_pairs_collected_with_other_settings_are_refused_and_the_difference_is_named(config, tmp_path):
+    collect(config, tmp_path)
+
+    def changed(**settings):
+        return preset("demo", {"paths.data_root": str(tmp_path), **{name.replace("__", "."): value for name, value in settings.items()}})
+
+    with pytest.raises(ValueError, match=r"emoji_scenes was collected with filter.min_side=32, not 64; run `dalle run collect_pairs` with"):
+        find("pairs", changed(filter__min_side=64))
+    with pytest.raises(
+        ValueError, match="filter.min_side=32, not 64, filter.near_duplicates=False, not True, .*, and 1 more settings; run"
+    ):
+        find("pairs", changed(filter__min_side=64, filter__near_duplicates=True, source__num_scenes=64, shards__rows_per_part=7))
+    assert find("pairs", changed(filter__min_side=64, flow__check_pairs=False))["pairs_id"] == "pairs0"
+    assert find("pairs", changed(download__num_threads=1, source__port=8_000, dvae__codebook_size=128))["pairs_id"] == "pairs0"
+
+
+def test_pairs_of_an_earlier_edition_of_the_stages_are_refused(config, tmp_path, monkeypatch):
+    collect(config, tmp_path)
+    before = pipeline_id(config)
+    monkeypatch.setattr(apply, "VERSION", apply.VERSION + 1)
+    with pytest.raises(ValueError, match=rf"was collected with version of filter={apply.VERSION - 1}, not {apply.VERSION}; run"):
+        find("pairs", config)
+    assert pipeline_id(config) != before, "`dalle demo` must not say that everything is there"
+
+
+def test_pairs_whose_settings_nobody_knows_are_refused(config, tmp_path):
+    collect(config, tmp_path)
+    (Layout(tmp_path).pairs(config.source.name) / "settings.json").unlink()
+    with pytest.raises(ValueError, match="emoji_scenes does not say with which settings it was collected; run `dalle run collect_pairs`"):
+        find("pairs", config)
+
+
+def test_the_settings_of_an_earlier_collection_do_not_vouch_for_pairs_of_a_killed_one(config, tmp_path):
+    collect(config, tmp_path)
+    with pytest.raises(KeyboardInterrupt), collecting(Layout(tmp_path), preset("demo", {"seed": 1})):
+        raise KeyboardInterrupt
+    assert find("pairs", config), "nothing had been touched yet"
+    with pytest.raises(KeyboardInterrupt), collecting(Layout(tmp_path), preset("demo", {"filter.min_side": 64})):
+        finish(Layout(tmp_path).pairs(config.source.name), "other inputs", {"pairs_id": "pairs1"})
+        raise KeyboardInterrupt
+    with pytest.raises(ValueError, match="does not say with which settings"):
+        find("pairs", config)
+
+
+def test_a_second_collection_of_a_source_waits_for_the_first_and_says_so(config, tmp_path):
+    collect(config, tmp_path)
+    recorder, order = Recorder(), []
+
+    def second():
+        with shown_on(recorder), collecting(Layout(tmp_path), config):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with collecting(Layout(tmp_path), config):
+        thread.start()
+        while not recorder.notes:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
+    assert f"source 'emoji_scenes' is being collected by process {os.getpid()} on" in recorder.notes[0]
 
 
 def test_a_deleted_checkpoint_is_named(config, tmp_path):
