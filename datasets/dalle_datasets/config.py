@@ -70,7 +70,7 @@ class DownloadConfig:
     num_processes: int = 1
     """Worker processes of img2dataset, over all machines; each costs about 0.2 GB of memory."""
     num_threads: int = 16
-    """Download threads per worker process."""
+    """Download threads per worker process; also how many hosts' pages are read at a time."""
     timeout_s: float = 10.0
     """Longest wait for one socket operation, seconds."""
     deadline_s: float = 30.0
@@ -197,7 +197,14 @@ class CatalogConfig:
     """Which query of `sql/training_sets/` selects the pairs to train on."""
     min_clip_score_quantile: float = 0.0
     """Pairs below this quantile of the CLIP scores are left out of the training set, in [0, 1)."""
+    max_nsfw_score: float = 0.5
+    """`safe_pairs` only: highest score for not being safe for work, in [0, 1]."""
+    max_watermark_score: float = 0.5
+    """`safe_pairs` only: highest score for carrying a watermark, in [0, 1]."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_clip_score_quantile < 1:
             raise ValueError(f"catalog.min_clip_score_quantile={self.min_clip_score_quantile} must be in [0, 1)")
+        for field in ("max_nsfw_score", "max_watermark_score"):
+            if not 0 <= getattr(self, field) <= 1:
+                raise ValueError(f"catalog.{field}={getattr(self, field)} must be in [0, 1]")

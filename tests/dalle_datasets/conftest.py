@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -21,6 +22,8 @@ class Web:
     port: int = 0
     answers: dict[str, Answer] = field(default_factory=dict)
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    num_open: int = 0
+    """Requests that are being answered."""
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
@@ -100,19 +103,33 @@ class Web:
 
 @pytest.fixture
 def web() -> Iterator[Web]:
+    with serve() as site:
+        yield site
+
+
+@pytest.fixture
+def webs() -> Iterator[list[Web]]:
+    """Three hosts: every port is a host of its own."""
+    with serve() as first, serve() as second, serve() as third:
+        yield [first, second, third]
+
+
+@contextmanager
+def serve() -> Iterator[Web]:
+    """Answer until the end of the block."""
     site = Web()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             site.requests.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
             answer = site.answers.get(self.path)
-            if answer is None:
-                self.send_error(404)
-                return
+            site.num_open += 1
             try:
-                answer(self)
+                answer(self) if answer else self.send_error(404)
             except OSError:  # the reader hung up
                 self.close_connection = True
+            finally:
+                site.num_open -= 1
 
         def log_message(self, format: str, *args: object) -> None: ...
 
@@ -126,7 +143,9 @@ def web() -> Iterator[Web]:
     site.port = server.server_port
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
-    yield site
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    try:
+        yield site
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

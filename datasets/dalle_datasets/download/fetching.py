@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from dalle_datasets.download.failures import OK, FetchError
-from dalle_datasets.download.guard import Answer, Guard, fetch
+from dalle_datasets.download.guard import Answer, Guard, fetch, split_url
 from dalle_datasets.download.pace import Pace
 from dalle_datasets.download.robots import Robots
 from dalle_datasets.parquet import write_parquet
@@ -53,14 +53,18 @@ class Visitor:
 
     def fetch(self, url: str, headers: Mapping[str, str] | None = None) -> Answer:
         """The answer of an address that may be used. Raises `FetchError`."""
-        if url.startswith(("http://", "https://")):
-            self._robots.check(url)
-            self._pace.wait(url, self._robots.crawl_delay_s(url))
+        self._enter(url)
         try:
-            return fetch(url, self._guard, headers)
+            return fetch(url, self._guard, headers, before_redirect=self._enter)
         except FetchError as error:
             self._pace.heed(url, error)
             raise
+
+    def _enter(self, url: str) -> None:
+        """Return when it is our turn to ask for `url`; it may be where a redirect led us. Raises `FetchError` if we may not."""
+        split_url(url)
+        self._robots.check(url)
+        self._pace.wait(url, self._robots.crawl_delay_s(url))
 
     def sitemaps(self, url: str) -> list[str]:
         """Sitemap addresses that the host of `url` names."""

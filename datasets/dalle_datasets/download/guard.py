@@ -14,7 +14,8 @@ import socket
 import ssl
 import time
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
 from email.utils import parsedate_to_datetime
@@ -24,6 +25,7 @@ from dalle_datasets.download.failures import FetchError
 
 MAX_REDIRECTS = 5
 CHUNK_BYTES = 65_536
+MAX_HOST_LENGTH = 253
 OPT_OUT_DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none", "noml"})
 """Directives of X-Robots-Tag and `<meta name=robots>` that we read as "not for training"."""
 
@@ -62,11 +64,17 @@ class Answer:
     body: bytes
 
 
-def fetch(url: str, guard: Guard, headers: Mapping[str, str] | None = None, into: BinaryIO | None = None) -> Answer:
+def fetch(
+    url: str,
+    guard: Guard,
+    headers: Mapping[str, str] | None = None,
+    into: BinaryIO | None = None,
+    before_redirect: Callable[[str], None] = lambda url: None,
+) -> Answer:
     """The body behind `url`, complete. Raises `FetchError` with a code of the closed set for everything else.
 
     Status 304 is an answer too (it has no body) when `headers` made the request conditional. With `into`, the body goes there,
-    piece by piece, and not into the answer.
+    piece by piece, and not into the answer. `before_redirect` may refuse an address that we are sent to; its time does not count.
     """
     clock = _Clock(guard)
     for _ in range(MAX_REDIRECTS + 1):
@@ -74,7 +82,9 @@ def fetch(url: str, guard: Guard, headers: Mapping[str, str] | None = None, into
         location = answer.headers.get("Location")
         if answer.status not in (301, 302, 303, 307, 308) or not location:
             return answer
-        url = urllib.parse.urljoin(url, location)
+        url = _join(url, location)
+        with clock.stopped():
+            before_redirect(url)
     raise FetchError("redirect_limit", f"more than {MAX_REDIRECTS} redirects")
 
 
@@ -104,6 +114,13 @@ class _Clock:
         if left <= 0:
             raise FetchError("deadline", f"more than {self._deadline_s:g} s in all")
         return min(self._timeout_s, left)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """For time that is not the host's."""
+        start = time.monotonic()
+        yield
+        self._end += time.monotonic() - start
 
     def explain(self) -> FetchError:
         """What a socket timeout was: silence, or the end of the deadline."""
@@ -146,7 +163,7 @@ class _Socket:
 
 
 def _fetch_once(url: str, guard: Guard, clock: _Clock, headers: Mapping[str, str], into: BinaryIO | None) -> Answer:
-    scheme, host, port, target = _split(url)
+    scheme, host, port, target = split_url(url)
     try:
         connection = _connect(host, port, guard, clock)
         try:
@@ -233,7 +250,7 @@ def _failed_status(response: http.client.HTTPResponse) -> FetchError:
 
 def _seconds_until(retry_after: str) -> float:
     """Seconds that a `Retry-After` of seconds or of a date means; 0 if it means nothing."""
-    if retry_after.strip().isdigit():
+    if retry_after.isascii() and retry_after.strip().isdigit():
         return float(retry_after)
     try:
         return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
@@ -241,8 +258,18 @@ def _seconds_until(retry_after: str) -> float:
         return 0.0
 
 
-def _split(url: str) -> tuple[str, str, int, str]:
-    """(scheme, host, port, path with query), with spaces and non-ASCII characters encoded."""
+def _join(url: str, location: str) -> str:
+    try:
+        return urllib.parse.urljoin(url, location)
+    except ValueError as error:
+        raise FetchError("bad_url", f"redirect to {location[:100]!r}: {error}") from error
+
+
+def split_url(url: str) -> tuple[str, str, int, str]:
+    """(scheme, host, port, path with query), with spaces and non-ASCII characters encoded.
+
+    Raises `FetchError` for an address that cannot be asked for.
+    """
     try:
         parts = urllib.parse.urlsplit(url.strip())
         scheme = parts.scheme.lower()
@@ -250,11 +277,11 @@ def _split(url: str) -> tuple[str, str, int, str]:
             raise FetchError("bad_scheme", f"scheme {scheme[:20]!r}" if scheme else "no scheme")
         host = (parts.hostname or "").rstrip(".")
         port = parts.port or (443 if scheme == "https" else 80)
-        if not host.isascii():
+        if not host.isascii() and len(host) <= MAX_HOST_LENGTH:
             host = host.encode("idna").decode()
     except ValueError as error:  # UnicodeError is one
         raise FetchError("bad_url", str(error)) from error
-    if not host or parts.username or len(host) > 253:
+    if not host or parts.username or len(host) > MAX_HOST_LENGTH:
         raise FetchError("bad_url", "no host" if not host else "a user name in the address" if parts.username else "host name too long")
     target = urllib.parse.quote(parts.path or "/", safe="%/:=&~+!$,;'@()*[]")
     if parts.query:

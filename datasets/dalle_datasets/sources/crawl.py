@@ -1,9 +1,15 @@
-"""Pages read over HTTP: links followed breadth-first on the hosts of the start addresses, within bounds."""
+"""Pages read over HTTP: links followed breadth-first on the hosts of the start addresses, within bounds.
+
+Hosts are read side by side, the pages of one host one after another. What is read does not depend on who answers faster: a round
+gives every host its share of the pages that may still be asked for, and links to other hosts are handed over between rounds.
+"""
 
 import logging
+import threading
 import urllib.parse
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from dalle_datasets.config import SourceConfig
 from dalle_datasets.download.failures import FetchError
@@ -22,50 +28,122 @@ def crawl(
     visitor: Visitor,
     user_agent_token: str,
     known: Mapping[str, SeenPage],
+    num_hosts: int,
     report: Report,
 ) -> Discovered:
-    """Read pages until there is none left or `source.max_pages` were asked for.
+    """Read pages until there is none left or `source.max_pages` were asked for, of at most `num_hosts` hosts at a time.
 
     Pages in `known` are asked for only if they changed (conditional requests).
     """
-    crawl = _Crawl(start_urls, visitor, user_agent_token, known)
-    if source.use_sitemaps:
-        crawl.add_sitemaps(source.max_pages)
+    urls = list(dict.fromkeys(clean_url(url) for url in start_urls))
+    lock, stop = threading.Lock(), threading.Event()
     num_asked = 0
-    while crawl.queue and num_asked < source.max_pages:
-        crawl.visit(crawl.queue.popleft())
-        num_asked += 1
-        report(num_asked, min(source.max_pages, num_asked + len(crawl.queue)), "pages", candidates=len(crawl.result.found))
-    crawl.result.num_left = len(crawl.queue)
-    if crawl.queue:
-        logger.info("%d more pages are known; raise source.max_pages=%d to read them", len(crawl.queue), source.max_pages)
-    return crawl.result
+
+    def tick() -> None:
+        nonlocal num_asked
+        with lock:
+            num_asked += 1
+            known_pages = num_asked + sum(len(host.queue) for host in hosts.values())
+            candidates = sum(len(host.result.found) for host in hosts.values())
+            report(num_asked, min(source.max_pages, known_pages), "pages", candidates=candidates)
+
+    names = list(dict.fromkeys(map(_host_of, urls)))
+    hosts = {name: _Host(name, frozenset(names), visitor, user_agent_token, known, tick, stop) for name in names}
+    for url in urls:
+        hosts[_host_of(url)].follow([url])
+    with ThreadPoolExecutor(min(num_hosts, len(hosts))) as pool:
+        try:
+            if source.use_sitemaps:
+                list(pool.map(lambda host: host.read_sitemaps(source.max_pages), hosts.values()))
+                _hand_over(hosts)
+            while (left := source.max_pages - num_asked) and (waiting := [host for host in hosts.values() if host.queue]):
+                shares = [left // len(waiting) + (i < left % len(waiting)) for i in range(len(waiting))]
+                list(pool.map(_Host.read, waiting, shares))
+                _hand_over(hosts)
+        finally:
+            stop.set()  # whoever ends us does not wait for all pages of a host
+    return _join(source, list(hosts.values()))
 
 
-class _Crawl:
-    def __init__(self, start_urls: tuple[str, ...], visitor: Visitor, user_agent_token: str, known: Mapping[str, SeenPage]) -> None:
+def _host_of(url: str) -> str:
+    return urllib.parse.urlsplit(url).netloc
+
+
+def _hand_over(hosts: dict[str, "_Host"]) -> None:
+    """Give every host the links to it that the others found, always in the same order."""
+    for host in hosts.values():
+        for link in host.elsewhere:
+            hosts[_host_of(link)].follow([link])
+        host.elsewhere.clear()
+
+
+def _join(source: SourceConfig, hosts: list["_Host"]) -> Discovered:
+    result = Discovered()
+    for host in hosts:
+        result.found += host.result.found
+        result.drops += host.result.drops
+        result.pages += host.result.pages
+        result.num_unchanged += host.result.num_unchanged
+        result.num_left += len(host.queue)
+    if result.num_left:
+        logger.info("%d more pages are known; raise source.max_pages=%d to read them", result.num_left, source.max_pages)
+    return result
+
+
+class _Host:
+    """The pages of one host. Only one thread at a time reads them."""
+
+    def __init__(
+        self,
+        name: str,
+        site: frozenset[str],
+        visitor: Visitor,
+        user_agent_token: str,
+        known: Mapping[str, SeenPage],
+        tick: Callable[[], None],
+        stop: threading.Event,
+    ) -> None:
+        self.name = name
+        self.site = site
         self.visitor = visitor
         self.user_agent_token = user_agent_token
         self.known = known
-        self.queue = deque(dict.fromkeys(clean_url(url) for url in start_urls))
-        self.seen = set(self.queue)
-        self.hosts = frozenset(urllib.parse.urlsplit(url).netloc for url in self.queue)
+        self.tick = tick
+        self.stop = stop
+        self.queue: deque[str] = deque()
+        self.seen: set[str] = set()
+        self.elsewhere: dict[str, None] = {}
+        """Links to the other hosts of the site, in the order in which they were found."""
         self.result = Discovered()
 
-    def add_sitemaps(self, max_pages: int) -> None:
-        """Queue the pages of the hosts' sitemaps, and take the captioned images that they list."""
+    def follow(self, links: list[str]) -> None:
+        """Queue links to pages of this host that were not seen before, and keep those to the other hosts for later."""
+        for link in links:
+            host = _host_of(link)
+            if host == self.name and link not in self.seen:
+                self.seen.add(link)
+                self.queue.append(link)
+            elif host != self.name and host in self.site:
+                self.elsewhere[link] = None
+
+    def read_sitemaps(self, max_pages: int) -> None:
+        """Queue the pages of the host's sitemaps, and take the captioned images that they list."""
         for url in dict.fromkeys(urllib.parse.urljoin(start, "/") for start in self.queue):
             pages, found, drops = read_sitemaps(url, self.visitor, max_pages)
             self.result.found += found
             self.result.drops += drops
             self.follow(pages)
 
-    def follow(self, links: list[str]) -> None:
-        """Queue links to pages of the same site that were not seen before."""
-        for link in links:
-            if link not in self.seen and urllib.parse.urlsplit(link).netloc in self.hosts:
-                self.seen.add(link)
-                self.queue.append(link)
+    def read(self, num_pages: int) -> None:
+        """Read that many pages, or all there are, or until somebody stops it all."""
+        try:
+            while num_pages and self.queue and not self.stop.is_set():
+                self.visit(self.queue.popleft())
+                num_pages -= 1
+                self.tick()
+        except BaseException:
+            self.stop.set()
+            raise
 
     def visit(self, url: str) -> None:
         """Read one page."""

@@ -100,7 +100,7 @@ def _read(source: SourceConfig, download: DownloadConfig, known: Mapping[str, Se
         guard = page_guard(source, download, connect_to)
         if source.kind in ("emoji_scenes", "web_pages"):
             visitor = Visitor(guard, download.requests_per_s_per_host)
-            return crawl(source, start_urls, visitor, guard.user_agent_token, known, report)
+            return crawl(source, start_urls, visitor, guard.user_agent_token, known, download.num_threads, report)
         readers: dict[str, Reader] = {
             "web_archives": partial(read_archive, user_agent_token=guard.user_agent_token),
             "url_tables": read_table,

@@ -3,8 +3,7 @@
 import glob
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,14 +30,12 @@ def read_documents(source: SourceConfig, guard: Guard, known: Mapping[str, SeenP
     result = Discovered()
     documents = list_documents(source.inputs)
     for done, document in enumerate(documents, 1):
+        earlier = known.get(document)
         try:
-            with _open_document(document, guard) as path:
-                version = _version(document, path)
-                if document in known and known[document].etag == version:
-                    result.num_unchanged += 1
-                else:
-                    reader(path, document, result)
-                result.pages.append(SeenPage(document, version, None, []))
+            read = _read_url if document.startswith(("http://", "https://")) else _read_file
+            page = read(document, guard, earlier, lambda path, document=document: reader(path, document, result))  # type: ignore[misc]
+            result.num_unchanged += page is earlier
+            result.pages.append(page)
         except FetchError as error:
             result.drops.append(Drop(error.code, error.detail, document))
         except (OSError, ValueError, EOFError) as error:  # a broken file; what was read of it stays
@@ -63,19 +60,32 @@ def list_documents(inputs: tuple[str, ...]) -> list[str]:
     return list(documents)
 
 
-@contextmanager
-def _open_document(document: str, guard: Guard) -> Iterator[Path]:
-    if not document.startswith(("http://", "https://")):
-        yield Path(document)
-        return
+def _read_file(document: str, guard: Guard, earlier: SeenPage | None, read: Callable[[Path], None]) -> SeenPage:
+    """Read a file unless it is as before; its size and time of change tell."""
+    path = Path(document)
+    stat = path.stat()
+    version = f"{stat.st_size}.{stat.st_mtime_ns}"
+    if earlier is not None and earlier.etag == version:
+        return earlier
+    read(path)
+    return SeenPage(document, version, None, [])
+
+
+def _read_url(document: str, guard: Guard, earlier: SeenPage | None, read: Callable[[Path], None]) -> SeenPage:
+    """Read what an address holds unless it is as before. One that gives no means to tell is a published archive: it does not change."""
+    conditions = {}
+    if earlier is not None:
+        if earlier.etag:
+            conditions["If-None-Match"] = earlier.etag
+        elif earlier.last_modified:
+            conditions["If-Modified-Since"] = earlier.last_modified
+        else:
+            return earlier
+    limits = replace(guard, max_bytes=MAX_DOCUMENT_BYTES, deadline_s=DOCUMENT_DEADLINE_S)
     with tempfile.NamedTemporaryFile(suffix=Path(document.partition("?")[0]).name[-40:]) as file:
-        fetch(document, replace(guard, max_bytes=MAX_DOCUMENT_BYTES, deadline_s=DOCUMENT_DEADLINE_S), into=file)  # type: ignore[arg-type]
+        answer = fetch(document, limits, conditions, into=file)  # type: ignore[arg-type]
+        if answer.status == 304 and earlier is not None:
+            return earlier
         file.flush()
-        yield Path(file.name)
-
-
-def _version(document: str, path: Path) -> str:
-    """Tells whether a document is the same as before. Published archives do not change under one address."""
-    if document.startswith(("http://", "https://")):
-        return "fetched"
-    return "-".join(f"{stat.st_size}.{stat.st_mtime_ns}" for stat in (path.stat(),))
+        read(Path(file.name))
+    return SeenPage(document, answer.headers.get("ETag"), answer.headers.get("Last-Modified"), [])

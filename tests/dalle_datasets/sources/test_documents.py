@@ -56,6 +56,34 @@ def test_documents_may_be_fetched(web, layout):
     assert drops == {"broken_document": web.url("/torn.parquet"), "http_4xx": web.url("/gone.csv")}
 
 
+def test_documents_of_the_web_are_fetched_again_only_if_they_changed(web, layout):
+    table = {
+        "/etag.csv": b"url,caption\nhttp://a.example/1.png,first one\n",
+        "/date.csv": b"url,caption\nhttp://a.example/2.png,second one\n",
+    }
+    web.put("/plain.csv", b"url,caption\nhttp://a.example/3.png,third one\n", "text/csv")
+
+    def answer(handler):
+        validator, condition = ("ETag", "If-None-Match") if handler.path == "/etag.csv" else ("Last-Modified", "If-Modified-Since")
+        value = f'"{len(table[handler.path])}"' if validator == "ETag" else "Wed, 21 Oct 2015 07:28:00 GMT"
+        same = handler.headers.get(condition) == value
+        handler.send_response(304 if same else 200)
+        handler.send_header(validator, value)
+        handler.end_headers()
+        handler.wfile.write(b"" if same else table[handler.path])
+
+    web.answers.update(dict.fromkeys(table, answer))
+    inputs = tuple(web.url(path) for path in ("/etag.csv", "/date.csv", "/plain.csv"))
+    source = SourceConfig(kind="url_tables", inputs=inputs)
+    assert discover(source, LOCAL, layout).num_new == 3
+    same = discover(source, LOCAL, layout, refresh=True)
+    assert (same.num_new, same.num_unchanged, same.num_candidates) == (0, 3, 3)
+    assert [web.count(path) for path in ("/etag.csv", "/date.csv", "/plain.csv")] == [2, 2, 1]
+    table["/etag.csv"] += b"http://a.example/4.png,fourth one\n"
+    later = discover(source, LOCAL, layout, refresh=True)
+    assert (later.num_new, later.num_unchanged, later.num_candidates) == (1, 2, 4)
+
+
 def test_a_pattern_that_matches_nothing(tmp_path, layout):
     source = SourceConfig(kind="web_archives", inputs=(str(tmp_path / "*.warc.gz"),))
     with pytest.raises(ValueError, match=r"source\.inputs has '.*\*\.warc\.gz', which matches no file; check the path"):
