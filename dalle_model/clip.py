@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dalle_model.config.model import ClipConfig
 from dalle_model.training.checkpoint import load_weights, save_weights
+from dalle_model.training.fitting import fit_weights
 
 # Shapes: B pictures, N candidates, P captions, E embedding, S side of the picture the network sees.
 
@@ -167,7 +168,7 @@ def load_clip(directory: Path, load_tokenizer: Callable[[Path], CaptionTokenizer
                 "train or import the CLIP again"
             )
     clip = _assemble(clip_id, about, tokenizer)
-    clip.network.load_state_dict(weights)
+    fit_weights(clip.network, weights, directory, "its config.json was changed or exchanged: train or import the CLIP again")
     clip.network.eval().requires_grad_(False)
     return clip
 

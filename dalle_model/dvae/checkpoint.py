@@ -6,6 +6,7 @@ from dalle_model.config.model import DVAEConfig
 from dalle_model.config.sections import from_dict, to_dict
 from dalle_model.dvae.model import DVAE
 from dalle_model.training.checkpoint import load_weights, save_weights
+from dalle_model.training.fitting import fit_weights
 
 
 def save_dvae(directory: Path, model: DVAE) -> str:
@@ -13,9 +14,17 @@ def save_dvae(directory: Path, model: DVAE) -> str:
     return save_weights(directory, "dvae", model, {"dvae": to_dict(model.config)})
 
 
-def load_dvae(directory: Path) -> DVAE:
-    """Read what `save_dvae` wrote, ready for inference. Raises `ValueError` when it is missing, of another kind, or damaged."""
-    config, weights, _ = load_weights(directory, "dvae")
+def load_dvae(directory: Path, expected_id: str = "") -> DVAE:
+    """Read what `save_dvae` wrote, ready for inference.
+
+    Raises `ValueError` when it is missing, of another kind, or damaged, or when it is not the dVAE that `expected_id` names.
+    """
+    config, weights, dvae_id = load_weights(directory, "dvae")
+    if expected_id and dvae_id != expected_id:
+        raise ValueError(
+            f"{directory} holds dVAE {dvae_id}, but {expected_id} is expected: its tokens would mean something else; "
+            "correct the path or the id"
+        )
     model = DVAE(from_dict(DVAEConfig, config["dvae"], "dvae"))
-    model.load_state_dict(weights)
+    fit_weights(model, weights, directory, "its config.json was changed or exchanged: train or import the dVAE again")
     return model.eval().requires_grad_(False)

@@ -34,7 +34,7 @@ BATCH_SIZE = 8
 
 def run(run: JobRun) -> dict[str, Any]:
     """Read, tokenise, decode, draw."""
-    model = load_dvae(run.input_path("dvae")).to(join_world().device)
+    model = load_dvae(run.input_path("dvae"), run.inputs["dvae_id"]).to(join_world().device)
     side, most = model.config.image_size, int(run.inputs["max_pictures"])
     originals: list[NDArray[np.uint8]] = []
     dropped: dict[str, str] = {}

@@ -53,7 +53,7 @@ def work(run: JobRun) -> dict[str, float]:
 def open_tokenizer(run: JobRun) -> ImageTokenizer:
     """The run's dVAE on this process's device; opened once for any number of shards."""
     settings = run.config.tokenize_images
-    model = load_dvae(run.input_path("dvae")).to(own_device())
+    model = load_dvae(run.input_path("dvae"), run.inputs["dvae_id"]).to(own_device())
     return ImageTokenizer(model, settings.precision, largest_batch(model.config, settings))
 
 

@@ -34,6 +34,10 @@ def run(run: JobRun) -> dict[str, Any]:
     made_from = {name: run.inputs[name] for name in ("training_set_id", "tokenizer_id", "dvae_id")}
     check_training_set(training_set, made_from)
     tokenizer = BpeTokenizer.load(run.input_path("tokenizer"))
+    if tokenizer.id != made_from["tokenizer_id"]:
+        raise ValueError(
+            f"{run.input_path('tokenizer')} holds tokenizer {tokenizer.id}, but {made_from['tokenizer_id']} is given; correct one"
+        )
     torch.manual_seed(mix(seed, 0))
     model = DALLETransformer(config.transformer, replace(config.stream, text_vocab_size=tokenizer.vocab_size))
     model.activation_checkpointing = config.train_transformer.activation_checkpointing

@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from dalle_model.training.fitting import fit_weights
+
 WEIGHTS, CONFIG, OPTIMIZER, AVERAGE, STATE = "model.safetensors", "config.json", "optimizer.pt", "ema.safetensors", "state.json"
 
 
@@ -108,7 +110,8 @@ def load_training_state(
             raise ValueError(
                 f"{newest / name} does not match the SHA-256 in {STATE}; delete {newest} to continue from the checkpoint before it"
             )
-    model.load_state_dict(load_file(newest / WEIGHTS))
+    remedy = "a run directory belongs to one configuration: delete its checkpoints, or prepare another run"
+    fit_weights(model, load_file(newest / WEIGHTS), newest, remedy)
     optimizer.load_state_dict(torch.load(newest / OPTIMIZER, weights_only=True, map_location="cpu"))
     return state, load_file(newest / AVERAGE) if (newest / AVERAGE).exists() else None
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from dalle_model.config.model import StreamShape, TransformerConfig
 from dalle_model.config.sections import from_dict, to_dict
 from dalle_model.training.checkpoint import load_weights, save_weights
+from dalle_model.training.fitting import fit_weights
 from dalle_model.transformer.model import DALLETransformer
 
 
@@ -33,5 +34,5 @@ def load_transformer(directory: Path, expected: Mapping[str, str] | None = None)
                 f"use {name}={found}, or train a transformer for the other one"
             )
     model = DALLETransformer(from_dict(TransformerConfig, config["transformer"]), from_dict(StreamShape, config["stream"]))
-    model.load_state_dict(weights)
+    fit_weights(model, weights, directory, "its config.json was changed or exchanged: train the transformer again")
     return model.eval().requires_grad_(False)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
-from dalle_datasets.parquet import read_parts, write_parts
+from dalle_datasets.parquet import read_parquet, read_parts, write_parquet, write_parts
 from dalle_datasets.schemas import TRAINING_SET
 from dalle_model.config.model import TokenizerConfig
 from dalle_model.config.presets import preset
@@ -176,3 +176,56 @@ def test_a_training_set_without_validation_pairs_is_trained_on_all_the_same(root
     table = read_parts(root / "training_sets/t1", TRAINING_SET)
     write_parts(root / "training_sets/t1", table.filter(pc.equal(table["split"], "train")), TRAINING_SET, 50, 20)
     assert train(root)["validation_image_loss"] is None
+
+
+def test_another_tokenizer_under_the_expected_name_is_refused(root: Path) -> None:
+    other = BpeTokenizer.train([*CAPTIONS, "something else entirely"], TokenizerConfig(vocab_size=270, max_text_tokens=12))
+    other.save(root / "other")
+    with pytest.raises(ValueError, match=rf"other holds tokenizer {other.id}, but [0-9a-f]+ is given; correct one"):
+        train(root, inputs={"tokenizer": "other"})
+
+
+@pytest.mark.parametrize(
+    ("column", "tokens", "message"),
+    [
+        ("image_tokens", [12] * 16, r"part-00000\.parquet \(row group 0\): image token 12 is outside the codebook of 12 .* for this dVAE"),
+        ("image_tokens", [1] * 25, r"image_tokens has \[25\] tokens a row, expected 16 .* for this dVAE"),
+        ("text_tokens", [9_999], r"text token 9999 is outside the vocabulary of \d+; export the training set again for this tokenizer"),
+    ],
+)
+def test_tokens_of_other_networks_stop_the_job(root: Path, column: str, tokens: list[int], message: str) -> None:
+    for path in sorted((root / "training_sets/t1").glob("*.parquet")):
+        table = read_parquet(path, TRAINING_SET)
+        wrong = pa.array([tokens] * table.num_rows, TRAINING_SET.field(column).type)
+        write_parquet(path, table.set_column(table.schema.get_field_index(column), column, wrong), TRAINING_SET, 20)
+    with pytest.raises(ValueError, match=message):
+        train(root)
+
+
+def test_an_empty_training_set_stops_the_job(root: Path) -> None:
+    for path in (root / "training_sets/t1").glob("*.parquet"):
+        write_parquet(path, TRAINING_SET.with_metadata(None).empty_table(), TRAINING_SET)
+    with pytest.raises(ValueError, match=r"t1 has no rows of split 'train'; check what the training set's query selects"):
+        train(root)
+
+
+def test_a_checkpoint_of_another_shape_stops_the_job(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop_at_9(done: int, *_: Any, **__: Any) -> None:
+        if done == 9:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train_transformer, "report_progress", stop_at_9)
+        with pytest.raises(KeyboardInterrupt):
+            train(root, {"transformer.d_model": 32})
+    (narrow,) = (root / "runs").iterdir()
+    kept = narrow / "checkpoints"
+    with monkeypatch.context() as patched:
+        patched.setattr(train_transformer, "report_progress", stop_at_9)
+        with pytest.raises(KeyboardInterrupt):
+            train(root)
+    other = next(path for path in (root / "runs").iterdir() if path != narrow)
+    shutil.rmtree(other / "checkpoints")
+    shutil.copytree(kept, other / "checkpoints")
+    with pytest.raises(ValueError, match=r"step-000005: .* in the checkpoint and .* a run directory belongs to one configuration: delete"):
+        train(root)

@@ -1,5 +1,6 @@
 """A transformer comes back from disk as it went, and refuses tokens that mean something else."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,15 @@ def test_another_codebook_is_refused(tmp_path: Path) -> None:
 def test_a_missing_transformer_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no transformer checkpoint .* train one first or correct the path"):
         load_transformer(tmp_path)
+
+
+def test_weights_of_another_shape_than_the_config_says_are_refused(tmp_path: Path) -> None:
+    save_transformer(tmp_path / "transformer", DALLETransformer(CONFIG, STREAM))
+    path = tmp_path / "transformer" / "config.json"
+    saved = json.loads(path.read_text())
+    saved["config"]["stream"]["codebook_size"] = 12
+    path.write_text(json.dumps(saved))
+    with pytest.raises(
+        ValueError, match=r"is \[11.*\] in the checkpoint and \[12.*\] in this configuration .*: train the transformer again"
+    ):
+        load_transformer(tmp_path / "transformer")
