@@ -44,7 +44,7 @@ def generate(
     from flows.cli.display import ConsoleDisplay
     from flows.runtime.jobs import run_job
     from flows.runtime.parameters import config_from_parameters
-    from flows.runtime.progress import shown_on
+    from flows.runtime.progress import note, shown_on
     from flows.runtime.prompts import ask_for
     from flows.runtime.upstream import inputs_of
 
@@ -58,7 +58,7 @@ def generate(
     inputs = inputs_of("generate_images", config, **ask_for(config, None if prompt is None else [prompt], prompts, query))
     with ConsoleDisplay() as display, shown_on(display):
         made = run_job("generate_images", config, inputs)
-        with connect(layout.catalog, config.catalog.lock_timeout_s) as con:
+        with connect(layout.catalog, config.catalog.lock_timeout_s, note) as con:
             ingest_run(con, layout, layout.run(made["run_id"]))
             publish(con, layout)
     if prompt is not None or output is not None:

@@ -21,6 +21,7 @@ from dalle_datasets.layout import open_data_root
 from dalle_model.config.tree import Config
 from dalle_model.jobs.contract import run_directory
 from flows.runtime import jobs
+from flows.runtime.progress import note
 from flows.runtime.stage_times import timed
 
 WRITER_SLOT = "duckdb-writer"
@@ -55,7 +56,7 @@ def publish_catalog(config: Config) -> str:
 @contextmanager
 def catalog_writer(config: Config) -> Iterator[duckdb.DuckDBPyConnection]:
     """The live catalog for one short write. Deployed flows queue at a Prefect slot first, where waiting can be seen."""
-    with _writer_slot(), connect(open_data_root(config.paths.data_root).catalog, config.catalog.lock_timeout_s) as con:
+    with _writer_slot(), connect(open_data_root(config.paths.data_root).catalog, config.catalog.lock_timeout_s, note) as con:
         yield con
 
 

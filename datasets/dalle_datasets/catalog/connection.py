@@ -9,7 +9,7 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,23 +19,45 @@ from dalle_datasets.catalog.migrations import apply_views, migrate
 from dalle_datasets.layout import Layout
 
 _POLL_S = 0.05
+_SILENT_S = 1.0
+"""Shorter waits are not worth a word."""
 
 
 class CatalogBusyError(RuntimeError):
     """Another process holds the catalog for writing."""
 
 
+class _Patience:
+    """Waits for another writer for a while, and says once that it does."""
+
+    def __init__(self, catalog_path: Path, timeout_s: float, on_wait: Callable[[str], None] | None) -> None:
+        self._path, self._timeout_s, self._on_wait = catalog_path, timeout_s, on_wait
+        self._began = time.monotonic()
+
+    def wait_for(self, pid: str) -> None:
+        """Sleep a little. Raises `CatalogBusyError` once the time is up."""
+        waited = time.monotonic() - self._began
+        if waited >= self._timeout_s:
+            raise _busy(self._path, pid, self._timeout_s)
+        if self._on_wait is not None and waited > _SILENT_S:
+            self._on_wait(f"{self._path} is open for writing in PID {pid}; waiting up to {self._timeout_s:g} s")
+            self._on_wait = None
+        time.sleep(_POLL_S)
+
+
 @contextmanager
-def connect(catalog_path: Path, lock_timeout_s: float = 60.0) -> Iterator[duckdb.DuckDBPyConnection]:
+def connect(
+    catalog_path: Path, lock_timeout_s: float = 60.0, on_wait: Callable[[str], None] | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """The live catalog, up to date, for one writer; keep the block short.
 
-    Waits at most `lock_timeout_s` seconds for another writer, then raises `CatalogBusyError` with its PID.
+    Waits at most `lock_timeout_s` seconds for another writer, telling `on_wait` so, then raises `CatalogBusyError` with its PID.
     Raises `ValueError` when the file cannot be read or its migrations do not fit this code.
     """
     catalog_path.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + lock_timeout_s
-    with _writer_lock(catalog_path, deadline, lock_timeout_s):
-        con = _open_live(catalog_path, deadline, lock_timeout_s)
+    patience = _Patience(catalog_path, lock_timeout_s, on_wait)
+    with _writer_lock(catalog_path, patience):
+        con = _open_live(catalog_path, patience)
         try:
             _set_up(con)
             yield con
@@ -47,7 +69,7 @@ def connect(catalog_path: Path, lock_timeout_s: float = 60.0) -> Iterator[duckdb
 def connect_fresh(catalog_path: Path, lock_timeout_s: float = 60.0) -> Iterator[duckdb.DuckDBPyConnection]:
     """An empty catalog that takes the place of the live one when the block ends well, and leaves it alone when it does not."""
     catalog_path.parent.mkdir(parents=True, exist_ok=True)
-    with _writer_lock(catalog_path, time.monotonic() + lock_timeout_s, lock_timeout_s):
+    with _writer_lock(catalog_path, _Patience(catalog_path, lock_timeout_s, None)):
         fresh = catalog_path.with_name(catalog_path.name + ".fresh")
         for path in (fresh, _wal(fresh)):
             path.unlink(missing_ok=True)
@@ -77,7 +99,7 @@ def open_published(layout: Layout) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @contextmanager
-def _writer_lock(catalog_path: Path, deadline: float, lock_timeout_s: float) -> Iterator[None]:
+def _writer_lock(catalog_path: Path, patience: _Patience) -> Iterator[None]:
     path = catalog_path.with_name(catalog_path.name + ".lock")
     with path.open("a+") as file:
         while True:
@@ -85,10 +107,8 @@ def _writer_lock(catalog_path: Path, deadline: float, lock_timeout_s: float) -> 
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    file.seek(0)
-                    raise _busy(catalog_path, file.read().strip() or "unknown", lock_timeout_s) from None
-                time.sleep(_POLL_S)
+                file.seek(0)
+                patience.wait_for(file.read().strip() or "unknown")
         file.seek(0)
         file.truncate()
         file.write(str(os.getpid()))
@@ -108,17 +128,15 @@ def _wal(path: Path) -> Path:
     return path.with_name(path.name + ".wal")
 
 
-def _open_live(path: Path, deadline: float, lock_timeout_s: float) -> duckdb.DuckDBPyConnection:
+def _open_live(path: Path, patience: _Patience) -> duckdb.DuckDBPyConnection:
     while True:
         try:
             return duckdb.connect(str(path))
         except duckdb.IOException as error:
             if "lock" not in str(error).lower():
                 raise _unreadable(path, error) from error
-            if time.monotonic() >= deadline:  # somebody who does not take our lock: the DuckDB shell, a notebook
-                pid = re.search(r"PID (\d+)", str(error))
-                raise _busy(path, pid[1] if pid else "unknown", lock_timeout_s) from error
-            time.sleep(_POLL_S)
+            pid = re.search(r"PID (\d+)", str(error))  # somebody who does not take our lock: the DuckDB shell, a notebook
+            patience.wait_for(pid[1] if pid else "unknown")
         except duckdb.Error as error:
             raise _unreadable(path, error) from error
 

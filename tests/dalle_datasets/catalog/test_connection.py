@@ -58,6 +58,20 @@ def test_a_second_process_waits_and_is_told_who_holds_the_catalog(tmp_path):
         pass
 
 
+def test_a_long_wait_is_mentioned_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(connection, "_SILENT_S", 0.1)
+    path, told = tmp_path / "catalog.duckdb", []
+    holder = start(HOLD, str(path))
+    try:
+        holder.stdout.readline()
+        with pytest.raises(CatalogBusyError), connect(path, 0.5, told.append):
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
+    assert told == [f"{path} is open for writing in PID {holder.pid}; waiting up to 0.5 s"]
+
+
 def test_somebody_without_our_lock_is_named_too(tmp_path):
     path = tmp_path / "catalog.duckdb"
     script = "import duckdb, sys, time; c = duckdb.connect(sys.argv[1]); print('holding', flush=True); time.sleep(60)"
