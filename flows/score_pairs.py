@@ -1,4 +1,4 @@
-"""Flow: how well every caption fits its picture, according to CLIP."""
+"""Flow: how well every caption fits its picture, according to CLIP, and how safe the picture is, if that is asked for."""
 
 from typing import Any
 
@@ -11,8 +11,12 @@ from flows.runtime.upstream import inputs_of
 
 @flow(name="score-pairs", flow_run_name="score-pairs-{preset}")
 def score_pairs(preset: str = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
-    """Score all pairs. Which score is good enough is decided later, by the training set's query. Returns the result."""
+    """Score all pairs. Which score is good enough is decided later, by the training set's query. Returns the results."""
     config = config_from_parameters(preset, overrides)
     scores = run_job("score_pairs", config, inputs_of("score_pairs", config))
     catalogue(config, scores)
-    return {"score_pairs": scores}
+    results = {"score_pairs": scores}
+    if config.safety.classifier != "none":
+        results["score_safety"] = run_job("score_safety", config, inputs_of("score_safety", config))
+        catalogue(config, results["score_safety"])
+    return results

@@ -29,13 +29,16 @@ def train_transformer(preset: str = "demo", overrides: Overrides | None = None) 
 @task(task_run_name="choose training set", cache_policy=NO_CACHE)
 def choose_training_set(config: Config) -> dict[str, str]:
     """Run the query `catalog.training_set` and write what it selects to Parquet."""
-    ids = {f"{kind}_id": find(kind, config)[f"{kind}_id"] for kind in ("pairs", "tokenizer", "dvae", "clip")}
+    kinds = ["pairs", "tokenizer", "dvae", "clip"] + (["safety"] if config.safety.classifier != "none" else [])
+    ids = {f"{kind}_id": find(kind, config)[f"{kind}_id"] for kind in kinds}
     with timed("choose training set"), catalog_writer(config) as con:
         chosen = export_training_set(
             con,
             open_data_root(config.paths.data_root),
             query=config.catalog.training_set,
             min_clip_score_quantile=config.catalog.min_clip_score_quantile,
+            max_nsfw_score=config.catalog.max_nsfw_score,
+            max_watermark_score=config.catalog.max_watermark_score,
             seed=config.seed,
             rows_per_part=config.shards.rows_per_part,
             row_group_size=config.shards.row_group_size,

@@ -6,6 +6,7 @@ from dalle_datasets.config import CatalogConfig, DownloadConfig, FilterConfig, P
 from dalle_model.config.flow import FlowConfig
 from dalle_model.config.generation import EvaluateConfig, SamplingConfig
 from dalle_model.config.model import ClipConfig, DVAEConfig, StreamShape, TokenizerConfig, TransformerConfig
+from dalle_model.config.safety import SafetyConfig
 from dalle_model.config.tokenizing import TokenizeImagesConfig
 from dalle_model.config.training import TrainClipConfig, TrainDVAEConfig, TrainTransformerConfig
 
@@ -27,6 +28,7 @@ class Config:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     dvae: DVAEConfig = field(default_factory=DVAEConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
+    safety: SafetyConfig = field(default_factory=SafetyConfig)
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     train_dvae: TrainDVAEConfig
     tokenize_images: TokenizeImagesConfig = field(default_factory=TokenizeImagesConfig)

@@ -39,6 +39,7 @@ JOBS = (
     "tokenize_images",
     "train_clip",
     "score_pairs",
+    "score_safety",
     "train_transformer",
     "generate_images",
     "score_generations",

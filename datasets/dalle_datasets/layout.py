@@ -51,6 +51,10 @@ class Layout:
         """Scores of one CLIP."""
         return self.root / "clip_scores" / f"clip={clip_id}"
 
+    def safety_scores(self, safety_id: str) -> Path:
+        """Scores of one safety classifier."""
+        return self.root / "safety_scores" / f"safety={safety_id}"
+
     def training_set(self, training_set_id: str) -> Path:
         """One exported training set."""
         return self.root / "training_sets" / training_set_id

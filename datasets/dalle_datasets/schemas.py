@@ -178,6 +178,16 @@ CLIP_SCORES = _schema(
     ],
 )
 
+SAFETY_SCORES = _schema(
+    "safety_scores",
+    1,
+    [
+        _required("pair_id", pa.int64()),
+        _required("nsfw_score", pa.float32()),  # [0, 1]
+        _required("watermark_score", pa.float32()),  # [0, 1]
+    ],
+)
+
 TRAINING_SET = _schema(
     "training_set",
     1,

@@ -23,6 +23,7 @@ READS = {
     "tokenize_images": ("pairs", "dvae"),
     "train_clip": ("pairs", "tokenizer", "dvae"),
     "score_pairs": ("pairs", "clip"),
+    "score_safety": ("pairs", "clip"),
     "train_transformer": ("training_set", "dvae", "tokenizer"),
     "generate_images": ("transformer", "dvae", "clip", "tokenizer"),
 }
@@ -32,6 +33,7 @@ MADE_BY = {
     "tokenizer": ("train_bpe", "tokenizer"),
     "dvae": ("train_dvae", "checkpoint"),
     "clip": ("train_clip", "checkpoint"),
+    "safety": ("score_safety", "safety_scores"),
     "transformer": ("train_transformer", "checkpoint"),
 }
 """Kind -> the job whose result has its id, and the name of the result that has its path."""
@@ -41,6 +43,7 @@ FLOW_OF = {
     "tokenizer": "train_tokenizers",
     "dvae": "train_tokenizers",
     "clip": "train_clip",
+    "safety": "score_pairs",
     "training_set": "train_transformer",
     "transformer": "train_transformer",
 }
@@ -86,12 +89,17 @@ def _find_pairs(layout: Layout, config: Config) -> dict[str, str]:
 def _find_training_set(layout: Layout, config: Config) -> dict[str, str]:
     """The export whose manifest names our pairs, networks and settings."""
     wanted = {kind: find(kind, config)[f"{kind}_id"] for kind in ("tokenizer", "dvae", "clip", "pairs")}
+    limits = {"max_nsfw_score": config.catalog.max_nsfw_score, "max_watermark_score": config.catalog.max_watermark_score}
     manifests = sorted((layout.root / "training_sets").glob("*/manifest.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in manifests:
         manifest = json.loads(path.read_text())
         settings = manifest["parameters"]
+        asks_for_safety = "safety" in manifest["inputs"]  # else a classifier's scores were there and nobody asked for them
+        if asks_for_safety and (config.safety.classifier == "none" or any(settings[name] != limit for name, limit in limits.items())):
+            continue
+        safety = {"safety": find("safety", config)["safety_id"]} if asks_for_safety else {}
         if (
-            manifest["inputs"] == wanted
+            manifest["inputs"] == {**wanted, **safety}
             and manifest["query"] == config.catalog.training_set
             and settings["min_clip_score_quantile"] == config.catalog.min_clip_score_quantile
             and settings["seed"] == config.seed

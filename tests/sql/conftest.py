@@ -40,6 +40,9 @@ _ROWS: dict[str, dict[str, Any]] = {
     },
     "codebook_usage": {"dvae_id": "vae", "image_token": 0, "occurrences": 4, "part_path": "runs/tokenize-images-1/codebook_usage.parquet"},
     "clip_scores": {"pair_id": 1, "clip_id": "clip", "clip_score": 0.5, "part_path": "clip_scores/clip=clip/part-00000.parquet"},
+    "safety_scores": {
+        "pair_id": 1, "safety_id": "safe", "nsfw_score": 0.1, "watermark_score": 0.2, "part_path": "safety_scores/safety=safe/p.parquet",
+    },
     "runs": {
         "run_id": "run", "job": "train_dvae", "config": "{}", "inputs": "{}", "result": "{}", "files_sha256": "f", "git_commit": "abc",
         "provenance": "{}", "timings": "{}", "started_at": "2026-01-01 00:00:00", "duration_s": 1.0,

@@ -272,10 +272,13 @@ def test_training_set_inputs_are_all_pairs_and_the_files_of_the_three_ids(catalo
         ("image_tokens", "image_tokens/dvae=vae/0"),
         ("clip_scores", "clip_scores/clip=clip/0"),
         ("clip_scores", "clip_scores/clip=other/0"),
+        ("safety_scores", "safety_scores/safety=safe/0"),
         ("prompts", "runs/x/prompts.parquet"),
     ]:
         catalog.add("ingested_parts", artifact_kind=kind, part_path=path)
-    ids = {"tokenizer_id": "bpe", "dvae_id": "vae", "clip_id": "clip"}
+    ids = {"tokenizer_id": "bpe", "dvae_id": "vae", "clip_id": "clip", "safety_id": ""}
+    with_safety = catalog.query("training_set_inputs", folder="ingest", **{**ids, "safety_id": "safe"})
+    assert "safety_scores/safety=safe/0" in [row[0] for row in with_safety]
     assert [row[0] for row in catalog.query("training_set_inputs", folder="ingest", **ids)] == [
         "clip_scores/clip=clip/0",
         "image_tokens/dvae=vae/0",

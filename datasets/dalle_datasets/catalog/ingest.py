@@ -61,6 +61,11 @@ def ingest_clip_scores(con: duckdb.DuckDBPyConnection, layout: Layout, clip_id: 
     return ingest_folder(con, layout, "clip_scores", layout.clip_scores(clip_id), clip_id=clip_id)
 
 
+def ingest_safety_scores(con: duckdb.DuckDBPyConnection, layout: Layout, safety_id: str) -> Ingested:
+    """The scores that a safety classifier gave to pictures."""
+    return ingest_folder(con, layout, "safety_scores", layout.safety_scores(safety_id), safety_id=safety_id)
+
+
 def ingest_training_set(con: duckdb.DuckDBPyConnection, layout: Layout, training_set_id: str) -> Ingested:
     """An exported training set and its lineage, from its manifest."""
     path = layout.training_set(training_set_id) / "manifest.json"
@@ -115,6 +120,8 @@ def ingest_run(con: duckdb.DuckDBPyConnection, layout: Layout, run_dir: Path) ->
         done += ingest_codebook_usage(con, layout, named["dvae_id"], layout.root / result["codebook_usage"])
     if "clip_scores" in result:
         done += ingest_clip_scores(con, layout, named["clip_id"])
+    if "safety_scores" in result:
+        done += ingest_safety_scores(con, layout, result["safety_id"])
     if "generations" in result:
         done += log_generations(con, layout, run_dir)
     if "rerank_scores" in result:
@@ -134,6 +141,7 @@ def ingest_everything(con: duckdb.DuckDBPyConnection, layout: Layout) -> Ingeste
         ("text_tokens", ingest_text_tokens),
         ("image_tokens", register_image_token_shards),
         ("clip_scores", ingest_clip_scores),
+        ("safety_scores", ingest_safety_scores),
     ):
         for folder in sorted((layout.root / kind).glob("*=*/")):
             done += function(con, layout, folder.name.partition("=")[2])

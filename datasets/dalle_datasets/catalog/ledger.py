@@ -38,6 +38,7 @@ KINDS = {
     "image_tokens": Kind(schemas.IMAGE_TOKENS, {"image_token_shards": "insert_image_token_shards"}),
     "codebook_usage": Kind(schemas.CODEBOOK_USAGE, {"codebook_usage": "insert_codebook_usage"}),
     "clip_scores": Kind(schemas.CLIP_SCORES, {"clip_scores": "insert_clip_scores"}),
+    "safety_scores": Kind(schemas.SAFETY_SCORES, {"safety_scores": "insert_safety_scores"}),
     "prompts": Kind(schemas.PROMPTS, {"prompts": "insert_prompts"}),
     "generations": Kind(schemas.GENERATIONS, {"generations": "insert_generations", "rerank_scores": "insert_rerank_scores"}),
     "rerank_scores": Kind(schemas.RERANK_SCORES, {"rerank_scores": "insert_further_rerank_scores"}),

@@ -18,7 +18,9 @@ from dalle_datasets.catalog.sql_files import read_sql
 from dalle_datasets.layout import Layout
 
 # What a job's result may name: things with a content id (found under `<kind>_id`), and files known by their path.
-_NETWORKS = {"tokenizer": "tokenizer", "dvae": "checkpoint", "clip": "checkpoint", "transformer": "checkpoint"}
+_NETWORKS = {
+    "tokenizer": "tokenizer", "dvae": "checkpoint", "clip": "checkpoint", "safety": "safety_scores", "transformer": "checkpoint",
+}  # fmt: skip
 _FILES = ("text_tokens", "image_tokens", "codebook_usage", "clip_scores", "generations", "image_embeddings", "rerank_scores", "evaluations")
 
 _CURVES = {"metrics.jsonl": ("run_metrics", "insert_run_metrics"), "speed.jsonl": ("run_speed", "insert_run_speed")}

@@ -43,22 +43,35 @@ def export_training_set(
     seed: int,
     rows_per_part: int,
     row_group_size: int,
+    safety_id: str = "",
+    max_nsfw_score: float = 0.5,
+    max_watermark_score: float = 0.5,
 ) -> TrainingSet:
     """Run `sql/training_sets/<query>.sql` and write what it selects, unless that has been done.
 
     The id is a hash of the query's text, its parameters, and the content of every file it can read; equal ids mean equal
-    files. `pairs_id` only names the pairs in the lineage. Raises `ValueError` for an unknown query and when it selects nothing.
+    files. `pairs_id` only names the pairs in the lineage. The last three parameters count for queries that ask for safety scores.
+    Raises `ValueError` for an unknown query, when it selects nothing, and when it asks for safety scores and there are none.
     """
     file = read_sql("training_sets", query)
+    asks_for_safety = "safety_id" in {parameter.name for parameter in file.parameters}
+    if asks_for_safety and not safety_id:
+        raise ValueError(
+            f"sql/training_sets/{query}.sql needs safety scores, but safety.classifier=none; "
+            "set safety.classifier to zero_shot or head and run `dalle run score_pairs`"
+        )
     parameters: dict[str, Any] = {
         "tokenizer_id": tokenizer_id,
         "dvae_id": dvae_id,
         "clip_id": clip_id,
         "min_clip_score_quantile": min_clip_score_quantile,
     }
-    inputs = con.execute(
-        read_sql("ingest", "training_set_inputs").text, {"tokenizer_id": tokenizer_id, "dvae_id": dvae_id, "clip_id": clip_id}
-    ).fetchall()
+    made_from = {"tokenizer": tokenizer_id, "dvae": dvae_id, "clip": clip_id, "pairs": pairs_id}
+    if asks_for_safety:
+        parameters |= {"safety_id": safety_id, "max_nsfw_score": max_nsfw_score, "max_watermark_score": max_watermark_score}
+        made_from["safety"] = safety_id
+    ids = {"tokenizer_id": tokenizer_id, "dvae_id": dvae_id, "clip_id": clip_id, "safety_id": parameters.get("safety_id", "")}
+    inputs = con.execute(read_sql("ingest", "training_set_inputs").text, ids).fetchall()
     sizes = {"seed": seed, "rows_per_part": rows_per_part, "row_group_size": row_group_size}
     training_set_id = content_id("training_set", file.text, json.dumps([parameters, sizes, inputs], sort_keys=True))
     folder = layout.training_set(training_set_id)
@@ -74,7 +87,7 @@ def export_training_set(
             "clip_id": clip_id,
             **counts,
             "path": layout.relative(folder),
-            "inputs": {"tokenizer": tokenizer_id, "dvae": dvae_id, "clip": clip_id, "pairs": pairs_id},
+            "inputs": made_from,
         }
         with atomic_path(folder / "manifest.json") as partial:
             partial.write_text(json.dumps(manifest, indent=1, sort_keys=True))
