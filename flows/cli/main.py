@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import catalog, config, demo, generate, import_weights, job, query, reconstruct, report, run, site
+from flows.cli import catalog, config, demo, generate, import_weights, job, query, reconstruct, report, rerank, run, site
 from flows.cli.errors import INTERRUPTED, exit_status, one_line
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command("job")(job.job)
 app.command("import-weights")(import_weights.import_weights)
 app.command("reconstruct")(reconstruct.reconstruct)
 app.command("generate")(generate.generate)
+app.command("rerank")(rerank.rerank)
 app.command("query")(query.query)
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(config.app, name="config")

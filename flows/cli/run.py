@@ -14,6 +14,7 @@ FLOWS = (
     "score_pairs",
     "train_transformer",
     "generate_images",
+    "score_generations",
     "evaluate_model",
     "maintain_catalog",
     "run_pipeline",

@@ -28,7 +28,7 @@ def test_version_and_help(capsys):
     assert capsys.readouterr().out.startswith("dalle 0.")
     run("--help")
     printed = capsys.readouterr().out
-    for command in ("demo", "run", "job", "import-weights", "reconstruct", "generate", "query", "catalog", "config", "report", "site"):
+    for command in ("demo", "run", "job", "import-weights", "reconstruct", "generate", "rerank", "query", "catalog", "config", "report", "site"):
         assert command in printed
 
 

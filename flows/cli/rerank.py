@@ -1,0 +1,39 @@
+"""`dalle rerank`: a second opinion on pictures that exist."""
+
+from typing import Annotated
+
+import typer
+
+from flows.cli.options import Preset, Settings, resolve
+
+
+def rerank(
+    run_id: Annotated[str | None, typer.Argument(help="The batch: a generate-images-… run; the newest if not given.")] = None,
+    clip: Annotated[
+        str, typer.Option(help="MODEL/TAG of open_clip, local-dir:PATH, or a train-clip-… run; the settings' own CLIP if not given.")
+    ] = "",
+    preset: Preset = "demo",
+    settings: Settings = None,
+) -> None:
+    """Let one more CLIP score and rank the pictures of a batch; its ranks stand beside those that are there."""
+    from dalle_datasets.catalog.connection import connect
+    from dalle_datasets.catalog.ingest import ingest_run
+    from dalle_datasets.catalog.snapshot import publish
+    from dalle_datasets.layout import open_data_root
+    from flows.cli.display import ConsoleDisplay
+    from flows.runtime.jobs import run_job
+    from flows.runtime.progress import shown_on
+    from flows.runtime.scorers import find_batch, score_batch
+
+    config = resolve(preset, settings)
+    layout = open_data_root(config.paths.data_root)
+    batch = find_batch(layout, run_id)
+    with ConsoleDisplay() as display, shown_on(display):
+        made = score_batch(config, batch["run_id"], clip, run_job)
+        with connect(layout.catalog, config.catalog.lock_timeout_s) as con:
+            for result in (batch, *made):
+                ingest_run(con, layout, layout.run(result["run_id"]))
+            publish(con, layout)
+    scores = made[-1]
+    typer.echo(f"{scores['num_scores']:,} scores by clip {scores['clip_id']}: {layout.root / scores['rerank_scores']}")
+    typer.echo(f"side by side: dalle query scorers --param run_id={batch['run_id']}")
