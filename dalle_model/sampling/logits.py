@@ -3,12 +3,31 @@
 import torch
 from torch import Tensor
 
+from dalle_model.config.generation import SamplingConfig
+
+FREE = -1
+"""Stands in `known_image_tokens` where a token is to be sampled."""
+
+
+def choose_tokens(logits: Tensor, noise_PC: Tensor, known_P1: Tensor, settings: SamplingConfig) -> Tensor:
+    """The next token of C candidates of P captions, int64 [P, C]: the known one, or one drawn from their logits [P, C, V].
+
+    With guidance the logits are [2P, C, V], those without a caption second.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if settings.guidance != 1:
+        given, free = logits.chunk(2)
+        logits = free + settings.guidance * (given - free)
+    drawn = draw_tokens(filter_logits(logits, settings.temperature, settings.top_k, settings.top_p), noise_PC)
+    return torch.where(known_P1 == FREE, drawn, known_P1)
+
 
 def filter_logits(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:
     """Logits [..., V] divided by `temperature`, with -inf where a token is not among the `top_k` most likely (0 keeps all)
     or outside the smallest set that holds `top_p` of the probability. The most likely token always stays.
     """
-    logits = logits / temperature
+    if temperature != 1:
+        logits = logits / temperature
     if 0 < top_k < logits.shape[-1]:
         logits = logits.masked_fill(logits < logits.topk(top_k).values[..., -1:], -torch.inf)
     if top_p < 1:

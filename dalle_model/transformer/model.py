@@ -62,13 +62,14 @@ class Block(nn.Module):
     def attend(self, x_BND: Tensor, attend: Attend) -> Tensor:
         """The first branch, [B, N, D]."""
         B, N, D = x_BND.shape
-        q, k, v = self.qkv(self.attention_norm(x_BND)).view(B, N, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        normed_BND = self.attention_norm(x_BND).to(self.qkv.weight.dtype)
+        q, k, v = self.qkv(normed_BND).view(B, N, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         attended_BND = attend(q, k, v).transpose(1, 2).reshape(B, N, D)
         return F.dropout(self.attention_out(attended_BND), self.dropout, self.training)
 
     def mlp(self, x: Tensor) -> Tensor:
         """The second branch, [..., D]; it looks at each position by itself."""
-        out: Tensor = self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x))))
+        out: Tensor = self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x).to(self.mlp_in.weight.dtype))))
         return out
 
 
@@ -138,6 +139,16 @@ class DALLETransformer(nn.Module):
         is_empty_BT1 = (text_tokens == NO_TOKEN).unsqueeze(-1)
         return torch.where(is_empty_BT1, self.pad_embedding.weight, token_BTD) + self.text_position_embedding.weight
 
+    def hold_weights_in(self, dtype: torch.dtype) -> "DALLETransformer":
+        """Cast the weights of all matrix products, for sampling; returns the model.
+
+        Embeddings, norms and the residual stream stay as they are: what bf16 autocast computes in training, from half the memory.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                module.to(dtype)
+        return self
+
     def image_positions(self) -> Tensor:
         """[I, D]: the row's embedding plus the column's."""
         grid_WWD = self.row_embedding.weight[:, None] + self.column_embedding.weight[None, :]
@@ -165,7 +176,7 @@ class DALLETransformer(nn.Module):
     def forward(self, text_tokens: Tensor, image_tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of every token given those before it: text [B, T, text_vocab_size], image [B, I, codebook_size]."""
         text_BTD, image_BID = self.hidden_states(text_tokens, image_tokens)
-        return self.text_head(text_BTD), self.image_head(image_BID)
+        return self.text_head(text_BTD.to(self.text_head.weight.dtype)), self.image_head(image_BID.to(self.image_head.weight.dtype))
 
     def loss(self, text_tokens: Tensor, image_tokens: Tensor, num_text_tokens: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean cross entropy of the text tokens and of the image tokens, nats per token.

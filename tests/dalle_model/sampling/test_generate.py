@@ -14,6 +14,8 @@ STREAM = StreamShape(text_vocab_size=20, max_text_tokens=5, codebook_size=11, im
 TEXT = torch.tensor([[3, 1, 4, NO_TOKEN, NO_TOKEN], [9, 2, 6, 5, 3], [7, NO_TOKEN, NO_TOKEN, NO_TOKEN, NO_TOKEN]])
 PROMPTS = ["a", "b", "c"]
 SETTINGS = SamplingConfig(num_images=4, batch_size=64)
+GUIDED = replace(SETTINGS, guidance=2.0)
+FILTERED = replace(SETTINGS, temperature=0.8, top_k=7, top_p=0.9)
 
 
 @pytest.fixture
@@ -33,27 +35,55 @@ def by_full_forward_pass(model: DALLETransformer, text: torch.Tensor, noise: tor
     return tokens
 
 
-def test_samples_are_those_of_the_full_forward_pass(model: DALLETransformer) -> None:
+@pytest.mark.parametrize("is_static", [False, True])
+def test_samples_are_those_of_the_full_forward_pass(model: DALLETransformer, is_static: bool) -> None:
     seeds = candidate_seeds(0, PROMPTS, 4)
-    found = sample_image_tokens(model, TEXT, 4, SETTINGS, seeds)
+    found = sample_image_tokens(model, TEXT, 4, SETTINGS, seeds, is_static=is_static)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds.flatten().tolist()]
     noise = torch.stack([torch.rand(16, dtype=torch.float64, generator=generator) for generator in generators])
     assert torch.equal(found.flatten(0, 1), by_full_forward_pass(model, TEXT.repeat_interleave(4, 0), noise))
     assert len(found.flatten(0, 1).unique(dim=0)) > 6
 
 
+@pytest.mark.parametrize("settings", [SETTINGS, GUIDED, FILTERED], ids=["plain", "guided", "filtered"])
+@pytest.mark.parametrize("is_static", [False, True])
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 8, 12])
-def test_a_picture_does_not_depend_on_its_batch(model: DALLETransformer, batch_size: int) -> None:
+def test_a_picture_does_not_depend_on_its_batch(
+    model: DALLETransformer, batch_size: int, is_static: bool, settings: SamplingConfig
+) -> None:
+    # Static batches are filled up where pictures run out: 3 at a time leave one over, 8 leave half a batch.
     seeds = candidate_seeds(0, PROMPTS, 4)
-    expected = sample_image_tokens(model, TEXT, 4, SETTINGS, seeds)
-    assert torch.equal(sample_image_tokens(model, TEXT, 4, replace(SETTINGS, batch_size=batch_size), seeds), expected)
+    known = torch.full((3, 16), FREE)
+    known[1, 5:9] = 7
+    expected = sample_image_tokens(model, TEXT, 4, settings, seeds, known)
+    settings = replace(settings, batch_size=batch_size)
+    assert torch.equal(sample_image_tokens(model, TEXT, 4, settings, seeds, known, is_static), expected)
 
 
-def test_a_picture_can_be_made_again_from_its_seed_alone(model: DALLETransformer) -> None:
+@pytest.mark.parametrize("settings", [SETTINGS, GUIDED, FILTERED], ids=["plain", "guided", "filtered"])
+def test_a_picture_can_be_made_again_from_its_seed_alone(model: DALLETransformer, settings: SamplingConfig) -> None:
     seeds = candidate_seeds(0, PROMPTS, 4)
-    expected = sample_image_tokens(model, TEXT, 4, SETTINGS, seeds)
-    again = sample_image_tokens(model, TEXT[1:2], 1, SETTINGS, seeds[1:2, 2:3])
+    expected = sample_image_tokens(model, TEXT, 4, settings, seeds)
+    again = sample_image_tokens(model, TEXT[1:2], 1, settings, seeds[1:2, 2:3])
     assert torch.equal(again[0, 0], expected[1, 2])
+
+
+@pytest.mark.parametrize("is_static", [False, True])
+@pytest.mark.parametrize("settings", [SETTINGS, GUIDED, FILTERED], ids=["plain", "guided", "filtered"])
+def test_in_bf16_a_picture_depends_on_its_seed_and_the_batchs_shape_but_not_on_its_neighbours(
+    model: DALLETransformer, settings: SamplingConfig, is_static: bool
+) -> None:
+    model = model.float().hold_weights_in(torch.bfloat16)
+    seeds = candidate_seeds(0, PROMPTS, 4)
+    expected = sample_image_tokens(model, TEXT, 4, settings, seeds, is_static=is_static)
+    assert ((expected >= 0) & (expected < 11)).all()
+    others = candidate_seeds(1, PROMPTS, 4)
+    others[1, 2] = seeds[1, 2]
+    text = TEXT.flip(1).clamp(min=0)
+    text[1] = TEXT[1]
+    found = sample_image_tokens(model, text, 4, settings, others, is_static=is_static)
+    assert torch.equal(found[1, 2], expected[1, 2])
+    assert not torch.equal(found[0], expected[0])
 
 
 def test_seeds_belong_to_seed_prompt_and_place() -> None:
@@ -79,6 +109,17 @@ def test_guidance_moves_from_the_empty_captions_logits_through_the_captions_and_
     assert not torch.equal(given.argmax(-1), found)
 
 
+def test_any_known_tokens_are_taken_in_where_they_stand(model: DALLETransformer) -> None:
+    # Not only top rows: what comes after a known token must have seen it, so the rest is what the full pass draws given it.
+    known = torch.full((3, 16), FREE)
+    known[:, [2, 3, 9, 15]] = torch.tensor([4, 0, 10, 1])
+    seeds = candidate_seeds(0, PROMPTS, 1)
+    found = sample_image_tokens(model, TEXT, 1, replace(SETTINGS, top_k=1), seeds, known)[:, 0]
+    greedy = model(TEXT, found)[1].argmax(-1)
+    assert torch.equal(found, torch.where(known == FREE, greedy, known))
+    assert not torch.equal(greedy, found)
+
+
 def test_known_tokens_stay_and_the_rest_follows_from_them(model: DALLETransformer) -> None:
     known = torch.full((3, 16), FREE)
     known[:, :8] = torch.arange(8)
@@ -94,3 +135,15 @@ def test_tensors_of_another_shape_are_named(model: DALLETransformer) -> None:
         sample_image_tokens(model, TEXT, 2, SETTINGS, candidate_seeds(0, PROMPTS, 1))
     with pytest.raises(ValueError, match=r"known_image_tokens has shape \[3, 4\], expected .* = \[3, 16\]"):
         sample_image_tokens(model, TEXT, 2, SETTINGS, candidate_seeds(0, PROMPTS, 2), torch.zeros(3, 4))
+
+
+def test_tokens_of_another_vocabulary_are_named(model: DALLETransformer) -> None:
+    seeds = candidate_seeds(0, PROMPTS, 2)
+    with pytest.raises(
+        ValueError, match="text_tokens holds 20, but this transformer knows 0 to 19, and -1 for none; was it made by another"
+    ):
+        sample_image_tokens(model, TEXT + 11, 2, SETTINGS, seeds)
+    known = torch.full((3, 16), FREE)
+    known[0, 3] = 11
+    with pytest.raises(ValueError, match="known_image_tokens holds 11, but this transformer knows 0 to 10, and -1 for none"):
+        sample_image_tokens(model, TEXT, 2, SETTINGS, seeds, known)
