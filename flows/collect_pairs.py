@@ -21,11 +21,14 @@ from flows.runtime.tasks import catalog_writer
 
 
 @flow(name="collect-pairs", flow_run_name="collect-pairs-{preset}")
-def collect_pairs(preset: str = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
-    """Read pages, download their images, filter, and catalogue pairs and drops. Returns the results of the three stages."""
+def collect_pairs(preset: str = "demo", overrides: Overrides | None = None, refresh: bool = False) -> dict[str, Any]:
+    """Read pages, download their images, filter, and catalogue pairs and drops. Returns the results of the three stages.
+
+    With `refresh` (scheduled runs) the source is asked what changed since; without, a source that was read is not asked again.
+    """
     config = config_from_parameters(preset, overrides)
     with collecting(open_data_root(config.paths.data_root), config):
-        found = discover_candidates(config)
+        found = discover_candidates(config, refresh)
         downloaded = download_candidates(config)
         filtered = filter_candidates(config)
         catalogue_pairs(config)
@@ -33,10 +36,10 @@ def collect_pairs(preset: str = "demo", overrides: Overrides | None = None) -> d
 
 
 @task(task_run_name="discover", cache_policy=NO_CACHE)
-def discover_candidates(config: Config) -> DiscoverResult:
+def discover_candidates(config: Config, refresh: bool = False) -> DiscoverResult:
     """Addresses of captioned images."""
     with timed("discover") as time, watched("discover") as stage:
-        result = discover(config.source, config.download, open_data_root(config.paths.data_root), reporter(stage))
+        result = discover(config.source, config.download, open_data_root(config.paths.data_root), reporter(stage), refresh)
         time.was_skipped = result.skipped
         return result
 

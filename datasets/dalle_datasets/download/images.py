@@ -106,23 +106,22 @@ def _settings_id(source: SourceConfig, download: DownloadConfig) -> str:
 def _keep_earlier_rows(folder: Path, parts_dir: Path, settings: str) -> pa.Array:
     """Put rows that need not be fetched again into `parts_dir` and return their candidate ids.
 
-    Rows fetched under other settings are kept if they have bytes; their failures may be no failures now.
+    Failures that may have passed since are asked for again; fetched under other settings, every failure may be none now.
     """
     shutil.rmtree(parts_dir, ignore_errors=True)
     parts_dir.mkdir(parents=True)
     kept: list[pa.Array] = [pa.array([], pa.string())]
+    final = pa.array([OK, *(code for code, failure in FAILURES.items() if not failure.retryable)])
     for part in list_parts(folder):
         target = parts_dir / f"part-{len(list_parts(parts_dir)):05d}.parquet"
         same_settings = (pq.read_metadata(part).metadata or {}).get(b"settings") == settings.encode()
-        if same_settings:
+        rows = read_parquet(part, IMAGES, ["candidate_id", "status"])
+        keep = pc.is_in(rows["status"], final if same_settings else final[:1])
+        if same_settings and pc.all(keep).as_py():
             target.hardlink_to(part)
-            kept += read_parquet(part, IMAGES, ["candidate_id"])["candidate_id"].chunks
-            continue
-        rows = read_parquet(part, IMAGES)
-        rows = rows.filter(pc.equal(rows["status"], OK))
-        if rows.num_rows:
-            write_parquet(target, rows, IMAGES, metadata={"settings": settings})
-            kept += rows["candidate_id"].chunks
+        elif pc.any(keep).as_py():
+            write_parquet(target, read_parquet(part, IMAGES).filter(keep), IMAGES, metadata={"settings": settings})
+        kept += rows["candidate_id"].filter(keep).chunks
     return pa.chunked_array(kept).combine_chunks()
 
 

@@ -142,6 +142,20 @@ def test_a_second_run_fetches_nothing_and_a_later_one_only_what_is_new(web, layo
     assert download_images(SOURCE, LOCAL, layout).images_id == more.images_id  # in one run or in two, the same
 
 
+def test_a_later_run_asks_again_for_what_may_have_passed(web, layout):
+    """A host that was down for an hour does not lose its pictures for good; one that says no is not asked twice."""
+    web.put("/down.png", b"", status=503)
+    put_candidates(layout, (web.url("/down.png"), "one"), (web.url("/gone.png"), "two"))
+    assert download_images(SOURCE, LOCAL, layout).dropped == {"http_4xx": 1, "http_5xx": 1}
+    assert download_images(SOURCE, LOCAL, layout).skipped  # nothing is new
+    web.put("/down.png", png("red"))
+    web.put("/new.png", png("blue"))
+    put_candidates(layout, (web.url("/down.png"), "one"), (web.url("/gone.png"), "two"), (web.url("/new.png"), "three"))
+    result = download_images(SOURCE, LOCAL, layout)
+    assert (result.dropped, result.num_images, result.num_fetched) == ({"http_4xx": 1}, 2, 2)
+    assert web.count("/gone.png") == 1
+
+
 def test_other_settings_try_the_failures_again_but_keep_the_bytes(web, layout):
     web.put("/small.png", png("red"))
     web.put("/large.png", bytes(200_000))

@@ -27,7 +27,7 @@ from dalle_datasets.sources.base import Discovered
 from dalle_datasets.sources.discover import candidates_path, discover
 from dalle_datasets.sources.local_files import LocalReader
 
-FEW, MANY = 20, 1_000
+FEW, MANY = 20, 300
 LOCAL = DownloadConfig(allow_addresses=("127.0.0.1",))
 CAPTIONS = [f"picture number {i} é 猫" for i in range(8)]
 
