@@ -241,6 +241,9 @@ class DataRoot:
         generated, judged = self.layout.run(run_id) / "generations.parquet", self.layout.run("evaluate-9") / "evaluations.parquet"
         write_parquet(generated, pa.Table.from_pylist(generations, schemas.GENERATIONS), schemas.GENERATIONS)
         write_parquet(judged, pa.Table.from_pylist(verdicts, schemas.EVALUATIONS), schemas.EVALUATIONS)
+        dropped = self.layout.run(run_id) / "dropped_prompts.parquet"
+        row = {"prompt_id": prompt_id(""), "prompt": "", "prompt_set": "own", "reason": "empty", "detail": "line 7: it has no text"}
+        write_parquet(dropped, pa.Table.from_pylist([row], schemas.DROPPED_PROMPTS.with_metadata(None)), schemas.DROPPED_PROMPTS)
         embeddings = self.layout.run(run_id) / "image_embeddings.parquet"
         vectors = [
             {"generation_id": row["generation_id"], "clip_id": "clip0", "image_embedding": unit_vector(row["seed"])} for row in generations
@@ -255,6 +258,7 @@ class DataRoot:
         result = {
             "generations": self.layout.relative(generated),
             "image_embeddings": self.layout.relative(embeddings),
+            "dropped_prompts": self.layout.relative(dropped),
             "images": f"runs/{run_id}/images",
             "num_images": len(generations),
         }

@@ -1,6 +1,6 @@
 -- name: ledger_matches_tables
 -- purpose: Every file of the ledger has as many rows in its table as it holds.
--- reads: ingested_parts, pairs, dropped_pairs, text_tokens, codebook_usage, clip_scores, prompts, generations, rerank_scores, evaluations
+-- reads: ingested_parts, pairs, dropped_pairs, text_tokens, codebook_usage, clip_scores, prompts, dropped_prompts, generations, rerank_scores, evaluations
 -- returns: part_path, table_name, num_expected, num_rows
 with rows_held as (
     select 'pairs' as table_name, part_path from pairs
@@ -14,6 +14,8 @@ with rows_held as (
     select 'clip_scores', part_path from clip_scores
     union all
     select 'prompts', part_path from prompts
+    union all
+    select 'dropped_prompts', part_path from dropped_prompts
     union all
     select 'generations', part_path from generations
     union all

@@ -1,7 +1,7 @@
 -- name: lineage
 -- purpose: Where a picture came from: prompt, seed, settings, networks, training set with its SQL, pairs, sources and pages.
 -- params: generation_id (text)
--- reads: judged_generations, runs, artifacts, training_sets
+-- reads: judged_generations, runs, artifacts, training_sets, prompts
 -- returns: position, fact, value, made_by; from the picture back to the pages
 with picture as (
     select
@@ -31,6 +31,11 @@ listed as (
             {fact: 'picture', value: picture.image_path, made_by: picture.run_id},
             {fact: 'prompt', value: picture.prompt, made_by: null},
             {fact: 'prompt set', value: picture.prompt_set, made_by: null},
+            {
+                fact: 'prompts query',
+                value: (select any_value(prompts.query_sql) from prompts where prompts.part_path = (picture.inputs ->> 'prompts')),
+                made_by: null
+            },
             {fact: 'candidate', value: picture.candidate_index::varchar, made_by: null},
             {fact: 'seed', value: picture.seed::varchar, made_by: null},
             {fact: 'sampler settings', value: (picture.config -> 'sampling')::varchar, made_by: null},

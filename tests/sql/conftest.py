@@ -61,6 +61,10 @@ _ROWS: dict[str, dict[str, Any]] = {
         "sources": ["web"], "path": "training_sets/set", "part_path": "training_sets/set/manifest.json",
     },
     "prompts": {"prompt_id": "p", "prompt": "a red apple", "prompt_set": "training", "expected": None, "part_path": "p.parquet"},
+    "dropped_prompts": {
+        "run_id": "gen", "prompt_id": "p", "prompt": "", "prompt_set": "own", "reason": "empty", "detail": "line 2: it has no text",
+        "part_path": "runs/gen/dropped_prompts.parquet",
+    },
     "generations": {
         "generation_id": "g", "run_id": "gen", "prompt_id": "p", "prompt": "a red apple", "prompt_set": "training", "candidate_index": 0,
         "seed": 1, "image_path": "runs/gen/images/g.png", "part_path": "runs/gen/generations.parquet",

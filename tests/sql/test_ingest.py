@@ -102,6 +102,20 @@ def test_insert_prompts_keeps_the_expected_scene(catalog, write):
     assert catalog.rows("prompts", "prompt_id", "prompt_set", "expected ->> 'object'") == [("p", "mine", "cat")]
 
 
+def test_insert_prompts_keeps_the_query_that_gave_them(catalog, tmp_path):
+    for name, query in (("a", "select 1"), ("b", "")):
+        table = pa.Table.from_pylist([{"prompt_id": name, "prompt": "x", "prompt_set": "own"}], schemas.PROMPTS.with_metadata(None))
+        write_parquet(tmp_path / f"{name}.parquet", table, schemas.PROMPTS, metadata={"query": query})
+        run(catalog, "insert_prompts", file=str(tmp_path / f"{name}.parquet"), part_path=name)
+    assert catalog.rows("prompts", "prompt_id", "query_sql") == [("a", "select 1"), ("b", None)]
+
+
+def test_insert_dropped_prompts(catalog, write):
+    row = {"prompt_id": "p", "prompt": "x", "prompt_set": "own", "reason": "too_long", "detail": "300 tokens"}
+    run(catalog, "insert_dropped_prompts", file=str(write("d.parquet", schemas.DROPPED_PROMPTS, [row])), part_path="d", run_id="gen")
+    assert catalog.rows("dropped_prompts", "*") == [("gen", "p", "x", "own", "too_long", "300 tokens", "d")]
+
+
 def test_insert_generations_and_insert_rerank_scores_read_the_same_file(catalog, write):
     row = {"generation_id": "g", "seed": 3, "candidate_index": 2, "clip_score": 0.5, "rank": 1, "image_path": "runs/gen/images/g.png"}
     path = write("runs/gen/generations.parquet", schemas.GENERATIONS, [row])

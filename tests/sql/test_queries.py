@@ -390,7 +390,7 @@ def test_lineage_walks_from_a_picture_to_the_pages(catalog):
     catalog.add("artifacts", {"made_by": "train-vae"}, {"artifact_id": "clip", "kind": "clip"}, {"artifact_id": "bpe", "kind": "tokenizer"})
     catalog.add("training_sets", {"query_sql": "select the pairs"}, {"training_set_id": "another"})
     facts = {row[1]: row[2] for row in catalog.query("lineage", generation_id="g")}
-    assert list(facts)[:5] == ["picture", "prompt", "prompt set", "candidate", "seed"]
+    assert list(facts)[:5] == ["picture", "prompt", "prompt set", "prompts query", "candidate"]
     assert facts["prompt"] == "a red apple"
     assert facts["sampler settings"] == '{"temperature":0.7}'
     assert facts["code of the sampler"] == "c0ffee"

@@ -72,3 +72,11 @@ def test_agreement_by_settings_averages_runs_that_differ_in_the_seed_alone(batch
     (row,) = batch.query("agreement_by_settings")
     assert (row[7], row[8], row[9]) == (2, 1, pytest.approx(0.7))
     assert batch.query("agreement_by_settings", prompt_set="held_out_pair") == []
+
+
+def test_dropped_prompts_of_a_batch_with_their_reasons(batch):
+    batch.add("dropped_prompts", {"prompt": "a " * 90, "reason": "too_long", "detail": "180 tokens"}, {})
+    batch.add("dropped_prompts", run_id="older")
+    assert batch.column("dropped_prompts", 1) == ["line 2: it has no text", "180 tokens"]
+    assert batch.column("dropped_prompts", 0, reason="too_long") == ["too_long"]
+    assert batch.column("dropped_prompts", 0, run_id="older") == ["empty"]

@@ -88,9 +88,12 @@ def ingest_training_set(con: duckdb.DuckDBPyConnection, layout: Layout, training
 
 
 def log_generations(con: duckdb.DuckDBPyConnection, layout: Layout, run_dir: Path) -> Ingested:
-    """The prompts, pictures and CLIP ranks of a finished `generate_images` run (call `log_run` too)."""
+    """The prompts, those left out, pictures and CLIP ranks of a finished `generate_images` run (call `log_run` too)."""
     inputs, result = finished_run(run_dir, "generations")
-    return ingest_file(con, layout, "prompts", layout.root / inputs["prompts"]) + ingest_file(
+    done = ingest_file(con, layout, "prompts", layout.root / inputs["prompts"])
+    if "dropped_prompts" in result:
+        done += ingest_file(con, layout, "dropped_prompts", layout.root / result["dropped_prompts"], run_id=run_dir.name)
+    return done + ingest_file(
         con, layout, "generations", layout.root / result["generations"], run_id=run_dir.name, clip_id=inputs["clip_id"]
     )
 

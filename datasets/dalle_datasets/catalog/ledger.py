@@ -40,6 +40,7 @@ KINDS = {
     "clip_scores": Kind(schemas.CLIP_SCORES, {"clip_scores": "insert_clip_scores"}),
     "safety_scores": Kind(schemas.SAFETY_SCORES, {"safety_scores": "insert_safety_scores"}),
     "prompts": Kind(schemas.PROMPTS, {"prompts": "insert_prompts"}),
+    "dropped_prompts": Kind(schemas.DROPPED_PROMPTS, {"dropped_prompts": "insert_dropped_prompts"}),
     "generations": Kind(schemas.GENERATIONS, {"generations": "insert_generations", "rerank_scores": "insert_rerank_scores"}),
     "rerank_scores": Kind(schemas.RERANK_SCORES, {"rerank_scores": "insert_further_rerank_scores"}),
     "evaluations": Kind(schemas.EVALUATIONS, {"evaluations": "insert_evaluations"}),

@@ -170,10 +170,16 @@ def test_a_training_set_without_its_manifest_is_named(con, root):
 
 def test_generations_and_verdicts_of_a_run(con, root):
     generated, judged = root.generate_and_judge()
-    assert ingest.log_generations(con, root.layout, generated) == Ingested(added=2)
+    assert ingest.log_generations(con, root.layout, generated) == Ingested(added=3)
     assert ingest.log_evaluations(con, root.layout, judged) == Ingested(added=1)
-    assert ingest.log_generations(con, root.layout, generated) == Ingested(unchanged=2)
-    assert [count(con, table) for table in ("prompts", "generations", "rerank_scores", "evaluations")] == [6, 24, 24, 24]
+    assert ingest.log_generations(con, root.layout, generated) == Ingested(unchanged=3)
+    assert [count(con, table) for table in ("prompts", "dropped_prompts", "generations", "rerank_scores", "evaluations")] == [
+        6,
+        1,
+        24,
+        24,
+        24,
+    ]
     assert con.execute("select distinct clip_id from rerank_scores").fetchall() == [("clip0",)]
 
 
