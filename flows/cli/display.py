@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Task as RichTask
 from rich.text import Text
 
@@ -27,6 +28,7 @@ class ConsoleDisplay:
             BarColumn(bar_width=24),
             _AmountColumn(),
             TimeElapsedColumn(),
+            _LeftColumn(),
             TextColumn("[dim]{task.fields[figures]}"),
             console=self.console,
         )
@@ -74,17 +76,31 @@ class _BarStage:
 class _LineStage:
     def __init__(self, console: Console, title: str) -> None:
         self._console, self._title = console, title
-        self._last_line = time.monotonic()
+        self._last_line, self._last_done = time.monotonic(), 0
         self.latest: JobProgress | None = None
 
     def advance(self, progress: JobProgress) -> None:
+        if self.latest is None:
+            self._last_done = progress.done  # what an earlier run did says nothing about the speed of this one
         self.latest = progress
-        if time.monotonic() - self._last_line > LINE_EVERY_S:
-            self._last_line = time.monotonic()
-            self._console.print(f"{self._title}: {progress.describe()}")
+        now = time.monotonic()
+        if now - self._last_line > LINE_EVERY_S:
+            rate = (progress.done - self._last_done) / (now - self._last_line)
+            left = f", {timedelta(seconds=round((progress.total - progress.done) / rate))} left" if rate > 0 else ""
+            self._last_line, self._last_done = now, progress.done
+            self._console.print(f"{self._title}: {progress.describe()}{left}")
 
     def log(self, line: str) -> None:
         """Jobs keep their own log file; the terminal shows figures only."""
+
+
+class _LeftColumn(TimeRemainingColumn):
+    """`0:03:20 left`, from the speed of the last half minute; nothing while that is unknown, or when all is done."""
+
+    def render(self, task: RichTask) -> Text:
+        if task.finished or task.time_remaining is None:
+            return Text("")
+        return Text(f"{timedelta(seconds=round(task.time_remaining))} left", style="dim")
 
 
 class _AmountColumn(ProgressColumn):
