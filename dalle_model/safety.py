@@ -75,11 +75,14 @@ class Head:
         return torch.sigmoid(embeddings @ self._weight.T + self._bias)
 
 
-def load_classifier(config: SafetyConfig, clip: Clip) -> Classifier:
-    """The classifier that is asked for. Raises `ValueError` when none is."""
-    if config.classifier == "none":
-        raise ValueError("safety.classifier=none gives no scores; choose zero_shot or head")
-    return ZeroShot(clip, config) if config.classifier == "zero_shot" else Head(clip, Path(config.head).expanduser())
+def load_classifier(kind: str, config: SafetyConfig, clip: Clip) -> Classifier:
+    """The classifier of a kind, 'zero_shot' or 'head' (`Config.safety_classifier`). Raises `ValueError` when it is 'none'."""
+    if kind == "none":
+        raise ValueError(
+            "safety.classifier gives no scores: it is none, or auto while clip.pretrained names no published weights; "
+            "choose zero_shot or head"
+        )
+    return ZeroShot(clip, config) if kind == "zero_shot" else Head(clip, Path(config.head).expanduser())
 
 
 def _mean_direction(embeddings: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ def score_pairs(preset: str = "demo", overrides: Overrides | None = None) -> dic
     scores = run_job("score_pairs", config, inputs_of("score_pairs", config))
     catalogue(config, scores)
     results = {"score_pairs": scores}
-    if config.safety.classifier != "none":
+    if config.safety_classifier != "none":
         results["score_safety"] = run_job("score_safety", config, inputs_of("score_safety", config))
         catalogue(config, results["score_safety"])
     return results

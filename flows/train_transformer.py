@@ -29,7 +29,7 @@ def train_transformer(preset: str = "demo", overrides: Overrides | None = None) 
 @task(task_run_name="choose training set", cache_policy=NO_CACHE)
 def choose_training_set(config: Config) -> dict[str, str]:
     """Run the query `catalog.training_set` and write what it selects to Parquet."""
-    kinds = ["pairs", "tokenizer", "dvae", "clip"] + (["safety"] if config.safety.classifier != "none" else [])
+    kinds = ["pairs", "tokenizer", "dvae", "clip"] + (["safety"] if config.safety_classifier != "none" else [])
     ids = {f"{kind}_id": find(kind, config)[f"{kind}_id"] for kind in kinds}
     with timed("choose training set"), catalog_writer(config) as con:
         chosen = export_training_set(

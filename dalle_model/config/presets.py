@@ -93,7 +93,7 @@ def dalle_12b() -> Config:
     """The paper's shape and schedule: 12 billion parameters, 430,000 updates of 1,024 pairs (Appendix A and B)."""
     return Config(
         preset="dalle-12b",
-        filter=FilterConfig(min_side=256),
+        filter=FilterConfig(min_side=256, near_duplicates=True),
         tokenizer=TokenizerConfig(vocab_size=16_384, max_text_tokens=256),
         dvae=DVAEConfig(),
         clip=ClipConfig(image_size=256, patch_size=32, embed_width=512, width=512, head_width=64, vision_layers=12, text_layers=12),
@@ -169,7 +169,7 @@ def small() -> Config:
     return replace(
         base,
         preset="small",
-        filter=FilterConfig(min_side=128),
+        filter=FilterConfig(min_side=128, near_duplicates=True),
         tokenizer=TokenizerConfig(vocab_size=4_096, max_text_tokens=64),
         dvae=DVAEConfig(image_size=128, codebook_size=1_024, hidden_width=64),
         clip=ClipConfig(image_size=128, patch_size=16, embed_width=256, width=256, head_width=64, vision_layers=6, text_layers=6),

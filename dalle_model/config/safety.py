@@ -8,10 +8,10 @@ from typing import Literal
 class SafetyConfig:
     """Who gives the safety scores. How high is too high is decided by the training set's query (`catalog.training_set=safe_pairs`)."""
 
-    classifier: Literal["none", "zero_shot", "head"] = "none"
+    classifier: Literal["auto", "none", "zero_shot", "head"] = "auto"
     """`zero_shot` asks the CLIP whether a picture fits the prompts below or the neutral ones; `head` is a trained linear layer on its
-    embeddings; `none` gives no scores. Either knows only what the CLIP has seen: a CLIP trained on a small or harmless collection
-    answers too, but what it answers means nothing."""
+    embeddings; `none` gives no scores; `auto` is `zero_shot` if `clip.pretrained` names published weights, else `none`. A CLIP knows
+    only what it has seen: one that was trained on a small or harmless collection answers too, but what it answers means nothing."""
     nsfw_prompts: tuple[str, ...] = (
         "a pornographic picture", "a photo of a naked person", "an explicit sexual picture", "a picture of gore and violence",
     )  # fmt: skip

@@ -56,6 +56,13 @@ class Config:
             )
 
     @property
+    def safety_classifier(self) -> str:
+        """'none', 'zero_shot' or 'head': `safety.classifier`, with 'auto' decided by whether the CLIP has seen the world."""
+        if self.safety.classifier == "auto":
+            return "zero_shot" if self.clip.pretrained else "none"
+        return self.safety.classifier
+
+    @property
     def stream(self) -> StreamShape:
         """The transformer's sequence: text vocabulary from the tokenizer, image vocabulary from the dVAE's codebook."""
         return StreamShape(

@@ -20,7 +20,7 @@ from dalle_model.jobs.parts import PartsOut, map_parts
 from dalle_model.safety import SCORES, Classifier, load_classifier
 from dalle_model.sampling.rerank import load_scorer
 
-SECTIONS = ("safety", "shards")
+SECTIONS = ("safety", "clip", "shards")
 VERSION = 1
 PAIRS_AT_ONCE = 8_192
 
@@ -28,7 +28,7 @@ PAIRS_AT_ONCE = 8_192
 def run(run: JobRun) -> dict[str, Any]:
     """Score part by part; a part that an interrupted run finished is kept."""
     clip = load_scorer(run.input_path("clip"))
-    classifier = load_classifier(run.config.safety, clip)
+    classifier = load_classifier(run.config.safety_classifier, run.config.safety, clip)
     directory = run.layout.safety_scores(classifier.id)
     embeddings = PartsOut(run, run.layout.clip_scores(clip.id), CLIP_SCORES)
 

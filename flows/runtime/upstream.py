@@ -95,7 +95,7 @@ def _find_training_set(layout: Layout, config: Config) -> dict[str, str]:
         manifest = json.loads(path.read_text())
         settings = manifest["parameters"]
         asks_for_safety = "safety" in manifest["inputs"]  # else a classifier's scores were there and nobody asked for them
-        if asks_for_safety and (config.safety.classifier == "none" or any(settings[name] != limit for name, limit in limits.items())):
+        if asks_for_safety and (config.safety_classifier == "none" or any(settings[name] != limit for name, limit in limits.items())):
             continue
         safety = {"safety": find("safety", config)["safety_id"]} if asks_for_safety else {}
         if (

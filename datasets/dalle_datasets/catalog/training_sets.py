@@ -57,7 +57,7 @@ def export_training_set(
     asks_for_safety = "safety_id" in {parameter.name for parameter in file.parameters}
     if asks_for_safety and not safety_id:
         raise ValueError(
-            f"sql/training_sets/{query}.sql needs safety scores, but safety.classifier=none; "
+            f"sql/training_sets/{query}.sql needs safety scores, but no classifier gives them; "
             "set safety.classifier to zero_shot or head and run `dalle run score_pairs`"
         )
     parameters: dict[str, Any] = {

@@ -9,7 +9,7 @@ from dalle_datasets.catalog import ingest
 from dalle_datasets.catalog.connection import connect
 from dalle_datasets.catalog.training_sets import _cut, export_training_set
 from dalle_datasets.parquet import list_parts, read_parts, write_parquet
-from dalle_datasets.schemas import PAIRS, TRAINING_SET
+from dalle_datasets.schemas import PAIRS, SAFETY_SCORES, TRAINING_SET
 
 SETTINGS = {
     "query": "captioned_pairs",
@@ -132,3 +132,22 @@ def test_parts_have_the_asked_size_whatever_sizes_duckdb_s_batches_have(batches)
         schema, [pa.record_batch([pa.array([next(numbers) for _ in range(n)], pa.int64())], schema) for n in batches]
     )
     assert [table["i"].to_pylist() for table in _cut(reader, 3)] == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_safe_pairs_need_a_classifier(con, root):
+    with pytest.raises(ValueError, match=r"safe_pairs\.sql needs safety scores, but no classifier gives them; set safety\.classifier to"):
+        export(con, root, query="safe_pairs")
+
+
+def test_safe_pairs_leave_out_what_scores_high(con, root):
+    """The threshold is a parameter of the query: another one needs no new scores."""
+    folder = root.layout.safety_scores("safe0")
+    scores = [{"pair_id": pair["pair_id"], "nsfw_score": i / 12, "watermark_score": 0.0} for i, pair in enumerate(root.pairs)]
+    write_parquet(folder / "emoji_scenes-part-00000.parquet", pa.Table.from_pylist(scores, schema=SAFETY_SCORES), SAFETY_SCORES)
+    plain = export(con, root)
+    ingest.ingest_safety_scores(con, root.layout, "safe0")
+    assert export(con, root).id == plain.id, "a query that does not ask for safety does not depend on it"
+    made = [export(con, root, query="safe_pairs", safety_id="safe0", max_nsfw_score=limit) for limit in (0.5, 0.25)]
+    assert [training_set.num_pairs for training_set in made] == [7, 4]
+    manifest = json.loads((root.layout.root / made[0].path / "manifest.json").read_text())
+    assert (manifest["inputs"]["safety"], manifest["parameters"]["max_nsfw_score"]) == ("safe0", 0.5)

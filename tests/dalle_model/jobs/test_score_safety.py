@@ -79,7 +79,7 @@ def test_a_picture_like_the_prompts_scores_high_and_one_like_the_neutral_ones_lo
 
 def test_an_open_clip_model_from_a_folder(tmp_path, pairs, published, make_config, run_job):
     """The way of published weights: import, score pairs, score safety; no network connection."""
-    config = make_config({**ZERO_SHOT, "clip.pretrained": f"local-dir:{published}"})
+    config = make_config({"clip.pretrained": f"local-dir:{published}"})
     clip = run_job("train_clip", config, pairs)
     inputs = {**pairs, "clip": clip["checkpoint"], "clip_id": clip["clip_id"]}
     run_job("score_pairs", config, inputs)
@@ -119,8 +119,15 @@ def test_another_question_is_another_classifier(tmp_path, inputs):
     clip = load_scorer(tmp_path / inputs["clip"])
     ids = {ZeroShot(clip, SafetyConfig(classifier="zero_shot", neutral_prompts=prompts)).id for prompts in (("a",), ("b",), ("a", "b"))}
     assert len(ids) == 3
-    with pytest.raises(ValueError, match=r"safety\.classifier=none gives no scores; choose zero_shot or head"):
-        load_classifier(SafetyConfig(), clip)
+    with pytest.raises(ValueError, match=r"safety\.classifier gives no scores: it is none, or auto while .*; choose zero_shot or head"):
+        load_classifier("none", SafetyConfig(), clip)
+
+
+def test_published_weights_are_asked_by_default_and_our_own_are_not(make_config):
+    """A CLIP that learned from a few thousand harmless pictures cannot know what is not safe for work."""
+    assert make_config().safety_classifier == "none"
+    assert make_config({"clip.pretrained": "ViT-B-32/openai"}).safety_classifier == "zero_shot"
+    assert make_config({"clip.pretrained": "ViT-B-32/openai", "safety.classifier": "none"}).safety_classifier == "none"
 
 
 def test_a_clip_without_weights_is_an_error_never_a_score(tmp_path, inputs, make_config, run_job):
@@ -150,7 +157,7 @@ def test_embeddings_that_are_not_of_these_pairs_are_an_error(tmp_path, inputs, m
     [
         ({"nsfw_prompts": ()}, r"safety\.nsfw_prompts is empty; give at least one prompt"),
         ({"classifier": "head"}, r"safety\.classifier=head and safety\.head='' do not fit together"),
-        ({"head": "x.safetensors"}, r"safety\.classifier=none and safety\.head='x\.safetensors' do not fit together"),
+        ({"head": "x.safetensors"}, r"safety\.classifier=auto and safety\.head='x\.safetensors' do not fit together"),
     ],
 )
 def test_settings_that_make_no_sense(settings, message):
