@@ -44,7 +44,5 @@ def run_with_prefect(flow_name: str, config: "Config", preset: str, overrides: d
         with watched("start prefect"):
             flow = getattr(import_module(f"flows.{flow_name}"), flow_name)  # imports Prefect while its server starts
             server.wait()
-        try:
+        with server.in_use():
             return flow(preset=preset, overrides=overrides, **parameters)
-        finally:
-            server.drain()

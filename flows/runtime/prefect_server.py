@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flows.runtime.processes import end_with_parent
@@ -38,6 +38,7 @@ _QUIET = {
     "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
     # The terminal belongs to the progress bars; Prefect's log lines still go to its database.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
 }
 
 
@@ -114,6 +115,24 @@ class PrefectServer:
                 remedy = f"its log is {self._log}" if self._process else "start it with `prefect server start`, or unset PREFECT_API_URL"
                 raise PrefectServerFailed(f"no Prefect server answers at {self.url}; {remedy}")
             time.sleep(0.1)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Run flows in this block. Raises `PrefectServerFailed` when the server goes away meanwhile."""
+        from httpx import TransportError  # Prefect's client
+
+        try:
+            yield
+            self.drain()
+        except TransportError as error:
+            remedy = f"its log is {self._log}" if self._process else "start it again"
+            raise PrefectServerFailed(
+                f"Prefect's server at {self.url} went away ({error}); {remedy}; finished work is kept, so run the same command again"
+            ) from error
+        except BaseException:
+            with suppress(TransportError):  # what ended the flow matters more
+                self.drain()
+            raise
 
     def drain(self, timeout_s: float = 20.0) -> None:
         """Wait until the records of the last tasks are in the database: the server batches them in memory."""

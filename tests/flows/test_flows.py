@@ -7,6 +7,7 @@ import pytest
 from dalle_datasets.catalog.connection import connect
 from dalle_datasets.layout import Layout
 from flows.cli.main import main
+from flows.runtime.prefect_server import PrefectServer, PrefectServerFailed
 
 pytestmark = pytest.mark.prefect
 
@@ -39,8 +40,6 @@ def test_flow_and_task_runs_are_recorded(prefect_server):
     from prefect import flow, task
     from prefect.client.orchestration import get_client
 
-    from flows.runtime.prefect_server import PrefectServer
-
     @task
     def double(number: int) -> int:
         return 2 * number
@@ -54,3 +53,16 @@ def test_flow_and_task_runs_are_recorded(prefect_server):
         assert doubles() == [2 * number for number in range(20)]
         PrefectServer(prefect_server, process=object(), log=None).drain()
         assert client.request("POST", "/task_runs/count", json=count).json() == 20
+
+
+def test_a_server_that_goes_away_is_a_sentence():
+    import httpx
+
+    server = PrefectServer("http://127.0.0.1:1/api", process=None, log=None)
+    with (
+        pytest.raises(PrefectServerFailed, match=r"at http://127.0.0.1:1/api went away \(refused\); start it again; finished work is kept"),
+        server.in_use(),
+    ):
+        raise httpx.ConnectError("refused")
+    with pytest.raises(ZeroDivisionError), server.in_use():
+        raise ZeroDivisionError
