@@ -1,6 +1,7 @@
 """How pictures are sampled, reranked and judged."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,6 +20,9 @@ class SamplingConfig:
     """Classifier-free guidance scale; 1 is plain sampling. Needs train_transformer.caption_dropout > 0."""
     batch_size: int = 64
     """Candidates decoded side by side."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of weights, keys and values; the residual stream is float32 either way. In bf16 a picture can be made again only with the same
+    num_images and batch_size: another shape of batch rounds differently."""
     image_format: str = "png"
     """png, webp or jpeg."""
     image_prompt_share: float = 15 / 32

@@ -149,7 +149,9 @@ def load_networks(run: JobRun) -> Networks:
     clip.network.to(device)
     return Networks(
         tokenizer=BpeTokenizer.load(run.input_path("tokenizer")),
-        transformer=load_transformer(run.input_path("transformer"), made_from).to(device),
+        transformer=load_transformer(run.input_path("transformer"), made_from)
+        .hold_weights_in(torch.bfloat16 if run.config.sampling.precision == "bf16" else torch.float32)
+        .to(device),
         dvae=load_dvae(run.input_path("dvae")).to(device),
         clip=clip,
     )

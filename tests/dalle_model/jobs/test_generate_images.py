@@ -175,6 +175,18 @@ def test_a_picture_does_not_depend_on_the_other_prompts_or_on_batches(tmp_path, 
     assert [row["image_tokens"] for row in alone] == [row["image_tokens"] for row in together if row["prompt"] == TEXTS[1]]
 
 
+def test_precision_is_that_of_the_products(tmp_path, inputs, make_config, run_job, monkeypatch):
+    used, sample = [], generate_images.sample_image_tokens
+    monkeypatch.setattr(
+        generate_images, "sample_image_tokens", lambda model, *rest: used.append(model.blocks[0].qkv.weight.dtype) or sample(model, *rest)
+    )
+    exact = rows_of(tmp_path, run_job("generate_images", make_config(), inputs))
+    rounded = rows_of(tmp_path, run_job("generate_images", make_config({"sampling.precision": "bf16"}), inputs))
+    assert list(dict.fromkeys(used)) == [torch.float32, torch.bfloat16]
+    assert [row["seed"] for row in rounded] == [row["seed"] for row in exact]
+    assert all(0 <= token < 16 for row in rounded for token in row["image_tokens"])
+
+
 def test_bad_prompts_become_reason_rows_and_the_rest_goes_on(tmp_path, inputs, make_config, run_job):
     table = own_prompts([TEXTS[0], " ".join(["a red apple"] * 20), TEXTS[1]]).to_pylist()
     bad = [*table, {**table[0]}, {"prompt_id": "e", "prompt": " \t", "prompt_set": "own", "expected": None}]
