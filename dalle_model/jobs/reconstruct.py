@@ -1,7 +1,8 @@
 """Job: show what a dVAE's tokens keep of pictures: originals above reconstructions. Inputs: `dvae`, `dvae_id`, `pictures`.
 
-`pictures` names image files, and Parquet parts or folders of pairs, one a line; of pairs the first ones are taken, as far
-as `max_pictures` goes. A picture that cannot be decoded is left out with its reason.
+`pictures` names image files, and Parquet parts or folders of pairs, one a line; of pairs those that `pair_ids` lists, else the first
+ones, as far as `max_pictures` goes. A picture that cannot be decoded is left out with its reason. Beside the drawing lies a table with
+a row for each picture, for `dalle query reconstructions`.
 """
 
 import math
@@ -9,16 +10,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
-import torch
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
+from pyarrow import dataset
 
 from dalle_datasets.image_batches import MAX_PIXELS, centre
 from dalle_datasets.images import ImageError, decode_image
-from dalle_datasets.parquet import atomic_path, check_parquet, list_parts
+from dalle_datasets.parquet import atomic_path, check_parquet, list_parts, write_parquet
 from dalle_datasets.row_order import seeded_random
-from dalle_datasets.schemas import PAIRS
+from dalle_datasets.schemas import PAIRS, RECONSTRUCTIONS
 from dalle_model.dvae import load_dvae
 from dalle_model.jobs.contract import JobRun
 from dalle_model.jobs.progress import report_progress
@@ -26,7 +28,7 @@ from dalle_model.jobs.train_dvae import as_bytes, as_floats, as_tensor
 from dalle_model.training.parallel import join_world
 
 SECTIONS: tuple[str, ...] = ()
-VERSION = 1
+VERSION = 2
 
 COLUMNS = 8
 BATCH_SIZE = 8
@@ -34,37 +36,58 @@ BATCH_SIZE = 8
 
 def run(run: JobRun) -> dict[str, Any]:
     """Read, tokenise, decode, draw."""
-    model = load_dvae(run.input_path("dvae"), run.inputs["dvae_id"]).to(join_world().device)
-    side, most = model.config.image_size, int(run.inputs["max_pictures"])
-    originals: list[NDArray[np.uint8]] = []
-    dropped: dict[str, str] = {}
-    for name, data in read_pictures(run):
-        if len(originals) == most:
-            break
-        try:
-            originals.append(centre(np.asarray(decode_image(data, MAX_PIXELS)), side, seeded_random()))
-        except ImageError as error:
-            dropped[name] = str(error)
-    if not originals:
-        raise ValueError(f"reconstruct: none of the pictures can be decoded: {dropped or 'there are none'}; give others")
+    device = join_world().device
+    model = load_dvae(run.input_path("dvae"), run.inputs["dvae_id"]).to(device)
+    chosen, dropped = choose_pictures(run, model.config.image_size)
+    originals = [pixels for *_, pixels in chosen]
     rebuilt: list[NDArray[np.uint8]] = []
-    for start in range(0, len(originals), BATCH_SIZE):
-        images = as_floats(as_tensor(np.stack(originals[start : start + BATCH_SIZE])).to(join_world().device))
-        rebuilt += list(as_bytes(model.decode_tokens(model.tokenize(images))))
-        report_progress(len(rebuilt), len(originals), "images")
-    path = run.run_dir / "reconstructions.png"
+    rows: list[dict[str, Any]] = []
+    for start in range(0, len(chosen), BATCH_SIZE):
+        batch = chosen[start : start + BATCH_SIZE]
+        tokens = model.tokenize(as_floats(as_tensor(np.stack([pixels for *_, pixels in batch])).to(device)))
+        rebuilt += list(as_bytes(model.decode_tokens(tokens)))
+        for (name, pair_id, pixels), own, made in zip(batch, tokens.tolist(), rebuilt[start:], strict=True):
+            row = {"dvae_id": run.inputs["dvae_id"], "picture": name, "pair_id": pair_id, "psnr": psnr(pixels, made)}
+            rows.append(row | {"num_codes": len(set(own)), "image_tokens": own})
+        report_progress(len(rebuilt), len(chosen), "images")
+    path, table_path = run.run_dir / "reconstructions.png", run.run_dir / "reconstructions.parquet"
     with atomic_path(path) as partial:
         Image.fromarray(grid(originals, rebuilt)).save(partial, "PNG")
+    write_parquet(table_path, pa.Table.from_pylist(rows, schema=RECONSTRUCTIONS.with_metadata(None)), RECONSTRUCTIONS)
     return {
         "reconstructions": run.layout.relative(path),
+        "reconstructions_table": run.layout.relative(table_path),
         "num_pictures": len(originals),
         "psnr": psnr(np.stack(originals), np.stack(rebuilt)),
         "dropped": dropped,
     }
 
 
-def read_pictures(run: JobRun) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of the pictures. Raises `ValueError` for a path that does not exist."""
+def choose_pictures(run: JobRun, side: int) -> tuple[list[tuple[str, int | None, NDArray[np.uint8]]], dict[str, str]]:
+    """Name, pair (if it is one) and square pixels of each picture to show, and the reasons of those that cannot be shown.
+
+    Raises `ValueError` when none can.
+    """
+    wanted = [int(text) for text in run.inputs.get("pair_ids", "").split()]
+    most = len(wanted) or int(run.inputs["max_pictures"])
+    chosen: list[tuple[str, int | None, NDArray[np.uint8]]] = []
+    dropped: dict[str, str] = {}
+    for name, pair_id, data in read_pictures(run, wanted):
+        if len(chosen) == most:
+            break
+        try:
+            chosen.append((name, pair_id, centre(np.asarray(decode_image(data, MAX_PIXELS)), side, seeded_random())))
+        except ImageError as error:
+            dropped[name] = str(error)
+    seen = {name for name, *_ in chosen} | dropped.keys()
+    dropped |= {f"pair {pair_id}": "not among the pairs" for pair_id in wanted if f"pair {pair_id}" not in seen}
+    if not chosen:
+        raise ValueError(f"reconstruct: none of the pictures can be decoded: {dropped or 'there are none'}; give others")
+    return chosen, dropped
+
+
+def read_pictures(run: JobRun, pair_ids: list[int]) -> Iterator[tuple[str, int | None, bytes]]:
+    """Name, pair and bytes of each picture; of pairs only these, if there are any. Raises `ValueError` for a path that does not exist."""
     for where in run.inputs["pictures"].splitlines():
         path = run.layout.root / where
         if not path.exists():
@@ -72,11 +95,13 @@ def read_pictures(run: JobRun) -> Iterator[tuple[str, bytes]]:
         if path.is_dir() or path.suffix == ".parquet":
             for part in list_parts(path) if path.is_dir() else [path]:
                 check_parquet(part, PAIRS)
-                with pq.ParquetFile(part) as file:
-                    for batch in file.iter_batches(BATCH_SIZE, columns=["pair_id", "image"]):
-                        yield from ((f"pair {row['pair_id']}", row["image"]) for row in batch.to_pylist())
+                rows = dataset.dataset(part, partitioning=None).scanner(
+                    ["pair_id", "image"], filter=pc.field("pair_id").isin(pair_ids) if pair_ids else None, batch_size=BATCH_SIZE
+                )
+                for batch in rows.to_batches():
+                    yield from ((f"pair {row['pair_id']}", row["pair_id"], row["image"]) for row in batch.to_pylist())
         else:
-            yield where, path.read_bytes()
+            yield where, None, path.read_bytes()
 
 
 def grid(originals: list[NDArray[np.uint8]], rebuilt: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -92,6 +117,6 @@ def grid(originals: list[NDArray[np.uint8]], rebuilt: list[NDArray[np.uint8]]) -
 
 
 def psnr(originals: NDArray[np.uint8], rebuilt: NDArray[np.uint8]) -> float:
-    """Peak signal-to-noise ratio of 8-bit pictures [B, H, W, 3], in dB, of their mean squared error."""
-    error = torch.from_numpy(originals).double().sub(torch.from_numpy(rebuilt)).div(255).square().mean()
+    """Peak signal-to-noise ratio of 8-bit pictures [..., H, W, 3], in dB, of their mean squared error."""
+    error = np.square((originals.astype(np.float64) - rebuilt) / 255).mean()
     return -10 * math.log10(max(float(error), 1e-10))

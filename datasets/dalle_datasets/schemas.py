@@ -158,12 +158,23 @@ CODEBOOK_USAGE = _schema(
     "codebook_usage",
     1,
     [
-        _required("image_token", pa.uint16()),  # every entry of the codebook, the dead ones too
+        _required("image_token", pa.int32()),  # every entry of the codebook, the dead ones too
         _required("occurrences", pa.int64()),
     ],
 )
 
-CODEBOOK_USAGE = _schema("codebook_usage", 1, [_required("image_token", pa.int32()), _required("occurrences", pa.int64())])
+RECONSTRUCTIONS = _schema(
+    "reconstructions",
+    1,
+    [
+        _required("dvae_id", pa.string()),
+        _required("picture", pa.string()),  # the file as it was named, or 'pair' and its id
+        pa.field("pair_id", pa.int64()),  # of pairs only
+        _required("psnr", pa.float64()),  # of the picture and what became of it, dB; 100 if they are the same
+        _required("num_codes", pa.int32()),  # different tokens among its image tokens
+        _required("image_tokens", _TOKENS),
+    ],
+)
 
 # Half precision is plenty for a cosine: 2 bytes a number, so 128 bytes a picture for the demo's CLIP, 1 KiB for ViT-B/32.
 _EMBEDDING = pa.list_(pa.field("element", pa.float16(), nullable=False))

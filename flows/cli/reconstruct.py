@@ -9,14 +9,20 @@ from flows.cli.options import Preset, Settings, resolve
 
 
 def reconstruct(
-    pictures: Annotated[list[Path], typer.Argument(help="Image files, or Parquet parts or folders of pairs.")],
+    pictures: Annotated[
+        list[Path] | None, typer.Argument(help="Image files, or Parquet parts or folders of pairs; else the pairs of the settings.")
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.")] = Path("reconstructions.png"),
     dvae: Annotated[Path | None, typer.Option(help="Folder of a dVAE, e.g. data/runs/RUN_ID/dvae; else that of the settings.")] = None,
+    pair: Annotated[list[int] | None, typer.Option(help="Id of a pair to show; may be repeated.")] = None,
     max_pictures: Annotated[int, typer.Option(min=1, help="How many pictures to show at most.")] = 32,
     preset: Preset = "demo",
     settings: Settings = None,
 ) -> None:
-    """Turn pictures into image tokens and back, and draw originals above reconstructions."""
+    """Turn pictures into image tokens and back, and draw originals above reconstructions.
+
+    `dalle query reconstructions` then lists how well each picture came back.
+    """
     import shutil
 
     from dalle_datasets.layout import open_data_root
@@ -26,8 +32,11 @@ def reconstruct(
     from flows.runtime.upstream import find
 
     config = resolve(preset, settings)
+    root = open_data_root(config.paths.data_root).root
+    pictures = pictures or [root / find("pairs", config)["pairs"]]
     inputs = {
         **(find("dvae", config) if dvae is None else {"dvae": str(dvae.absolute()), "dvae_id": id_of(dvae)}),
+        **({"pair_ids": " ".join(str(pair_id) for pair_id in pair)} if pair else {}),
         "pictures": "\n".join(str(path.absolute()) for path in pictures),
         "pictures_id": " ".join(stamp(path) for path in pictures),
         "max_pictures": str(max_pictures),
@@ -35,7 +44,7 @@ def reconstruct(
     with ConsoleDisplay() as display, shown_on(display):
         made = run_job("reconstruct", config, inputs)
     output.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(open_data_root(config.paths.data_root).root / made["reconstructions"], output)
+    shutil.copyfile(root / made["reconstructions"], output)
     typer.echo(f"{output}  {made['num_pictures']} pictures, PSNR {made['psnr']:.2f} dB")
     for name, reason in made["dropped"].items():
         typer.echo(f"left out: {name}: {reason}", err=True)

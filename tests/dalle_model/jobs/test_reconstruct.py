@@ -1,13 +1,15 @@
 """Originals above reconstructions, for pairs and image files, whatever the files are."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import read_parts
-from dalle_datasets.schemas import PAIRS
+from dalle_datasets.parquet import read_parquet, read_parts
+from dalle_datasets.schemas import PAIRS, RECONSTRUCTIONS
 from dalle_model.dvae import DVAE, save_dvae
 from dalle_model.jobs.reconstruct import grid, psnr
 from dalle_model.jobs.train_dvae import as_bytes, as_floats, as_tensor
@@ -34,6 +36,31 @@ def test_pairs_and_what_became_of_them_lie_above_each_other(make_config, pairs, 
     original = np.asarray(Image.open(tmp_path / "second.png").convert("RGB"))
     assert (drawn[:32, 32:64] == original).all()
     assert (drawn[32:64, 32:64] == as_bytes(model.decode_tokens(model.tokenize(as_floats(as_tensor(original[None].copy())))))[0]).all()
+
+
+def test_pairs_can_be_named_by_id(make_config, pairs, dvae, run_job, tmp_path):
+    model, inputs = dvae
+    table = read_parts(Layout(tmp_path).pairs("emoji"), PAIRS)
+    ids, files = table["pair_id"].to_pylist(), table["image"].to_pylist()
+    wanted = f"{ids[41]} {ids[3]} 12345"
+    result = run_job("reconstruct", make_config(TINY), {**inputs, "max_pictures": "1", "pictures": "pairs/emoji", "pair_ids": wanted})
+    assert result["dropped"] == {"pair 12345": "not among the pairs"}
+    rows = read_parquet(tmp_path / result["reconstructions_table"], RECONSTRUCTIONS).to_pylist()
+    assert [(row["pair_id"], row["picture"]) for row in rows] == [(ids[3], f"pair {ids[3]}"), (ids[41], f"pair {ids[41]}")]
+    original = np.asarray(Image.open(io.BytesIO(files[41])))
+    tokens = model.tokenize(as_floats(as_tensor(original[None].copy())))
+    assert rows[1]["image_tokens"] == tokens[0].tolist()
+    assert rows[1]["num_codes"] == len(set(tokens[0].tolist()))
+    assert rows[1]["dvae_id"] == inputs["dvae_id"]
+    assert rows[1]["psnr"] == pytest.approx(psnr(original, as_bytes(model.decode_tokens(tokens))[0]))
+    assert result["psnr"] < max(row["psnr"] for row in rows)
+    with pytest.raises(ValueError, match=r"none of the pictures can be decoded: \{'pair 1': 'not among the pairs'\}; give others"):
+        run_job("reconstruct", make_config(TINY), {**inputs, "pictures": "pairs/emoji", "pair_ids": "1"})
+
+
+def test_another_dvae_than_the_inputs_name_is_refused(make_config, pairs, dvae, run_job):
+    with pytest.raises(ValueError, match=r"dvae holds dVAE [0-9a-f]{12}, but 0{12} is expected"):
+        run_job("reconstruct", make_config(TINY), {**dvae[1], "dvae_id": "0" * 12, "pictures": "pairs/emoji"})
 
 
 def test_files_of_every_kind_are_shown_and_bad_ones_left_out_with_a_reason(make_config, dvae, run_job, tmp_path):

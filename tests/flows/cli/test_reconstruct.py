@@ -1,10 +1,13 @@
 """`dalle reconstruct` draws pictures with any dVAE, and says what is wrong otherwise."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
 
+from dalle_datasets.parquet import write_parquet
+from dalle_datasets.schemas import PAIRS
 from dalle_model.config.presets import preset
 from dalle_model.dvae import DVAE, save_dvae
 from flows.cli.main import main
@@ -42,3 +45,19 @@ def test_what_is_missing_is_named(folder, capsys):
     assert "it holds no checkpoint (config.json with an id); give the folder named dvae of a run" in capsys.readouterr().err
     run(folder / "black.png", status=2)
     assert "run `dalle run" in capsys.readouterr().err
+
+
+def test_a_pair_is_found_among_the_pairs_that_are_given(folder, capsys):
+    row = dict.fromkeys(PAIRS.names) | {"pair_id": 77, "caption": "black", "image": (folder / "black.png").read_bytes()}
+    row |= {"width": 40, "height": 50, "aspect_ratio": 0.8, "num_caption_words": 1, "split": "train"}
+    row |= {name: "x" for name in PAIRS.names if row[name] is None}
+    write_parquet(folder / "pairs" / "part-00000.parquet", pa.Table.from_pylist([row], schema=PAIRS.with_metadata(None)), PAIRS)
+    run(folder / "pairs", "--pair", 77, "--pair", 78, "--dvae", folder / "dvae", "-o", folder / "one.png")
+    printed = capsys.readouterr()
+    assert "one.png  1 pictures, PSNR" in printed.out
+    assert "left out: pair 78: not among the pairs" in printed.err
+
+
+def test_without_pictures_the_pairs_of_the_settings_are_meant(folder, capsys):
+    run("--dvae", folder / "dvae", status=2)
+    assert "holds no finished collection of pairs; run `dalle run collect_pairs`" in capsys.readouterr().err
