@@ -66,7 +66,10 @@ def crawl(
 
 
 def _host_of(url: str) -> str:
-    return urllib.parse.urlsplit(url).netloc
+    try:
+        return urllib.parse.urlsplit(url).netloc
+    except ValueError:  # "http://[": pages link to such things
+        return ""
 
 
 def _hand_over(hosts: dict[str, "_Host"]) -> None:
@@ -128,7 +131,7 @@ class _Host:
 
     def read_sitemaps(self, max_pages: int) -> None:
         """Queue the pages of the host's sitemaps, and take the captioned images that they list."""
-        for url in dict.fromkeys(urllib.parse.urljoin(start, "/") for start in self.queue):
+        for url in dict.fromkeys(urllib.parse.urljoin(start, "/") for start in self.queue if self.name):
             pages, found, drops = read_sitemaps(url, self.visitor, max_pages)
             self.result.found += found
             self.result.drops += drops

@@ -3,6 +3,7 @@
 import gzip
 import io
 import xml.etree.ElementTree as ElementTree
+import zlib
 
 from dalle_datasets.download.failures import FetchError
 from dalle_datasets.download.fetching import Visitor
@@ -29,7 +30,7 @@ def read_sitemaps(site_url: str, visitor: Visitor, max_pages: int) -> tuple[list
             if not is_guess:
                 drops.append(Drop(error.code, error.detail, url))
             continue
-        except (ElementTree.ParseError, ValueError, OSError, EOFError) as error:
+        except (ElementTree.ParseError, LookupError, ValueError, OSError, EOFError, zlib.error) as error:
             drops.append(Drop("not_xml", f"not a sitemap: {error}"[:200], url))
             continue
         for entry in root.iter(f"{_SITE}sitemap"):

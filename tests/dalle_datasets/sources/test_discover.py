@@ -181,3 +181,17 @@ def test_pages_of_sitemaps(web, layout):
         ("second one", "img alt"),
     ]
     assert result.dropped == {"http_4xx": 1, "not_xml": 1}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"<a", b'<?xml version="1.0" encoding="nonsense"?><a/>', b'<?xml version="1.0" encoding="shift_jis"?><a/>', b"<a>" * 100_000, b"",
+     gzip.compress(b"<a/>" * 100)[:15] + b"\xff" * 9, gzip.compress(b"<a/>")[:-4], gzip.compress(bytes(20 * 2**20))],
+)  # fmt: skip
+def test_broken_sitemaps(web, layout, body):
+    web.put("/robots.txt", f"Sitemap: {web.url('/map.xml')}\nSitemap: http://[::1\n".encode(), "text/plain")
+    web.put("/map.xml", body, "text/xml")
+    put_page(web, "/", '<img src=1.png alt="first one"><a href="http://[::1">x</a>')
+    result = discover(SourceConfig(start_urls=(web.url("/"), "http://[::1"), use_sitemaps=True), LOCAL, layout)
+    assert result.num_candidates == 1
+    assert result.dropped == {"not_xml" if body else "empty_body": 1, "bad_url": 2}
