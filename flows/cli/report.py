@@ -1,14 +1,21 @@
-"""`dalle report`: the HTML gallery."""
+"""`dalle report`: the HTML gallery, and the report of what was collected."""
+
+from typing import Annotated, Literal
 
 import typer
 
 from flows.cli.options import Preset, Settings, resolve
 
 
-def report(preset: Preset = "demo", settings: Settings = None) -> None:
-    """Write the HTML report again from the catalog and the runs, and print its path."""
+def report(
+    page: Annotated[Literal["gallery", "collection"], typer.Argument(help="The pictures a run made, or what was collected.")] = "gallery",
+    preset: Preset = "demo",
+    settings: Settings = None,
+) -> None:
+    """Write an HTML report again from the published catalog and the files beside it, and print its path."""
     from dalle_datasets.layout import open_data_root
-    from flows.report import write_report
+    from flows.report import write_collection_report, write_report
 
     config = resolve(preset, settings)
-    typer.echo(write_report(open_data_root(config.paths.data_root), config))
+    layout = open_data_root(config.paths.data_root)
+    typer.echo(write_report(layout, config) if page == "gallery" else write_collection_report(layout))

@@ -1,4 +1,4 @@
-"""The HTML report: one file that shows what a run made, how good it is, and where every picture comes from."""
+"""The HTML reports, one file each: what a run made, how good it is and where every picture comes from; and what was collected."""
 
 from pathlib import Path
 
@@ -19,3 +19,17 @@ def write_report(layout: Layout, config: Config) -> Path:
     with atomic_path(layout.report) as partial:
         partial.write_text(page, encoding="utf-8")
     return layout.report
+
+
+def write_collection_report(layout: Layout) -> Path:
+    """Write the report of what was collected from the published catalog; returns its path.
+
+    Raises `ValueError` when nothing has been published or collected yet.
+    """
+    from flows.report.collection import render_collection
+    from flows.report.collection_data import collect_collection
+
+    page = render_collection(collect_collection(layout))
+    with atomic_path(layout.collection_report) as partial:
+        partial.write_text(page, encoding="utf-8")
+    return layout.collection_report

@@ -14,6 +14,7 @@ from dalle_datasets.parquet import list_parts
 from dalle_model.config.sections import from_dict, to_dict
 from dalle_model.config.tree import Config
 from flows.report.curves import Logged, logged_by
+from flows.report.downloaded import find_images
 from flows.report.pictures import Embedded, cut_sheet, embed_bytes, embed_file
 
 Row = dict[str, Any]
@@ -74,6 +75,7 @@ class Example:
     image: Embedded | None
     text: str
     detail: str = ""
+    url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ def collect(layout: Layout, config: Config) -> ReportData:
         codebook_health=next((row for row in rows(layout, "codebook_health") if row["dvae_id"] == inputs["dvae_id"]), {}),
         funnel=rows(layout, "funnel"),
         drops=rows(layout, "drop_reasons"),
-        drop_examples=_drop_examples(layout),
+        drop_examples=drop_examples(layout),
         training_examples=list(_training_examples(layout, config.source.name)),
         caption_lengths=rows(layout, "caption_lengths"),
         clip_histogram=rows(layout, "clip_score_histogram", clip_id=inputs["clip_id"], **histogram_width),
@@ -219,18 +221,16 @@ def _shown_picture(prompt_sets: list[PromptSet]) -> Picture | None:
     return None
 
 
-def _drop_examples(layout: Layout) -> dict[tuple[str, str], list[Example]]:
-    found = rows(layout, "drop_examples")
-    wanted = {row["candidate_id"] for row in found if row["stage"] != "discover"}
-    images: dict[str, bytes | None] = {}
-    for source in {row["source"] for row in found}:
-        for part in list_parts(layout.images(source))[:2]:  # examples: no need to read all the bytes of a large source
-            table = pq.read_table(part, columns=["candidate_id", "image"], filters=[("candidate_id", "in", wanted)]) if wanted else None
-            images |= {row["candidate_id"]: row["image"] for row in table.to_pylist()} if table else {}
+def drop_examples(layout: Layout, per_reason: int = 3) -> dict[tuple[str, str], list[Example]]:
+    """(stage, reason) -> a few candidates that were left out, with their pictures where there are any."""
+    found = rows(layout, "drop_examples", per_reason=per_reason)
+    downloaded = [row for row in found if row["stage"] in ("decode", "filter")]
+    ids_of = {source: {row["candidate_id"] for row in downloaded if row["source"] == source} for source in {row["source"] for row in found}}
+    images = find_images(layout, ids_of)
     examples: dict[tuple[str, str], list[Example]] = {}
     for row in found:
         content = images.get(row["candidate_id"])
-        example = Example(embed_bytes(content, EXAMPLE_SIDE) if content else None, row["caption"], row["detail"])
+        example = Example(embed_bytes(content, EXAMPLE_SIDE) if content else None, row["caption"], row["detail"], row["image_url"])
         examples.setdefault((row["stage"], row["reason"]), []).append(example)
     return examples
 

@@ -102,9 +102,14 @@ def histogram(
     x_label: str,
     color: str = "accent",
     is_log: bool = False,
+    kept: Sequence[float] | None = None,
+    x_text: Callable[[float], str] = lambda value: f"{value:g}",
     size: tuple[int, int] = WIDE,
 ) -> str:
-    """Bars (from, to, height) standing side by side. With `is_log`, heights are positive and drawn by their logarithm."""
+    """Bars (from, to, height) standing side by side. With `is_log`, heights are positive and drawn by their logarithm.
+
+    `kept` is the part of each bar that is drawn in colour; the rest is grey, and a legend says so.
+    """
     width, height = size
     if not bars:
         return empty_chart(title)
@@ -120,15 +125,24 @@ def histogram(
 
     floor = y_ticks[0] if is_log else 0.0
     parts = [_axis_y(at, x_low, x_high, y_ticks, short)]
-    parts += [_text(at(x, floor)[0], height - _BOTTOM + 16, f"{x:g}", "middle") for x in nice_ticks(x_low, x_high)]
+    parts += [_text(at(x, floor)[0], height - _BOTTOM + 16, x_text(x), "middle") for x in nice_ticks(x_low, x_high)]
     parts.append(_text((_LEFT + width - _RIGHT) / 2, height - 3, x_label, "middle", "axis-name"))
     gap = 1 if len(bars) < 100 else 0
-    for x0, x1, count in bars:
-        (left, top), (right, bottom) = at(x0, count), at(x1, floor)
-        box = f'x="{left + gap / 2:.1f}" y="{top:.1f}" width="{max(0.5, right - left - gap):.1f}" height="{max(0.0, bottom - top):.1f}"'
-        parts.append(f'<rect {box} style="fill:var(--{color})"><title>{x0:g} to {x1:g}: {count:,.3g}</title></rect>')
+    outer = "grey" if kept else color
+    for i, (x0, x1, count) in enumerate(bars):
+        said = f"{x_text(x0)} to {x_text(x1)}: {count:,.6g}" + (f", {kept[i]:,.6g} kept" if kept else "")
+        parts.append(_bar(at(x0, count), at(x1, floor), gap, outer, said))
+        if kept and kept[i]:
+            parts.append(_bar(at(x0, kept[i]), at(x1, floor), gap, color, said))
     described = f"{title}: {len(bars)} bars from {x_low:g} to {x_high:g}, the tallest {max(heights):,.3g}"
-    return _figure(title, _svg(width, height, described, parts), [])
+    legend = [Series("kept", [], color), Series("left out", [], "grey")] if kept else []
+    return _figure(title, _svg(width, height, described, parts), legend)
+
+
+def _bar(corner: tuple[float, float], opposite: tuple[float, float], gap: float, color: str, said: str) -> str:
+    (left, top), (right, bottom) = corner, opposite
+    box = f'x="{left + gap / 2:.1f}" y="{top:.1f}" width="{max(0.5, right - left - gap):.1f}" height="{max(0.0, bottom - top):.1f}"'
+    return f'<rect {box} style="fill:var(--{color})"><title>{escape(said)}</title></rect>'
 
 
 def horizontal_bars(title: str, bars: Sequence[tuple[str, float, str]], color: str = "accent") -> str:

@@ -1,6 +1,6 @@
 """The report as one HTML file: nothing is loaded from anywhere, and it reads well in light and in dark."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -30,16 +30,20 @@ NUM_WALL = 12
 
 def render(data: ReportData) -> str:
     """The whole page. A section with nothing to show is left out."""
-    made = {name: section(data) for name, section in SECTIONS.items()}
-    shown = {name: content for name, content in made.items() if content}
+    return document("what this run made", _header(data), {name: section(data) for name, section in SECTIONS.items()}, _footer(data))
+
+
+def document(title: str, header: str, sections: Mapping[str, str], footer: str) -> str:
+    """A page with its style inside, and links to its sections; those with nothing in them are left out."""
+    shown = {name: content for name, content in sections.items() if content}
     links = "".join(f'<li><a href="#{_anchor(name)}">{name}</a></li>' for name in shown)
     body = "".join(f'<section id="{_anchor(name)}">{content}</section>' for name, content in shown.items())
     style = stylesheet() + Path(__file__).with_name("style.css").read_text()
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>open-dalle: what this run made</title>'
-        f"<style>{style}</style></head><body>{_header(data)}"
-        f'<nav aria-label="Sections"><ul>{links}</ul></nav><main>{body}{_footer(data)}</main></body></html>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>open-dalle: {escape(title)}</title><style>{style}</style></head><body>{header}"
+        f'<nav aria-label="Sections"><ul>{links}</ul></nav><main>{body}{footer}</main></body></html>\n'
     )
 
 

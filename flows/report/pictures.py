@@ -7,9 +7,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from dalle_datasets.images import ImageError, decode_image
+
 PIXEL_ART_SIDE = 64
 """Up to this side a picture is kept exactly and shown enlarged with hard pixel edges."""
 MAX_SIDE = 256
+MAX_PIXELS = 40_000_000
+"""No thumbnail is worth decoding more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +54,10 @@ def embed_file(path: Path, max_side: int = MAX_SIDE) -> Embedded | None:
 
 
 def embed_bytes(content: bytes, max_side: int = MAX_SIDE) -> Embedded | None:
-    """The picture in bytes as they were downloaded; None when they cannot be decoded."""
+    """The picture in bytes as a stranger's server sent them, by the decoder of the filters; None when they give none, or one too large."""
     try:
-        with Image.open(BytesIO(content)) as image:
-            return embed(image, max_side)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return embed(decode_image(content, MAX_PIXELS), max_side)
+    except ImageError:
         return None
 
 

@@ -11,6 +11,11 @@ from dalle_datasets.catalog.connection import open_published
 from dalle_datasets.catalog.sql_files import Parameter, SqlFile, list_sql, read_sql
 from dalle_datasets.layout import Layout
 
+
+class NoFilesError(ValueError):
+    """A query reads Parquet files of a kind that does not exist yet."""
+
+
 _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
 
 
@@ -115,7 +120,7 @@ def _rows(con: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, Any] | 
         return relation.to_arrow_table()
     except duckdb.IOException as error:
         if "No files found" in str(error):
-            raise ValueError(
+            raise NoFilesError(
                 f"{what} reads Parquet files that do not exist yet; run the stage that writes them ({_first_line(error)})"
             ) from error
         raise ValueError(f"{what} cannot be run: {_first_line(error)}") from error

@@ -25,7 +25,7 @@ VOLATILE_COLUMNS = frozenset(
         "facts",
         "pipeline_run_id",
         "was_skipped",
-    }  # fmt: skip
+    }
 )
 """Columns that tell when, where and how fast: the only ones in which two catalogs of the same work may differ."""
 

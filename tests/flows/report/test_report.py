@@ -2,7 +2,6 @@
 
 import json
 import re
-from html.parser import HTMLParser
 
 import pytest
 
@@ -36,52 +35,23 @@ def page(data):
     return render(data)
 
 
-class Page(HTMLParser):
-    """Checks that tags are closed in order, and collects what a test asks for."""
-
-    VOID = frozenset({"meta", "img"})
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.images, self.addresses, self.ids, self.links = [], [], [], set(), []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        values = dict(attrs)
-        if tag not in self.VOID:
-            self.open.append(tag)
-        if tag == "img":
-            self.images.append(values)
-        self.addresses += [values[name] for name in ("src", "href", "srcset", "action") if values.get(name)]
-        self.links += [values["href"]] if tag == "a" else []
-        self.ids |= {values["id"]} if "id" in values else set()
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in self.VOID:
-            self.handle_endtag(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag, f"</{tag}> closes something else"
-
-
-def test_the_page_is_well_formed_and_loads_nothing(page):
-    parsed = Page(page)
+def test_the_page_is_well_formed_and_loads_nothing(page, parse):
+    parsed = parse(page)
     assert parsed.open == []
     assert {address.split(":")[0] for address in parsed.addresses if not address.startswith("#")} == {"data"}
     assert "<script" not in page
     assert re.findall(r"url\(|@import", page) == []
 
 
-def test_every_picture_has_a_description(page):
-    parsed = Page(page)
+def test_every_picture_has_a_description(page, parse):
+    parsed = parse(page)
     assert len(parsed.images) > 40
     assert all(image["alt"] for image in parsed.images)
     assert page.count('role="img" aria-label="') >= 6, "the charts too"
 
 
-def test_the_navigation_leads_to_sections_that_exist(page):
-    parsed = Page(page)
+def test_the_navigation_leads_to_sections_that_exist(page, parse):
+    parsed = parse(page)
     assert [link.removeprefix("#") for link in parsed.links] == [
         "pictures", "reranking", "candidates", "dvae", "training", "pairs", "left-out", "lineage", "ask", "this-run",
     ]  # fmt: skip
@@ -149,7 +119,7 @@ def test_the_lineage_is_of_a_right_picture_of_the_hardest_set_that_has_one(data)
     assert len(data.nearest) == 3
 
 
-def test_text_from_the_web_is_escaped(catalogued_root, config):
+def test_text_from_the_web_is_escaped(catalogued_root, config, parse):
     layout = catalogued_root.layout
     nasty = '<script>alert("x")</script> & "quotes"'
     with connect(layout.catalog) as con:
@@ -161,7 +131,7 @@ def test_text_from_the_web_is_escaped(catalogued_root, config):
     page = render(collect(layout, config))
     assert "<script" not in page
     assert "&lt;script&gt;" in page
-    assert Page(page).open == []
+    assert parse(page).open == []
 
 
 def test_the_file_is_written_whole_and_again_with_the_same_content(catalogued_root, config):
@@ -177,22 +147,22 @@ def test_nothing_of_this_machine_is_in_it(page, root):
     assert str(root.layout.root) not in page
 
 
-def test_missing_pictures_leave_a_placeholder(catalogued_root, config):
+def test_missing_pictures_leave_a_placeholder(catalogued_root, config, parse):
     for path in catalogued_root.layout.root.glob("runs/*/images/*.png"):
         path.unlink()
     page = render(collect(catalogued_root.layout, config))
     assert "(the file is missing)" in page
-    assert Page(page).open == []
+    assert parse(page).open == []
 
 
-def test_pictures_nobody_judged_are_shown_without_a_verdict(catalogued_root, config):
+def test_pictures_nobody_judged_are_shown_without_a_verdict(catalogued_root, config, parse):
     with connect(catalogued_root.layout.catalog) as con:
         con.execute("delete from evaluations")
         snapshot.publish(con, catalogued_root.layout)
     page = render(collect(catalogued_root.layout, config))
     assert "not judged" in page
     assert 'id="reranking"' not in page, "there is nothing to show"
-    assert Page(page).open == []
+    assert parse(page).open == []
 
 
 def test_no_pictures_yet(make_data_root, config):
