@@ -162,7 +162,9 @@ def make_part(run: JobRun, networks: Networks, unit: Unit, report: Callable[[int
     settings = run.config.sampling
     directory = run.run_dir / "images" / unit.name
     directory.mkdir(parents=True, exist_ok=True)
-    prompts_at_once = max(1, settings.batch_size // len(unit.candidates))
+    # A GPU captures its step once for each call. A CPU may take minutes for a batch: each is reported.
+    is_on_gpu = networks.transformer.image_head.weight.is_cuda
+    prompts_at_once = len(unit.prompts) if is_on_gpu else max(1, settings.batch_size // len(unit.candidates))
     made: list[pa.Table] = []
     for start in range(0, len(unit.prompts), prompts_at_once):
         prompts = unit.prompts[start : start + prompts_at_once]
