@@ -1,23 +1,28 @@
 """Flow: from web pages to usable pairs of a caption and an image, with a reason for everything that was left out."""
 
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
-from dalle_datasets.catalog.ingest import ingest_dropped_pairs, ingest_pairs
+from dalle_datasets.catalog.ingest import ingest_collections, ingest_dropped_pairs, ingest_pairs
 from dalle_datasets.download.images import DownloadResult, download_images
 from dalle_datasets.filters.apply import FilterResult, filter_pairs
+from dalle_datasets.history import record_collection
 from dalle_datasets.layout import open_data_root
 from dalle_datasets.sources.discover import DiscoverResult, discover
 from dalle_model.config.tree import Config
+from flows.report import write_collection_report
+from flows.report.collection_data import collect_collection
+from flows.runtime.artifacts import show_collection
 from flows.runtime.collected import collecting
 from flows.runtime.parameters import Overrides, config_from_parameters
 from flows.runtime.progress import reporter, watched
 from flows.runtime.stage_times import timed
-from flows.runtime.tasks import catalog_writer
+from flows.runtime.tasks import catalog_writer, publish_catalog
 
 
 @flow(name="collect-pairs", flow_run_name="collect-pairs-{preset}")
@@ -31,7 +36,11 @@ def collect_pairs(preset: str = "demo", overrides: Overrides | None = None, refr
         found = discover_candidates(config, refresh)
         downloaded = download_candidates(config)
         filtered = filter_candidates(config)
+        is_news = keep_record(config, found, downloaded, filtered)
         catalogue_pairs(config)
+    if is_news:
+        publish_catalog(config)
+        report_collection(config)
     return {"discover": asdict(found), "download": asdict(downloaded), "filter": asdict(filtered)}
 
 
@@ -71,10 +80,31 @@ def filter_candidates(config: Config) -> FilterResult:
         return result
 
 
+@task(task_run_name="record", cache_policy=NO_CACHE)
+def keep_record(config: Config, found: DiscoverResult, downloaded: DownloadResult, filtered: FilterResult) -> bool:
+    """What became of every candidate, to compare the next collection with. False if nothing was done, and all of it is on record."""
+    layout = open_data_root(config.paths.data_root)
+    facts = {name: getattr(found, name) for name in ("num_pages", "num_unchanged", "num_pages_left", "num_new")}
+    facts |= {"num_fetched": downloaded.num_fetched, "pairs_id": filtered.pairs_id}
+    was_skipped = found.skipped and downloaded.skipped and filtered.skipped
+    recorded = record_collection(layout, config.source.name, facts, datetime.now(UTC), was_skipped)
+    return recorded is not None or not layout.collection_report.exists()
+
+
+@task(task_run_name="report collection", cache_policy=NO_CACHE)
+def report_collection(config: Config) -> None:
+    """The page, and its figures as artifacts."""
+    layout = open_data_root(config.paths.data_root)
+    with timed("report collection"):
+        data = collect_collection(layout)
+        show_collection(data, write_collection_report(layout, data))
+
+
 @task(task_run_name="catalogue pairs", cache_policy=NO_CACHE)
 def catalogue_pairs(config: Config) -> None:
-    """Pairs and drops into the catalog."""
+    """Pairs, drops and the record of this collection into the catalog."""
     layout = open_data_root(config.paths.data_root)
     with timed("catalogue pairs"), catalog_writer(config) as con:
         ingest_pairs(con, layout, config.source.name)
         ingest_dropped_pairs(con, layout, config.source.name)
+        ingest_collections(con, layout, config.source.name)

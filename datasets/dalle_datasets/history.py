@@ -16,16 +16,13 @@ import pyarrow.compute as pc
 
 from dalle_datasets.identity import content_id
 from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import check_parquet, list_parts, read_parts, write_parquet
+from dalle_datasets.parquet import atomic_path, list_parts, read_parts, write_parquet
 from dalle_datasets.schemas import COLLECTED, DROPPED_PAIRS, PAIRS
 from dalle_datasets.stage import MANIFEST
 
-METADATA = b"collection"
-"""Key of the facts of a collection, as JSON, in its file's footer."""
-
 
 def record_collection(layout: Layout, source: str, facts: Mapping[str, Any], finished_at: datetime, was_skipped: bool) -> Path | None:
-    """Write what became of the candidates of a source, if that is news; returns the file.
+    """Write what became of the candidates of a source, if that is news; returns the Parquet file, which has the facts beside it.
 
     `was_skipped` says that no stage had anything to do: then a record is written only if the last one says something else, because
     the process was killed before it could be written. `facts` are kept with it: what was read, under which settings.
@@ -48,14 +45,20 @@ def record_collection(layout: Layout, source: str, facts: Mapping[str, Any], fin
         }
     ).sort_by([("candidate_id", "ascending"), ("stage", "ascending"), ("reason", "ascending"), ("page_url", "ascending")])
     path = layout.collections(source) / f"run-{number:05d}.parquet"
+    # Apart from the rows, because they say when it was: the rows of a collection that was killed and run again are the same bytes.
     said = {"source": source, "number": number, "state_id": state, "finished_at": _as_utc(finished_at), **facts}
-    write_parquet(path, rows, COLLECTED, row_group_size=100_000, metadata={METADATA.decode(): json.dumps(said)})
+    with atomic_path(path.with_suffix(".json")) as partial:
+        partial.write_text(json.dumps(said))
+    write_parquet(path, rows, COLLECTED, row_group_size=100_000)
     return path
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What a record says of its collection as a whole. Raises `SchemaError` for a broken or foreign file."""
-    facts: dict[str, Any] = json.loads((check_parquet(path, COLLECTED).metadata or {})[METADATA])
+    """What a record says of its collection as a whole. Raises `ValueError` when that has gone."""
+    try:
+        facts: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path.with_suffix('.json')}: {error}; delete {path.name}, too, and collect again") from error
     return facts
 
 

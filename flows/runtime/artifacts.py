@@ -2,8 +2,10 @@
 
 import base64
 import io
+import re
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -13,6 +15,8 @@ from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import read_parquet
 from dalle_datasets.schemas import GENERATIONS
 from dalle_model.config.tree import Config
+from flows.report.collection import CHANGES, STAGES, remarks
+from flows.report.collection_data import CollectionData
 from flows.report.curves import Logged, logged_by
 from flows.report.figures import as_address, line_svg
 from flows.report.training import plots_of, took
@@ -42,6 +46,44 @@ def raise_codebook_alarm(layout: Layout, trained: Mapping[str, Any]) -> None:
     chart = max((layout.root / trained["looks"]).glob("*-usage.png"))
     page = [f"# {trained['run_id']}", "", f"**{trained['alarm']}**", "", f"![how often each token is used]({_as_data(chart.read_bytes())})"]
     create_markdown_artifact("\n".join(page), key="codebook-alarm", description="The dVAE uses few of its tokens")
+
+
+def show_collection(data: CollectionData, report: Path) -> None:
+    """Make the artifacts of a finished collection: a page of what it brought, and two tables."""
+    create_markdown_artifact(collection_page(data, report), key="collection-report", description="What was collected")
+    create_table_artifact(_shown(data.hosts), key="collection-hosts", description="How far candidates came, by host")
+    create_table_artifact(_shown(data.drops), key="drop-reasons", description="Why candidates were left out, by stage")
+
+
+def collection_page(data: CollectionData, report: Path) -> str:
+    """Markdown: what stands out, the funnel, and what changed since the last collection."""
+    notes = [f"- {_plain(note)}" for note in remarks(data)] or ["Nothing stands out."]
+    funnel = ["| | left | lost |", "| --- | ---: | ---: |"]
+    funnel += [f"| {STAGES[row['stage']]} | {row['num_left']:,} | {row['num_dropped']:,} |" for row in data.funnel]
+    changed = ["| | source | then | now | how many |", "| --- | --- | --- | --- | ---: |"]
+    changed += [
+        f"| {CHANGES[row['change']]} | {_plain(row['source'])} | {_plain(row['was'] or '')} | {_plain(row['outcome'] or '')} "
+        f"| {row['num_candidates']:,} |"
+        for row in data.changes
+    ]
+    since = ["## Since the last collection", "", *changed] if data.changes else []
+    return "\n".join(["# What was collected", "", *notes, "", *funnel, "", *since, "", f"Report: `{report}`."])
+
+
+def _shown(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as a table artifact shows them: shares short, text of the web without markup."""
+    return [
+        {
+            name: round(value, 3) if isinstance(value, float) else _plain(value) if isinstance(value, str) else value
+            for name, value in row.items()
+        }
+        for row in found
+    ]
+
+
+def _plain(text: str) -> str:
+    """Text from the web that means nothing in Markdown or HTML."""
+    return re.sub(r"[^\w\s.,;:()%/'+-]", " ", text)
 
 
 def show_training(config: Config, trained: Mapping[str, Any]) -> None:

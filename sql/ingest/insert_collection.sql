@@ -1,12 +1,11 @@
 -- name: insert_collection
--- purpose: Insert the facts of one collection from the footer of its Parquet file.
+-- purpose: Insert the facts of one collection from the file beside its Parquet file.
 -- params: file (text), part_path (text)
 -- returns: nothing
 insert into collections (collection_id, source, number, finished_at, facts, part_path)
-with footer as (
-    select decode(value)::json as facts
-    from parquet_kv_metadata($file)
-    where decode(key) = 'collection'
+with beside as (
+    select json as facts
+    from read_json_objects(replace($file, '.parquet', '.json'))
 )
 
 select
@@ -16,4 +15,4 @@ select
     (facts ->> 'finished_at')::timestamp,
     facts,
     $part_path
-from footer
+from beside

@@ -3,10 +3,9 @@
 -- params: file (text), part_path (text)
 -- returns: nothing
 insert into collection_counts (collection_id, host, stage, reason, num_candidates, part_path)
-with footer as (
-    select decode(value)::json as facts
-    from parquet_kv_metadata($file)
-    where decode(key) = 'collection'
+with beside as (
+    select json as facts
+    from read_json_objects(replace($file, '.parquet', '.json'))
 ),
 
 rows as (
@@ -18,14 +17,14 @@ rows as (
 )
 
 select
-    any_value((footer.facts ->> 'source') || '-' || (footer.facts ->> 'number')) as collection_id,
+    any_value((beside.facts ->> 'source') || '-' || (beside.facts ->> 'number')) as collection_id,
     rows.host,
     rows.stage,
     rows.reason,
     count(*),
     $part_path
 from rows
-cross join footer
+cross join beside
 group by
     rows.host,
     rows.stage,

@@ -77,7 +77,9 @@ def test_a_run_killed_before_its_record_is_made_up_for(layout):
 
 def test_a_collection_that_found_nothing_new_is_recorded_too(layout):
     record(layout)
-    assert record(layout, moment=MOMENT + timedelta(days=7)).name == "run-00002.parquet"
+    second = record(layout, moment=MOMENT + timedelta(days=7))
+    assert second.name == "run-00002.parquet"
+    assert second.read_bytes() == (second.parent / "run-00001.parquet").read_bytes(), "the time is not in the rows"
 
 
 def test_facts_say_when_in_utc_and_what_was_read(layout):
@@ -85,3 +87,10 @@ def test_facts_say_when_in_utc_and_what_was_read(layout):
     assert {name: facts[name] for name in ("source", "number", "finished_at", "num_pages")} == {
         "source": "emoji", "number": 1, "finished_at": "2026-01-05T06:00:00", "num_pages": 3,
     }  # fmt: skip
+
+
+def test_facts_that_have_gone_are_named(layout):
+    path = record(layout)
+    path.with_suffix(".json").unlink()
+    with pytest.raises(ValueError, match=r"run-00001\.json: .* delete run-00001\.parquet, too, and collect again"):
+        record(layout, was_skipped=True)

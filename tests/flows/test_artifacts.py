@@ -1,10 +1,13 @@
 """What a person who only looks at Prefect is told."""
 
+from dataclasses import replace
+
 import pytest
 from PIL import Image
 
 from dalle_datasets.layout import Layout
 from dalle_model.config.presets import preset
+from flows.report.collection_data import collect_collection
 from flows.report.curves import Logged
 from flows.runtime import artifacts
 from flows.runtime.progress import shown_on
@@ -25,6 +28,7 @@ def made(monkeypatch):
     """The artifacts that would be made, by key."""
     pages = {}
     monkeypatch.setattr(artifacts, "create_markdown_artifact", lambda page, key, description: pages.update({key: page}))
+    monkeypatch.setattr(artifacts, "create_table_artifact", lambda table, key, description: pages.update({key: table}))
     return pages
 
 
@@ -64,3 +68,22 @@ def test_a_training_is_an_artifact_with_its_figures_and_curves(made, catalogued_
 def test_a_training_that_logged_nothing_has_a_page_too():
     page = artifacts.training_page("train-clip-1", "train_clip", Logged({}, {}, {}))
     assert page.startswith("# train-clip-1\n")
+
+
+def test_a_collection_is_an_artifact_with_what_stands_out_and_two_tables(made, catalogued_root):
+    data = collect_collection(catalogued_root.layout)
+    row = {
+        "change": "newly left out",
+        "source": "web",
+        "outcome": "x | ![](http://evil)",
+        "was": "kept",
+        "num_candidates": 3,
+        "example_urls": [],
+    }
+    artifacts.show_collection(replace(data, changes=[row]), catalogued_root.layout.collection_report)
+    page = made["collection-report"]
+    assert "- 3 pairs of the last collection are left out now, most for x" in page
+    assert "| kept | 12 | 3 |" in page
+    assert "| pairs of last time that are left out now | web | kept | x      (http://evil) | 3 |" in page, "no markup of strangers"
+    assert made["collection-hosts"][0]["host"] == "127.0.0.1"
+    assert {row["reason"] for row in made["drop-reasons"]} >= {"caption_short", "robots_denied"}

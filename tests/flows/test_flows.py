@@ -6,6 +6,7 @@ import pytest
 
 from dalle_datasets.catalog.connection import connect
 from dalle_datasets.layout import Layout
+from dalle_datasets.parquet import list_parts
 from flows.cli.main import main
 from flows.runtime.prefect_server import PrefectServer, PrefectServerFailed
 
@@ -24,11 +25,16 @@ def test_pairs_are_collected_catalogued_and_published_once(capsys, tmp_path, pre
     first, progress = run_flow(capsys, "collect_pairs", tmp_path)
     assert first["filter"]["num_pairs"] >= 64
     assert "filter: done in" in progress
+    layout = Layout(tmp_path)
+    report = layout.collection_report.read_bytes()
+    assert f"{first['filter']['num_pairs']:,} pairs out of".encode() in report
+    layout.collection_report.chmod(0o400)  # a report that was written again would be another file
     again, _ = run_flow(capsys, "collect-pairs", tmp_path)
+    assert layout.collection_report.stat().st_mode & 0o777 == 0o400
+    assert [path.name for path in list_parts(layout.collections("emoji_scenes"))] == ["run-00001.parquet"]
     assert again["filter"]["skipped"]
     assert again["filter"]["pairs_id"] == first["filter"]["pairs_id"]
     path, _ = run_flow(capsys, "maintain_catalog", tmp_path)
-    layout = Layout(tmp_path)
     assert path == str(layout.published_catalog)
     with connect(layout.catalog) as con:
         assert con.execute("select count(*) from pairs").fetchall() == [(first["filter"]["num_pairs"],)]

@@ -34,9 +34,8 @@ def collected_file(tmp_path, *rows):
     """The file of a collection, as `dalle_datasets.history` writes it."""
     facts = json.dumps({"source": "web", "number": 3, "finished_at": "2026-01-02T03:04:05", "num_pages": 7})
     path = tmp_path / "run-00003.parquet"
-    write_parquet(
-        path, pa.Table.from_pylist(list(rows), schemas.COLLECTED.with_metadata(None)), schemas.COLLECTED, metadata={"collection": facts}
-    )
+    write_parquet(path, pa.Table.from_pylist(list(rows), schemas.COLLECTED.with_metadata(None)), schemas.COLLECTED)
+    path.with_suffix(".json").write_text(facts)
     return path
 
 
@@ -44,7 +43,7 @@ def outcome(candidate_id, stage, reason, url="http://a.org/1.png", page_url="htt
     return {"candidate_id": candidate_id, "url": url, "page_url": page_url, "stage": stage, "reason": reason}
 
 
-def test_insert_collection_reads_the_facts_from_the_footer(catalog, tmp_path):
+def test_insert_collection_reads_the_facts_beside_the_rows(catalog, tmp_path):
     run(catalog, "insert_collection", file=str(collected_file(tmp_path)), part_path="p")
     assert catalog.rows(
         "collections", "collection_id", "source", "number", "finished_at::varchar", "facts ->> 'num_pages'", "part_path"
