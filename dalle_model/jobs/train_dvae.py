@@ -8,7 +8,7 @@ reconstructions, and how often each token was used. With `train_dvae.imported` t
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from dalle_model.training.checkpoint import list_training_states
 from dalle_model.training.loop import mix, train
 from dalle_model.training.metrics import MetricsLog
 from dalle_model.training.parallel import World, join_world
+from dalle_model.training.precision import available_precision
 
 SECTIONS = ("dvae", "train_dvae")
 VERSION = 1
@@ -70,7 +71,7 @@ def run(run: JobRun) -> dict[str, Any]:
         initialise_codebook(model, initialisation_pictures(pairs, config), config.seed)
     result = train(
         model=model,
-        config=config.train_dvae,
+        config=replace(config.train_dvae, precision=available_precision(config.train_dvae.precision, world.device)),
         batches=training_batches(pictures, config, world),
         compute_loss=lambda model, batch, step: relaxed_loss(model, batch, step, config.train_dvae),
         validate=looks.validate,

@@ -54,6 +54,28 @@ def test_a_killed_training_continues_to_the_same_weights(make_config, pairs, run
     assert run_job("train_dvae", again, pairs)["dvae_id"] == undisturbed["dvae_id"]
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_short_types_train_as_fp32_does_and_resume_exactly(make_config, pairs, run_job, monkeypatch, tmp_path, precision):
+    full = run_job("train_dvae", make_config(TINY), pairs)
+    settings = {**TINY, "train_dvae.precision": precision}
+    half = run_job("train_dvae", make_config(settings), pairs)
+    assert half["psnr"] == pytest.approx(full["psnr"], abs=0.3)
+    assert half["dvae_id"] != full["dvae_id"]
+    again, loss, calls = make_config({**settings, "train_dvae.keep_checkpoints": 3}), train_dvae.dvae_loss, []
+
+    def dies_in_the_fifth_update(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return loss(*args, **kwargs)
+
+    monkeypatch.setattr(train_dvae, "dvae_loss", dies_in_the_fifth_update)
+    with pytest.raises(KeyboardInterrupt):
+        run_job("train_dvae", again, pairs)
+    monkeypatch.undo()
+    assert run_job("train_dvae", again, pairs)["dvae_id"] == half["dvae_id"], "with the scale of the loss it had"
+
+
 def test_the_start_of_the_codebook_looks_at_a_bounded_number_of_patches(make_config, pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(train_dvae, "INITIALISATION_PATCHES", 5 * 64)
     assert train_dvae.initialisation_pictures(tmp_path / pairs["pairs"], make_config(TINY)).shape == (5, 3, 32, 32)
