@@ -5,11 +5,8 @@ be temporary are asked again in a few passes. Rows of earlier runs are kept, so 
 """
 
 import json
-import logging
 import shutil
-import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,24 +15,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dalle_datasets.config import DownloadConfig, SourceConfig
-from dalle_datasets.download.failures import FAILURES, OK, parse_failure
-from dalle_datasets.download.fetching import FETCHED, Visitor, fetch_shard
-from dalle_datasets.download.guard import Guard
-from dalle_datasets.download.runner import finished_shards, run_img2dataset
+from dalle_datasets.download.failures import FAILURES, OK
+from dalle_datasets.download.passes import cut, fetch_all, fetched_rows
 from dalle_datasets.identity import content_id
 from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import atomic_path, list_parts, read_parquet, write_parquet
 from dalle_datasets.schemas import CANDIDATES, DROPPED_PAIRS, IMAGES
-from dalle_datasets.sources.base import open_source
 from dalle_datasets.sources.discover import candidates_path
-from dalle_datasets.sources.local_files import LocalReader
 from dalle_datasets.stage import Report, begin, finish, finished, inputs_id, silent
 
 VERSION = 1
-IMG2DATASET_COLUMN = "jpg"
-"""img2dataset names its column of bytes after an encoding that it does not do here."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +66,11 @@ def download_images(source: SourceConfig, download: DownloadConfig, layout: Layo
     if not (work / "plan.json").exists():
         kept = _keep_earlier_rows(folder, work / "parts", settings)
         new = candidates.filter(pc.invert(pc.is_in(candidates["candidate_id"], kept)))
-        num_fetched = _fetch_new(new, work, source, download, report)
-        _write_parts(new, work, settings, download.urls_per_shard)
-        plan = {"num_fetched": num_fetched, "parts": [part.name for part in list_parts(work / "parts")]}
+        # By hash, so that the pictures of one host do not all come at once.
+        image_urls = sorted(pc.unique(new["image_url"]).to_pylist(), key=lambda url: content_id("url", url))
+        fetch_all(image_urls, work, source, download, report)
+        _write_parts(new, image_urls, work, settings, download.urls_per_shard)
+        plan = {"num_fetched": len(image_urls), "parts": [part.name for part in list_parts(work / "parts")]}
         with atomic_path(work / "plan.json") as partial:
             partial.write_text(json.dumps(plan))
     # From here on, everything is decided: a killed run continues with the same parts.
@@ -125,124 +116,14 @@ def _keep_earlier_rows(folder: Path, parts_dir: Path, settings: str) -> pa.Array
     return pa.chunked_array(kept).combine_chunks()
 
 
-def _fetch_new(new: pa.Table, work: Path, source: SourceConfig, download: DownloadConfig, report: Report) -> int:
-    """First pass and retry passes over the addresses of `new`; returns how many there are."""
-    # By hash, so that the pictures of one host do not all come at once.
-    image_urls = sorted(pc.unique(new["image_url"]).to_pylist(), key=lambda url: content_id("url", url))
-    if not image_urls:
-        return 0
-    urls_path = work / "urls.parquet"
-    write_parquet(urls_path, pa.table({"image_url": image_urls}), pa.schema([pa.field("image_url", pa.string())]))
-    with open_source(source) as (_, connect_to):
-        guard = Guard(
-            user_agent=source.user_agent, timeout_s=download.timeout_s, deadline_s=download.deadline_s, max_bytes=download.max_bytes,
-            allow_addresses=download.allow_addresses, connect_to=connect_to,
-        )  # fmt: skip
-        fetch_image = Visitor(guard, download.requests_per_s_per_host).fetch_image
-        shards = _cut(image_urls, download.urls_per_shard)
-        if source.kind in ("image_folders", "webdatasets"):
-            _fetch_shards(shards, work / "first", LocalReader(source.inputs, download.max_bytes).fetch_image, download, report)
-        elif download.runner == "img2dataset":
-            _run_img2dataset(urls_path, work / "img2dataset", shards, guard, download, report)
-        else:
-            _fetch_shards(shards, work / "first", fetch_image, download, report)
-        for attempt in range(download.retries):
-            again = [url for url, code in _statuses(work, shards).items() if code != OK and FAILURES[code].retryable]
-            if not again:
-                break
-            if not (work / f"retry-{attempt}").exists():
-                logger.info(
-                    "%d addresses failed in a way that may pass; asking again (%d of %d)", len(again), attempt + 1, download.retries
-                )
-                time.sleep(download.retry_wait_s * 2**attempt)
-            _fetch_shards(_cut(again, download.urls_per_shard), work / f"retry-{attempt}", fetch_image, download, report)
-    return len(image_urls)
-
-
-def _run_img2dataset(
-    urls_path: Path, output_dir: Path, shards: list[list[str]], guard: Guard, download: DownloadConfig, report: Report
-) -> None:
-    """The first pass. A run that was ended early is started again for as long as it gets on; the retry passes take what is left."""
-    total = sum(map(len, shards))
-    num_finished = -1
-    while num_finished < len(finished := finished_shards(output_dir)) < len(shards):
-        num_finished = len(finished)
-        known = sum(len(shards[number]) for number in finished)
-        run_img2dataset(
-            urls_path, output_dir, len(shards), guard, download,
-            lambda done, known=known: report(min(known + done, total), total, "images"),  # type: ignore[misc]
-        )  # fmt: skip
-
-
-def _fetch_shards(
-    shards: list[list[str]], directory: Path, fetch_image: Callable[[str], bytes], download: DownloadConfig, report: Report
-) -> None:
-    """Fetch shard after shard in this process; those that are there already are kept."""
-    total = sum(map(len, shards))
-    done = 0
-
-    def tick() -> None:
-        nonlocal done
-        done += 1
-        report(done, total, "images" if directory.name == "first" else "retries")
-
-    for number, shard in enumerate(shards):
-        path = directory / f"{number:05d}.parquet"
-        if path.exists():
-            done += len(shard)
-        else:
-            fetch_shard(shard, path, fetch_image, download.num_threads, tick)
-
-
-def _statuses(work: Path, shards: list[list[str]]) -> dict[str, str]:
-    """Address -> newest status, over all passes so far."""
-    statuses = dict.fromkeys((url for shard in shards for url in shard), "worker_lost")
-    for number in range(len(shards)):
-        first = _read_first_pass(work, number, ["image_url", "status"])
-        statuses.update(zip(first["image_url"].to_pylist(), first["status"].to_pylist(), strict=True))
-    for retry in sorted(work.glob("retry-*/*.parquet")):
-        rows = read_parquet(retry, FETCHED, ["image_url", "status"])
-        statuses.update(zip(rows["image_url"].to_pylist(), rows["status"].to_pylist(), strict=True))
-    return statuses
-
-
-def _read_first_pass(work: Path, number: int, columns: list[str]) -> pa.Table:
-    """Rows of one shard of the first pass, in the schema `FETCHED`; empty if the shard was lost."""
-    ours = work / "first" / f"{number:05d}.parquet"
-    if ours.exists():
-        return read_parquet(ours, FETCHED, columns)
-    theirs = work / "img2dataset" / f"{number:05d}.parquet"
-    if not theirs.with_name(f"{number:05d}_stats.json").exists():
-        return FETCHED.empty_table().select(columns)
-    wanted = ["url", "status", "error_message", "sha256"] + ([IMG2DATASET_COLUMN] if "image" in columns else [])
-    table = pq.read_table(theirs, columns=wanted, partitioning=None)
-    failures = [
-        (OK, None) if status == "success" else parse_failure(message or "img2dataset gave no reason")
-        for status, message in zip(table["status"].to_pylist(), table["error_message"].to_pylist(), strict=True)
-    ]
-    renamed = pa.table(
-        {
-            "image_url": table["url"],
-            "status": pa.array([code for code, _ in failures], pa.string()),
-            "error": pa.array([detail for _, detail in failures], pa.string()),
-            "sha256": table["sha256"],
-            **({"image": table[IMG2DATASET_COLUMN]} if "image" in columns else {}),
-        }
-    )
-    return renamed.select(columns)
-
-
-def _write_parts(new: pa.Table, work: Path, settings: str, urls_per_shard: int) -> None:
+def _write_parts(new: pa.Table, image_urls: list[str], work: Path, settings: str, urls_per_shard: int) -> None:
     """One part for every shard: a row for each candidate of its addresses, in the order of their ids."""
-    if not new.num_rows:
-        return
-    shards = _cut(pq.read_table(work / "urls.parquet", partitioning=None)["image_url"].to_pylist(), urls_per_shard)
     ids = new["candidate_id"].to_pylist()
     by_url: dict[str, list[int]] = {}
     for row, url in enumerate(new["image_url"].to_pylist()):
         by_url.setdefault(url, []).append(row)
-    for number, shard in enumerate(shards):
-        fetched = _newest_rows(work, number, shard)
+    for number, shard in enumerate(cut(image_urls, urls_per_shard)):
+        fetched = fetched_rows(work, number, shard)
         rows = sorted((ids[row], row, url) for url in shard for row in by_url[url])
         found = new.take(pa.array([row for _, row, _ in rows], pa.int64()))
         place = {url: i for i, url in enumerate(fetched["image_url"].to_pylist())}
@@ -252,35 +133,6 @@ def _write_parts(new: pa.Table, work: Path, settings: str, urls_per_shard: int) 
             part = part.append_column(column, fetched[column])
         target = work / "parts" / f"part-{len(list_parts(work / 'parts')):05d}.parquet"
         write_parquet(target, part, IMAGES, metadata={"settings": settings})
-
-
-def _newest_rows(work: Path, number: int, shard: list[str]) -> pa.Table:
-    """One row for every address of a shard: from the last pass that asked for it, or a lost one."""
-    tables = [_read_first_pass(work, number, FETCHED.names)]
-    for retry in sorted(work.glob("retry-*/*.parquet")):
-        table = pq.read_table(retry, filters=pc.field("image_url").isin(pa.array(shard)), partitioning=None)
-        if table.num_rows:
-            newer = table["image_url"]
-            tables = [older.filter(pc.invert(pc.is_in(older["image_url"], newer.combine_chunks()))) for older in tables]
-            tables.append(table)
-    have = {url for table in tables for url in table["image_url"].to_pylist()}
-    lost = sorted(set(shard) - have)
-    tables.append(
-        pa.table(
-            {
-                "image_url": pa.array(lost, pa.string()),
-                "status": pa.array(["worker_lost"] * len(lost), pa.string()),
-                "error": pa.array([FAILURES["worker_lost"].meaning] * len(lost), pa.string()),
-                "sha256": pa.nulls(len(lost), pa.string()),
-                "image": pa.nulls(len(lost), pa.binary()),
-            }
-        )
-    )
-    return pa.concat_tables([table.cast(FETCHED.with_metadata(None)) for table in tables])
-
-
-def _cut(items: list[str], size: int) -> list[list[str]]:
-    return [items[i : i + size] for i in range(0, len(items), size)]
 
 
 def _summarise(source: SourceConfig, layout: Layout, candidates: pa.Table, num_fetched: int) -> DownloadResult:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from dalle_datasets.config import DownloadConfig, SourceConfig
-from dalle_datasets.download import images
+from dalle_datasets.download import images, passes
 from dalle_datasets.download.images import download_images
 from dalle_datasets.identity import candidate_id
 from dalle_datasets.layout import Layout
@@ -194,7 +194,7 @@ def test_a_killed_run_continues_where_it_was(web, layout, monkeypatch, stop_afte
 
     with monkeypatch.context() as patch:
         if stop_after == "first pass":
-            patch.setattr(images, "_statuses", killed)
+            patch.setattr(passes, "_statuses", killed)
         elif stop_after == "retry":
             patch.setattr(images, "_write_parts", killed)
         elif stop_after == "parts":
@@ -213,6 +213,28 @@ def test_a_killed_run_continues_where_it_was(web, layout, monkeypatch, stop_afte
     other = Layout(layout.root / "undisturbed")
     put_candidates(other, *((url, "one") for url in urls))
     assert download_images(SOURCE, LOCAL, other).images_id == result.images_id
+
+
+def test_a_run_killed_between_two_retries_asks_for_all_of_them(web, layout, monkeypatch):
+    """The ones that were not asked again before the kill do not lose their second chance."""
+    for i in range(3):
+        web.flaky(f"/{i}.png", png((i, 0, 0)), failures=1)
+    put_candidates(layout, *((web.url(f"/{i}.png"), "one") for i in range(3)))
+    download = DownloadConfig(**{**{f: getattr(LOCAL, f) for f in LOCAL.__slots__}, "retries": 1, "urls_per_shard": 1})
+
+    class Killed(BaseException):
+        pass
+
+    def killed_at_the_second_retry(image_urls, path, *rest):
+        if path.parent.name == "retry-0" and path.stem == "00001":
+            raise Killed
+        fetch_shard(image_urls, path, *rest)
+
+    fetch_shard = passes.fetch_shard
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(passes, "fetch_shard", killed_at_the_second_retry)
+        download_images(SOURCE, download, layout)
+    assert download_images(SOURCE, download, layout).num_images == 3
 
 
 def test_no_candidates_yet(layout):
