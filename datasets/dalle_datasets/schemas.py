@@ -16,7 +16,7 @@ _TOKENS = pa.list_(pa.field("element", pa.uint16(), nullable=False))
 
 CANDIDATES = _schema(
     "candidates",
-    2,
+    3,
     [
         _required("candidate_id", pa.string()),
         _required("image_url", pa.string()),
@@ -27,6 +27,7 @@ CANDIDATES = _schema(
         _required("found_in", pa.string()),  # where on the page: 'img alt', 'figcaption', …
         pa.field("document", pa.string()),  # the file that held the page, e.g. a WARC
         pa.field("date", pa.string()),  # when the page was captured, as the document says
+        pa.field("licence", pa.string()),  # an address or a name, as the page or table gives it
     ],
 )
 
@@ -103,6 +104,8 @@ PAIRS = _schema(
         _required("page_url", pa.string()),
         _required("image_url", pa.string()),
         _required("candidate_id", pa.string()),
+        pa.field("licence", pa.string()),  # as the page or table gives it
+        pa.field("document", pa.string()),  # the file that held the page, e.g. a WARC
     ],
 )
 

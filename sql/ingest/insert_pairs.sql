@@ -4,7 +4,7 @@
 -- returns: nothing
 insert into pairs (
     pair_id, caption, width, height, sha256, pixel_sha256, split, num_caption_words,
-    aspect_ratio, language, source, page_url, image_url, candidate_id, part_path
+    aspect_ratio, language, source, page_url, image_url, candidate_id, licence, document, part_path
 )
 select
     pair_id,
@@ -21,5 +21,7 @@ select
     page_url,
     image_url,
     candidate_id,
+    licence,
+    document,
     $part_path
 from read_parquet($file, hive_partitioning = false)

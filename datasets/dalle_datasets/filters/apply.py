@@ -20,6 +20,7 @@ from dalle_datasets.config import DownloadConfig, FilterConfig, ShardsConfig, So
 from dalle_datasets.download.failures import FAILURES
 from dalle_datasets.filters import images
 from dalle_datasets.filters.base import REASONS
+from dalle_datasets.filters.candidates import Candidates, read_candidates
 from dalle_datasets.filters.columns import GONE, Columns, ids_of
 from dalle_datasets.filters.duplicates import CODES, explain
 from dalle_datasets.filters.evaluation import evaluation_id, read_evaluation_set
@@ -29,12 +30,12 @@ from dalle_datasets.identity import content_id_of, pair_id
 from dalle_datasets.images import canonical_bytes
 from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import PartsWriter, RowsWriter, check_parquet, list_parts, read_parquet, remove_stale
-from dalle_datasets.schemas import CANDIDATES, DROPPED_PAIRS, IMAGES, MEASURES, PAIRS
+from dalle_datasets.schemas import DROPPED_PAIRS, IMAGES, MEASURES, PAIRS
 from dalle_datasets.sources.discover import candidates_path
 from dalle_datasets.splits import split_of
 from dalle_datasets.stage import Report, begin, finish, finished, inputs_id, silent
 
-VERSION = 3
+VERSION = 4
 STAGES = ("discover", "download", "filter")
 
 
@@ -69,7 +70,7 @@ def filter_pairs(
     parts = list_parts(layout.images(source.name))
     if not parts:
         raise ValueError(f"{layout.images(source.name)} holds no images; run download_images for source {source.name!r} first")
-    candidates = _candidates(layout, source.name)
+    candidates = read_candidates(candidates_path(layout, source.name))
     evaluation = evaluation_id(filter.evaluation_images)
     inputs = inputs_id("filter", VERSION, filter, evaluation, shards, download.max_pixels, content_id_of(_rows_to_judge(parts, candidates)))
     folder = layout.pairs(source.name)
@@ -81,7 +82,9 @@ def filter_pairs(
     dropped = _write_drops(parts, measures, columns, names, filter, layout.dropped(source.name) / "filter.parquet")
     if not (columns.against.codes == 0).any():
         raise ValueError(_explain_nothing(source.name, layout, dropped))
-    pairs_id, num_train, num_validation = _write_pairs(parts, measures, columns, filter, shards, download.max_pixels, folder, report)
+    pairs_id, num_train, num_validation = _write_pairs(
+        parts, measures, columns, candidates, filter, shards, download.max_pixels, folder, report
+    )
     result = FilterResult(
         pairs_id=pairs_id,
         num_pairs=num_train + num_validation,
@@ -113,13 +116,16 @@ def _are_in(ids: NDArray[np.uint64], candidates: NDArray[np.uint64]) -> NDArray[
     return found
 
 
-def _rows_to_judge(parts: list[Path], candidates: NDArray[np.uint64]) -> Iterator[str]:
+def _rows_to_judge(parts: list[Path], candidates: Candidates) -> Iterator[str]:
     """What decides the result, one line for each current candidate."""
     for part in parts:
         table = read_parquet(part, IMAGES, ["candidate_id", "status", "sha256"])
-        table = table.filter(pa.array(_are_in(ids_of(table["candidate_id"]), candidates)))
+        table = table.filter(pa.array(candidates.are_in(ids_of(table["candidate_id"]))))
         for candidate_id, status, sha256 in zip(*(column.to_pylist() for column in table.columns), strict=True):
             yield f"{candidate_id} {status} {sha256}"
+    for candidate_id, codes in zip(candidates.ids.tolist(), candidates.origins.tolist(), strict=True):
+        if any(codes):
+            yield f"{candidate_id:016x} {[candidates.values[code] for code in codes]}"
 
 
 def _measure(parts: list[Path], folder: Path, filter: FilterConfig, max_pixels: int, report: Report) -> list[Path]:
@@ -135,7 +141,7 @@ def _measure(parts: list[Path], folder: Path, filter: FilterConfig, max_pixels: 
 
 
 def _judge(
-    parts: list[Path], measures: list[Path], candidates: NDArray[np.uint64], filter: FilterConfig, max_pixels: int
+    parts: list[Path], measures: list[Path], candidates: Candidates, filter: FilterConfig, max_pixels: int
 ) -> tuple[Columns, list[str]]:
     """Every measured row judged, in the order of the parts; and the names of the evaluation pictures."""
     num_rows = sum(check_parquet(path, MEASURES).num_rows for path in measures)
@@ -151,7 +157,7 @@ def _judge(
             CODES[reason] if (reason := judge({**row, "caption": caption}, filter).reason) else 0
             for row, caption in zip(table.to_pylist(), captions, strict=True)
         ]
-        codes[~_are_in(columns.candidates[first : first + table.num_rows], candidates)] = GONE
+        codes[~candidates.are_in(columns.candidates[first : first + table.num_rows])] = GONE
         first += table.num_rows
     evaluation = read_evaluation_set(filter.evaluation_images, max_pixels) if filter.evaluation_images else None
     judge_together(columns, filter, evaluation)
@@ -188,8 +194,8 @@ def _write_drops(
 
 
 def _write_pairs(
-    parts: list[Path], measures: list[Path], columns: Columns, filter: FilterConfig, shards: ShardsConfig, max_pixels: int,
-    folder: Path, report: Report,
+    parts: list[Path], measures: list[Path], columns: Columns, candidates: Candidates, filter: FilterConfig, shards: ShardsConfig,
+    max_pixels: int, folder: Path, report: Report,
 ) -> tuple[str, int, int]:  # fmt: skip
     """Write the rows that stay; returns the id of the set of pairs and the sizes of its splits."""
     num_kept = int((columns.against.codes == 0).sum())
@@ -205,7 +211,7 @@ def _write_pairs(
                 pair = _pair(row, kept[row["candidate_id"]], filter, max_pixels)
                 pair_ids[num_written], is_train[num_written] = pair["pair_id"], pair["split"] == "train"
                 num_written += 1
-                writer.append(pair)
+                writer.append({**pair, **candidates.origin_of(row["candidate_id"])})
             first += table.num_rows
             report(num_written, num_kept, "pairs")
     order = np.lexsort((is_train, pair_ids))

@@ -31,6 +31,8 @@ class Found(NamedTuple):
     """The file that held the page."""
     date: str | None = None
     """When the page was captured, as the document says."""
+    licence: str | None = None
+    """What the page or table says about this image: an address or a name."""
 
 
 class Drop(NamedTuple):

@@ -24,7 +24,7 @@ from dalle_datasets.sources.local_files import read_folder, read_tar
 from dalle_datasets.sources.tables import read_table
 from dalle_datasets.stage import Report, begin, finish, finished, inputs_id, silent
 
-VERSION = 1
+VERSION = 2
 CANDIDATES_FILE = "candidates.parquet"
 PAGES_FILE = "pages.parquet"
 

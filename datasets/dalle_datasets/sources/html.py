@@ -15,6 +15,7 @@ MAX_SRCSET_WIDTH = 2_048
 LAZY_ATTRIBUTES = ("data-src", "data-original", "data-lazy-src", "data-url")
 NO_CHARSETS = frozenset({"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape", "utf-7"})
 """Codecs of Python that no page is written in; some of them give halves of characters, or fail in ways of their own."""
+_LICENCE = "a[rel~=license], link[rel~=license], [itemprop=license]"
 _SRCSET_ENTRY = re.compile(r"\s*([^\s,]\S*[^\s,]|[^\s,])(?:\s+([\d.]+)([wx]))?\s*(?:,|$)")
 
 
@@ -43,6 +44,7 @@ def read_page(body: bytes, page_url: str, headers: Message, user_agent_token: st
     base_node = tree.css_first("base[href]")
     base = clean_url(base_node.attributes.get("href") or "", page_url) if base_node else page_url
     page = Page()
+    licence_of_page = _licence([node for node in tree.css(_LICENCE) if not _is_in_figure(node)], base)
     for position, image in enumerate(tree.css("img")):
         address = _image_address(image)
         if address is None:
@@ -55,7 +57,9 @@ def read_page(body: bytes, page_url: str, headers: Message, user_agent_token: st
         elif scheme not in ("http", "https"):
             page.drops.append(Drop("bad_scheme", f"scheme {scheme[:20]!r}", page_url, image_url[:200], caption))
         else:
-            page.found.append(Found(image_url, caption, page_url, position, found_in))
+            figure = _figure(image)
+            licence = _licence(figure.css(_LICENCE), base) if figure else None
+            page.found.append(Found(image_url, caption, page_url, position, found_in, licence=licence or licence_of_page))
     for anchor in tree.css("a[href]"):
         if "nofollow" not in (anchor.attributes.get("rel") or ""):
             link = clean_url(anchor.attributes.get("href") or "", base)
@@ -85,6 +89,30 @@ def _meta_opt_out(tree: LexborHTMLParser, user_agent_token: str) -> str | None:
     return None
 
 
+def _licence(nodes: list[LexborNode], base: str) -> str | None:
+    """What the first of these links points to, or says."""
+    for node in nodes:
+        if href := (node.attributes.get("href") or "").strip():
+            return clean_url(href, base)
+        if text := clean_caption(node.attributes.get("content") or node.text()):
+            return text
+    return None
+
+
+def _is_in_figure(node: LexborNode) -> bool:
+    return _figure(node) is not None
+
+
+def _figure(node: LexborNode) -> LexborNode | None:
+    """The figure round a node, if it is near."""
+    parent = node.parent
+    for _ in range(4):  # a figure's caption is rarely further away
+        if parent is None or parent.tag == "figure":
+            return parent
+        parent = parent.parent
+    return None
+
+
 def _image_address(image: LexborNode) -> str | None:
     """The best address of an image: largest of its sizes, then what lazy loading would load, then `src`."""
     sizes = _srcset(image.attributes.get("srcset") or image.attributes.get("data-srcset"))
@@ -111,16 +139,10 @@ def _caption(image: LexborNode) -> tuple[str, str]:
     """The text that describes an image best, and where it was."""
     if alt := clean_caption(image.attributes.get("alt")):
         return alt, "img alt"
-    node = image.parent
-    for _ in range(4):  # a figure's caption is rarely further away
-        if node is None:
-            break
-        if node.tag == "figure":
-            caption = node.css_first("figcaption")
-            if caption is not None and (text := clean_caption(caption.text(separator=" "))):
-                return text, "figcaption"
-            break
-        node = node.parent
+    figure = _figure(image)
+    caption = figure.css_first("figcaption") if figure else None
+    if caption is not None and (text := clean_caption(caption.text(separator=" "))):
+        return text, "figcaption"
     if title := clean_caption(image.attributes.get("title")):
         return title, "img title"
     return "", ""

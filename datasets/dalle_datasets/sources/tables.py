@@ -16,6 +16,7 @@ from dalle_datasets.sources.base import Discovered, Drop, Found, clean_caption, 
 URL_COLUMNS = ("image_url", "url", "img_url", "photo_image_url", "image", "src", "link")
 CAPTION_COLUMNS = ("caption", "text", "alt", "alt_text", "top_caption", "description", "photo_description", "title")
 PAGE_COLUMNS = ("page_url", "context_page_url", "photo_url", "referrer", "document_url")
+LICENCE_COLUMNS = ("licence", "license", "license_url", "licence_url", "rights")
 
 
 def read_table(path: Path, document: str, result: Discovered) -> None:
@@ -28,7 +29,10 @@ def read_table(path: Path, document: str, result: Discovered) -> None:
         )
         page_column = next((name for name in table.column_names if name.lower() in PAGE_COLUMNS), None)
         pages = table[page_column].to_pylist() if page_column else [None] * table.num_rows
-        for url, text, page in zip(table[url_column].to_pylist(), table[caption_column].to_pylist(), pages, strict=True):
+        licence_column = next((name for name in table.column_names if name.lower() in LICENCE_COLUMNS), None)
+        licences = table[licence_column].to_pylist() if licence_column else [None] * table.num_rows
+        rows = zip(table[url_column].to_pylist(), table[caption_column].to_pylist(), pages, licences, strict=True)
+        for url, text, page, licence in rows:
             image_url, caption = clean_url(str(url or "")), clean_caption(str(text or ""))
             page_url = str(page or document)
             if not caption:
@@ -36,7 +40,8 @@ def read_table(path: Path, document: str, result: Discovered) -> None:
             elif not image_url.startswith(("http://", "https://")):
                 result.drops.append(Drop("bad_scheme", f"row {position} has {image_url[:40]!r}", page_url, image_url[:200], caption))
             else:
-                result.found.append(Found(image_url, caption, page_url, position, "table", document))
+                licence = clean_caption(str(licence or "")) or None
+                result.found.append(Found(image_url, caption, page_url, position, "table", document, licence=licence))
             position += 1
 
 

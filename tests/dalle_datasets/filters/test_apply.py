@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +36,7 @@ def png(seed, width=16, height=16, **options):
     return buffer.getvalue()
 
 
-def put_images(layout, *finds, failed=()):
+def put_images(layout, *finds, failed=(), licences=MappingProxyType({})):
     """Images and candidates as the earlier stages would have left them."""
     rows = [
         {
@@ -50,6 +51,8 @@ def put_images(layout, *finds, failed=()):
             "image": image,
             "position": i,
             "found_in": "img alt",
+            "licence": licences.get(caption),
+            "document": "crawl.warc.gz",
         }
         for i, (caption, image) in enumerate(finds)
     ]
@@ -300,3 +303,15 @@ def test_markup_and_personal_data(layout):
     assert run(layout).dropped == {"caption_markup": 2 + 1}  # the host of an e-mail address is an address too
     assert run(layout, replace(LIMITS, drop_markup=False, drop_personal=True)).dropped == {"caption_personal": 1}
     assert run(layout, replace(LIMITS, drop_markup=False)).dropped == {}
+
+
+def test_licence_and_document_go_along(layout):
+    put_images(layout, *GOOD, licences={GOOD[0][0]: "CC BY 4.0"})
+    first = run(layout)
+    rows = {row["caption"]: row for row in read_parts(layout.pairs("web"), PAIRS).to_pylist()}
+    assert [rows[caption]["licence"] for caption, _ in GOOD[:2]] == ["CC BY 4.0", None]
+    assert {row["document"] for row in rows.values()} == {"crawl.warc.gz"}
+    put_images(layout, *GOOD, licences={GOOD[0][0]: "CC0"})
+    again = run(layout)
+    assert (again.skipped, again.pairs_id) == (False, first.pairs_id), "the same pairs, told anew what is known of them"
+    assert {row["licence"] for row in read_parts(layout.pairs("web"), PAIRS).to_pylist()} == {"CC0", None}

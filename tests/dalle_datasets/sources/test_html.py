@@ -165,3 +165,26 @@ def test_charsets_that_no_page_is_written_in(charset):
     """Python knows codecs that fail in ways of their own, or give halves of characters."""
     assert decode_html("caf\u00e9".encode(), charset).isprintable()
     assert decode_html(b'<meta charset="' + charset.encode() + b'">caf\xc3\xa9', None).encode()
+
+
+LICENSED = '<img src="a.png" alt="a cat">'
+
+
+@pytest.mark.parametrize(
+    ("body", "licence"),
+    [
+        (LICENSED, None),
+        (f'{LICENSED}<p>All of this is <a rel="license" href="https://cc.example/by/4.0/">CC BY</a></p>', "https://cc.example/by/4.0/"),
+        (f'<head><link rel="license" href="/terms"></head>{LICENSED}', "http://site.example/terms"),
+        (f'<figure>{LICENSED}<span itemprop="license">CC0</span></figure>', "CC0"),
+        (
+            f'<link rel="license" href="/page"><figure>{LICENSED}<a rel="nofollow license" href="/own">x</a></figure>',
+            "http://site.example/own",
+        ),
+        (f'{LICENSED}<figure><img src="b.png"><a rel="license" href="/other">of the other picture</a></figure>', None),
+        (f'{LICENSED}<a rel="licensed" href="/no">no licence</a>', None),
+    ],
+)
+def test_the_licence_of_an_image(body, licence):
+    """Its own figure's if there is one, else the page's; never that of another figure."""
+    assert read(body).found[0].licence == licence

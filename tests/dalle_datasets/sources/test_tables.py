@@ -57,3 +57,9 @@ def test_a_table_without_the_columns(tmp_path):
 def test_a_file_that_is_no_table(tmp_path):
     with pytest.raises(ValueError, match=r"t\.xls: tables end in \.csv, \.tsv, \.jsonl or \.parquet, perhaps with \.gz"):
         read(tmp_path / "t.xls")
+
+
+def test_licences_are_kept(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(f"url,text,License\n{URL},a red cat,CC BY 4.0\n{URL},a blue cat,\n")
+    assert [found.licence for found in read(path).found] == ["CC BY 4.0", None]
