@@ -1,4 +1,4 @@
-"""How the dVAE's codebook fares while it trains on the demo's corpus: `python benchmarks/bench_dvae_curves.py [--rows TEXT] [--keep FOLDER]`.
+"""How the dVAE's codebook fares while it trains: `python benchmarks/bench_dvae_curves.py [--rows TEXT] [--keep FOLDER]`.
 
 Each row is one training by the job `train_dvae` on 3,000 scenes, 300 of which validate: the demo's start from k-means, and the paper's
 from random weights with the paper's objective. Prints what every look at the validation split saw, and keeps its pictures.
@@ -33,7 +33,7 @@ PAPER = {
     "train_dvae.clip_norm": 0.0,
     "train_dvae.ema_decay": 0.999,
 }
-"""The paper's start, objective and optimiser (Appendix A.2); schedules and step sizes are each row's, the batch is the demo's 16 for 512."""
+"""The paper's start, objective and optimiser (Appendix A.2); schedules and step sizes are each row's, batches the demo's: 16 for 512."""
 
 
 def random_start(num_steps: int, learning_rate: float, **changes: Any) -> dict[str, Any]:
