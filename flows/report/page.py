@@ -10,11 +10,13 @@ from flows.report.figures import stylesheet
 from flows.report.networks import dvae
 from flows.report.origins import drops, lineage, pairs, queries, this_run
 from flows.report.results import candidates, pictures, reranking
+from flows.report.sweeps import sweeps
 from flows.report.training import training
 
 SECTIONS = {
     "Pictures": pictures,
     "Reranking": reranking,
+    "Settings": sweeps,
     "Candidates": candidates,
     "dVAE": dvae,
     "Training": training,
