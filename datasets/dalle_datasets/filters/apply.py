@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from dalle_datasets.config import DownloadConfig, FilterConfig, ShardsConfig, SourceConfig
 from dalle_datasets.download.failures import FAILURES
@@ -97,23 +96,6 @@ def filter_pairs(
     )
     finish(folder, inputs, asdict(result))
     return result
-
-
-def _candidates(layout: Layout, source: str) -> NDArray[np.uint64]:
-    """Ids of the current candidates, in order; images of earlier ones may still lie about."""
-    path = candidates_path(layout, source)
-    check_parquet(path, CANDIDATES)
-    with pq.ParquetFile(path) as file:
-        ids = [ids_of(batch["candidate_id"]) for batch in file.iter_batches(columns=["candidate_id"])]
-    return np.sort(np.concatenate([np.zeros(0, np.uint64), *ids]))
-
-
-def _are_in(ids: NDArray[np.uint64], candidates: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Which of the ids are among the sorted candidates."""
-    places = np.searchsorted(candidates, ids)
-    found = places < len(candidates)
-    found[found] = candidates[places[found]] == ids[found]
-    return found
 
 
 def _rows_to_judge(parts: list[Path], candidates: Candidates) -> Iterator[str]:
