@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from dalle_datasets.download.addresses import split_url
 from dalle_datasets.download.failures import OK, FetchError
-from dalle_datasets.download.guard import Answer, Guard, fetch, split_url
+from dalle_datasets.download.guard import Answer, Guard, fetch
 from dalle_datasets.download.pace import Pace
 from dalle_datasets.download.robots import Robots
 from dalle_datasets.parquet import write_parquet

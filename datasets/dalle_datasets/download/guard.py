@@ -9,11 +9,9 @@ look-up to the last byte of the body, uses no proxy, and says honestly who is as
 import functools
 import http.client
 import io
-import ipaddress
 import socket
 import ssl
 import time
-import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,15 +19,13 @@ from email.message import Message
 from email.utils import parsedate_to_datetime
 from typing import BinaryIO
 
+from dalle_datasets.download.addresses import is_allowed, join_url, split_url
 from dalle_datasets.download.failures import FetchError
 
 MAX_REDIRECTS = 5
 CHUNK_BYTES = 65_536
-MAX_HOST_LENGTH = 253
 OPT_OUT_DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none", "noml"})
 """Directives of X-Robots-Tag and `<meta name=robots>` that we read as "not for training"."""
-
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +78,7 @@ def fetch(
         location = answer.headers.get("Location")
         if answer.status not in (301, 302, 303, 307, 308) or not location:
             return answer
-        url = _join(url, location)
+        url = join_url(url, location)
         with clock.stopped():
             before_redirect(url)
     raise FetchError("redirect_limit", f"more than {MAX_REDIRECTS} redirects")
@@ -258,37 +254,6 @@ def _seconds_until(retry_after: str) -> float:
         return 0.0
 
 
-def _join(url: str, location: str) -> str:
-    try:
-        return urllib.parse.urljoin(url, location)
-    except ValueError as error:
-        raise FetchError("bad_url", f"redirect to {location[:100]!r}: {error}") from error
-
-
-def split_url(url: str) -> tuple[str, str, int, str]:
-    """(scheme, host, port, path with query), with spaces and non-ASCII characters encoded.
-
-    Raises `FetchError` for an address that cannot be asked for.
-    """
-    try:
-        parts = urllib.parse.urlsplit(url.strip())
-        scheme = parts.scheme.lower()
-        if scheme not in ("http", "https"):
-            raise FetchError("bad_scheme", f"scheme {scheme[:20]!r}" if scheme else "no scheme")
-        host = (parts.hostname or "").rstrip(".")
-        port = parts.port or (443 if scheme == "https" else 80)
-        if not host.isascii() and len(host) <= MAX_HOST_LENGTH:
-            host = host.encode("idna").decode()
-    except ValueError as error:  # UnicodeError is one
-        raise FetchError("bad_url", str(error)) from error
-    if not host or parts.username or len(host) > MAX_HOST_LENGTH:
-        raise FetchError("bad_url", "no host" if not host else "a user name in the address" if parts.username else "host name too long")
-    target = urllib.parse.quote(parts.path or "/", safe="%/:=&~+!$,;'@()*[]")
-    if parts.query:
-        target += "?" + urllib.parse.quote(parts.query, safe="%/:=&?~+!$,;'@()*[]")
-    return scheme, host, port, target
-
-
 def _connect(host: str, port: int, guard: Guard, clock: _Clock) -> socket.socket:
     """A connection to the first address of `host` that is public, or allowed, and answers."""
     if host in guard.connect_to:
@@ -311,16 +276,6 @@ def _connect(host: str, port: int, guard: Guard, clock: _Clock) -> socket.socket
             connection.close()
             last_error = error
     raise last_error
-
-
-def is_allowed(address: str, allow_addresses: tuple[str, ...]) -> bool:
-    """Whether `address` is a public unicast address, or one of `allow_addresses`."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        # An IPv4 address inside an IPv6 one is judged as what it reaches.
-        nat64 = ipaddress.IPv4Address(ip.packed[12:]) if ip in _NAT64 else None
-        ip = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None) or nat64 or ip
-    return str(ip) in allow_addresses or (ip.is_global and not ip.is_multicast)
 
 
 @functools.cache

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from dalle_datasets.download.addresses import is_allowed
 from dalle_datasets.download.failures import FAILURES, FetchError, parse_failure
-from dalle_datasets.download.guard import Guard, fetch, is_allowed, opt_out
+from dalle_datasets.download.guard import Guard, fetch, opt_out
 
 GUARD = Guard(
     user_agent="open-dalle/0.1 (+https://example.org)", timeout_s=0.3, deadline_s=1.0, max_bytes=100_000, allow_addresses=("127.0.0.1",)
