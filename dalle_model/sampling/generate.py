@@ -69,22 +69,20 @@ def sample_image_tokens(
                     static = static or StaticPictures(model, prefix, noise, known, settings)
                     grown = static.grow(prefix, noise, known)
                 else:
-                    grown = _grow(model, prefix, noise, known, settings)
+                    grown = torch.stack(list(growing(model, prefix, noise, known, settings)), 2)
                 out[captions[:, None], candidates] = grown
     return out
 
 
-def _grow(model: DALLETransformer, prefix: TextPrefix, noise: Tensor, known: Tensor, settings: SamplingConfig) -> Tensor:
-    """Sample all tokens of noise.shape[:2] pictures, [P, C, I]."""
+def growing(model: DALLETransformer, prefix: TextPrefix, noise: Tensor, known: Tensor, settings: SamplingConfig) -> Iterator[Tensor]:
+    """The tokens [P, C] of noise.shape[:2] pictures at one position after the other."""
     decoder = ImageDecoder(model, prefix, noise.shape[1])
-    tokens = torch.empty(noise.shape, dtype=torch.int64, device=noise.device)
     logits = decoder.first_logits()
     for i in range(noise.shape[2]):
         drawn = choose_tokens(logits, noise[..., i], known[:, i, None], settings)
-        tokens[..., i] = drawn
+        yield drawn
         if i + 1 < noise.shape[2]:
             logits = decoder.next_logits(torch.cat((drawn, drawn)) if settings.guidance != 1 else drawn, i)
-    return tokens
 
 
 def _batches(number: int, size: int, is_padded: bool) -> Iterator[Tensor]:

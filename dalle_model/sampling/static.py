@@ -2,7 +2,7 @@
 
 Everything that changes from step to step is a tensor (position, tokens, noise) that the step reads and writes in place. On CUDA its
 blocks are compiled and the whole step, draw included, is captured as one CUDA graph; sampling a picture is then
-replaying that graph. Elsewhere the step is run as it is: slower than `generate._grow`, but the same, and so testable.
+replaying that graph. Elsewhere the step is run as it is: slower than `generate.growing`, but the same, and so testable.
 """
 
 import logging

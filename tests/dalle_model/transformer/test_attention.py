@@ -1,7 +1,6 @@
 """Every fast form against the definition: outputs and gradients, in float64, for every mask."""
 
 import itertools
-import warnings
 from typing import Any
 
 import pytest
@@ -51,12 +50,15 @@ def test_structured_attention_takes_queries_as_a_block_hands_them_over(kind: Mas
     torch.testing.assert_close(build_attention(kind, 18, 8, 5, "structured")(q, k, v), expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("backend", ["masked", "structured"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("kind", ["row", "column", "conv"])
+BACKENDS_BY_KIND = [*itertools.product(("row", "column", "conv"), ("masked", "structured", "flex")), ("full", "masked"), ("full", "flex")]
+
+
+@pytest.mark.filterwarnings("ignore:.*flex_attention called without torch.compile")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("kind", "backend"), BACKENDS_BY_KIND)
 def test_a_later_position_changes_nothing_before_it_in_any_precision(kind: MaskKind, backend: str, dtype: torch.dtype) -> None:
     torch.manual_seed(3)
-    q, k, v = (torch.randn(1, 2, 6 + 16, 4).to(dtype) for _ in range(3))
+    q, k, v = (torch.randn(1, 2, 6 + 16, 16).to(dtype) for _ in range(3))
     attend = build_attention(kind, 6, 4, 3, backend)  # type: ignore[arg-type]
     before = attend(q, k, v)
     for position in range(22):
@@ -64,6 +66,38 @@ def test_a_later_position_changes_nothing_before_it_in_any_precision(kind: MaskK
         for x in changed:
             x[:, :, position:] = 7.0
         assert torch.equal(attend(*changed)[:, :, :position], before[:, :, :position])
+
+
+@pytest.mark.filterwarnings("ignore:.*flex_attention called without torch.compile")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("kind", "backend"), BACKENDS_BY_KIND)
+def test_16_bit_outputs_are_the_definitions_to_rounding(kind: MaskKind, backend: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(6)
+    q, k, v = (torch.randn(2, 2, 32 + 64, 16).to(dtype) for _ in range(3))
+    found = build_attention(kind, 32, 8, 5, backend)(q, k, v)  # type: ignore[arg-type]
+    expected = by_definition(q.double(), k.double(), v.double(), stream_mask(kind, 32, 8, 5))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=8 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.filterwarnings("ignore:.*flex_attention called without torch.compile")
+@pytest.mark.parametrize(("num_text", "grid_size", "kernel_size"), [(6, 4, 3), (64, 12, 5)])
+@pytest.mark.parametrize("kind", ["row", "column", "conv", "full"])
+def test_flex_gradients_equal_the_definition(
+    kind: MaskKind, num_text: int, grid_size: int, kernel_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # torch refuses gradients on a CPU although its uncompiled form has them: what is tested are our masks and the columns' order.
+    monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda *tensors: None)
+    torch.manual_seed(7)
+    shape = (2, 2, num_text + grid_size**2, 16)
+    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    weights = torch.randn(shape, dtype=torch.float64)
+    expected = by_definition(*inputs, stream_mask(kind, num_text, grid_size, kernel_size))
+    found = build_attention(kind, num_text, grid_size, kernel_size, "flex")(*inputs)
+    expected_gradients = torch.autograd.grad((expected * weights).sum(), inputs)
+    found_gradients = torch.autograd.grad((found * weights).sum(), inputs)
+    for found_gradient, expected_gradient in zip(found_gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(found_gradient, expected_gradient, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("num_text", "grid_size", "kernel_size"), [*SIZES, (256, 32, 11)])
@@ -77,14 +111,13 @@ def test_flex_masks_are_the_definitions(kind: MaskKind, num_text: int, grid_size
     assert torch.equal(allowed, stream_mask(kind, num_text, grid_size, kernel_size))
 
 
+@pytest.mark.filterwarnings("ignore:.*flex_attention called without torch.compile")
 @pytest.mark.parametrize(("num_text", "grid_size", "kernel_size"), [(6, 4, 3), (64, 12, 5), (100, 16, 11)])
 @pytest.mark.parametrize("kind", ["row", "column", "conv", "full"])
 def test_flex_outputs_equal_the_definition(kind: MaskKind, num_text: int, grid_size: int, kernel_size: int) -> None:
     torch.manual_seed(4)
     q, k, v = (torch.randn(2, 2, num_text + grid_size**2, 16, dtype=torch.float64) for _ in range(3))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the uncompiled form is slow, which is no matter here
-        found = build_attention(kind, num_text, grid_size, kernel_size, "flex")(q, k, v)
+    found = build_attention(kind, num_text, grid_size, kernel_size, "flex")(q, k, v)
     torch.testing.assert_close(found, by_definition(q, k, v, stream_mask(kind, num_text, grid_size, kernel_size)), rtol=0, atol=1e-12)
 
 
