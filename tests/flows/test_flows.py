@@ -13,9 +13,9 @@ from flows.runtime.prefect_server import PrefectServer, PrefectServerFailed
 pytestmark = pytest.mark.prefect
 
 
-def run_flow(capsys, name, root):
+def run_flow(capsys, name, root, *more):
     with pytest.raises(SystemExit) as ended:
-        main(["run", name, "--set", f"paths.data_root={root}", "--set", "source.num_scenes=64", "--set", "download.runner=threads"])
+        main(["run", name, *more, "--set", f"paths.data_root={root}", "--set", "source.num_scenes=64", "--set", "download.runner=threads"])
     captured = capsys.readouterr()
     assert ended.value.code == 0, captured.err
     return json.loads(captured.out), captured.err
@@ -34,6 +34,9 @@ def test_pairs_are_collected_catalogued_and_published_once(capsys, tmp_path, pre
     assert [path.name for path in list_parts(layout.collections("emoji_scenes"))] == ["run-00001.parquet"]
     assert again["filter"]["skipped"]
     assert again["filter"]["pairs_id"] == first["filter"]["pairs_id"]
+    fresh, _ = run_flow(capsys, "collect_pairs", tmp_path, "--refresh")
+    assert (fresh["discover"]["skipped"], fresh["discover"]["num_new"], fresh["download"]["num_fetched"]) == (False, 0, 0)
+    assert fresh["filter"]["pairs_id"] == first["filter"]["pairs_id"]
     path, _ = run_flow(capsys, "maintain_catalog", tmp_path)
     assert path == str(layout.published_catalog)
     with connect(layout.catalog) as con:
