@@ -50,6 +50,10 @@ def test_a_setting_of_the_wrong_kind(capsys):
 def test_an_unknown_option_flow_and_query(capsys):
     status, line = fails(capsys, "demo", "--prest", "demo")
     assert (status, line.startswith("dalle: No such option: --prest")) == (2, True)
+    assert fails(capsys, "run", "train_clip", "--refresh") == (
+        2,
+        "dalle: --refresh asks a source what is new, which train_clip does not read; run collect_pairs --refresh first",
+    )
     assert fails(capsys, "run", "train_clips") == (2, "dalle: flow 'train_clips' does not exist; did you mean 'train_clip'?")
     assert fails(capsys, "query", "agrement") == (2, "dalle: query 'agrement' does not exist; did you mean 'agreement'?")
 
