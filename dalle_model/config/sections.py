@@ -4,9 +4,12 @@ One mechanism serves files, the command line and flow parameters: unknown names 
 fail at once, with the dotted path and a suggestion.
 """
 
+import ast
 import dataclasses
 import difflib
 import hashlib
+import inspect
+import itertools
 import json
 import types
 import typing
@@ -62,6 +65,22 @@ def with_overrides(section: T, overrides: Mapping[str, Any]) -> T:
             )
         node[leaf] = _coerce(hints[leaf], value, dotted)
     return from_dict(type(section), values)
+
+
+def meanings(cls: type, path: str = "") -> dict[str, str]:
+    """Dotted setting -> the text below its field in the source, on one line. Fields of a base class count."""
+    found: dict[str, str] = {}
+    hints = get_type_hints(cls)
+    for base in reversed(cls.__mro__[:-1]):
+        body = typing.cast(ast.ClassDef, ast.parse(inspect.getsource(base)).body[0]).body
+        for node, below in itertools.pairwise(body):
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                text = below.value.value if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) else ""
+                found[f"{path}{node.target.id}"] = " ".join(str(text).split())
+    for name, hint in hints.items():
+        if dataclasses.is_dataclass(hint):
+            found |= meanings(typing.cast(type, hint), f"{path}{name}.")
+    return found
 
 
 def fingerprint(*parts: Any, length: int = 12) -> str:

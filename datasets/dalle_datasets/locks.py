@@ -28,6 +28,18 @@ def held(path: Path, wait: bool = False) -> Iterator[bool]:
         yield True  # closing the file releases the lock
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process holds `path` right now."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def holder_of(path: Path) -> str:
     """Who holds, or last held, `path`: `process 4711 on node3`."""
     try:

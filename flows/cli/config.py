@@ -35,10 +35,14 @@ def show(
     settings: Settings = None,
     section: Annotated[str, typer.Option(help="Only one section, e.g. `transformer`.")] = "",
 ) -> None:
-    """Print every setting as TOML-like lines that `--set` understands."""
+    """Print every setting, its meaning above it, as lines that `--set` understands."""
+    from dalle_model.config.sections import meanings
+    from dalle_model.config.tree import Config
+
+    said = meanings(Config)
     for path, value in flatten(preset, settings).items():
         if not section or path.startswith(f"{section}."):
-            typer.echo(f"{path}={value}")
+            typer.echo(f"# {said[path]}\n{path}={value}")
 
 
 @app.command()

@@ -9,28 +9,30 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import catalog, config, demo, generate, import_weights, job, query, reconstruct, report, rerank, run, site
+from flows.cli import catalog, config, demo, generate, import_weights, job, query, reconstruct, report, rerank, run, site, status
 from flows.cli.errors import INTERRUPTED, exit_status, one_line
 
 app = typer.Typer(
     name="dalle",
-    help="A complete, open DALL-E (2021): from web pages to reranked pictures.",
+    help="A complete, open DALL-E (2021): from web pages to reranked pictures. Begin with `dalle demo`.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("demo")(demo.demo)
-app.command("run")(run.run)
-app.command("job")(job.job)
-app.command("import-weights")(import_weights.import_weights)
-app.command("reconstruct")(reconstruct.reconstruct)
-app.command("generate")(generate.generate)
-app.command("rerank")(rerank.rerank)
-app.command("query")(query.query)
-app.add_typer(catalog.app, name="catalog")
-app.add_typer(config.app, name="config")
-app.command("report")(report.report)
-app.command("site")(site.site)
+MAKE, LOOK, TOOLS = "Make", "Look", "Single parts and upkeep"
+app.command("demo", rich_help_panel=MAKE)(demo.demo)
+app.command("run", rich_help_panel=MAKE, help=run.HELP)(run.run)
+app.command("generate", rich_help_panel=MAKE)(generate.generate)
+app.command("rerank", rich_help_panel=MAKE)(rerank.rerank)
+app.command("reconstruct", rich_help_panel=MAKE)(reconstruct.reconstruct)
+app.command("status", rich_help_panel=LOOK)(status.status)
+app.command("query", rich_help_panel=LOOK)(query.query)
+app.command("report", rich_help_panel=LOOK)(report.report)
+app.add_typer(config.app, name="config", rich_help_panel=LOOK)
+app.command("job", rich_help_panel=TOOLS)(job.job)
+app.command("import-weights", rich_help_panel=TOOLS)(import_weights.import_weights)
+app.add_typer(catalog.app, name="catalog", rich_help_panel=TOOLS)
+app.command("site", rich_help_panel=TOOLS)(site.site)
 
 
 def _print_version(wanted: bool) -> None:

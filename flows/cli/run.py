@@ -6,23 +6,32 @@ import typer
 
 from flows.cli.options import Preset, Settings, parse_settings, resolve
 
-FLOWS = (
-    "collect_pairs",
-    "train_tokenizers",
-    "tokenize_pairs",
-    "train_clip",
-    "score_pairs",
-    "train_transformer",
-    "generate_images",
-    "score_generations",
-    "evaluate_model",
-    "maintain_catalog",
-    "run_pipeline",
-)
+FLOWS = {
+    "collect_pairs": "read pages, download and filter: pairs of captions and pictures",
+    "train_tokenizers": "learn the BPE vocabulary and train the discrete VAE",
+    "tokenize_pairs": "turn captions and pictures into tokens",
+    "train_clip": "train the CLIP that scores pairs and reranks pictures",
+    "score_pairs": "let CLIP say how well captions fit pictures",
+    "train_transformer": "choose the training set by SQL and train on it",
+    "generate_images": "make pictures for the prompts that the source comes with",
+    "score_generations": "let another CLIP rank them too",
+    "evaluate_model": "let the demo's checker judge them",
+    "maintain_catalog": "ingest what is missing, check, publish",
+    "run_pipeline": "all of this, in this order; `dalle demo` with any preset",
+}
+"""Flow -> what it does."""
+
+_LIST = "\n".join(f"{name:18} {what}" for name, what in FLOWS.items())
+HELP = f"""Run one flow and print what it made as JSON. What exists for the same settings is not made again, and a flow that lacks its
+inputs says which flow makes them.
+
+\b
+{_LIST}
+"""
 
 
 def run(
-    flow: Annotated[str, typer.Argument(help=f"One of {', '.join(FLOWS)}.")],
+    flow: Annotated[str, typer.Argument(help="One of the flows above.")],
     preset: Preset = "demo",
     settings: Settings = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="collect_pairs only: ask the source what is new since.")] = False,

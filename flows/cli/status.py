@@ -1,0 +1,48 @@
+"""`dalle status`: what is there, what is running, what comes next."""
+
+from typing import Annotated
+
+import typer
+
+from flows.cli.options import Preset, Settings, resolve
+from flows.cli.output import results_console
+
+
+def status(
+    preset: Preset = "demo",
+    settings: Settings = None,
+    runs: Annotated[int, typer.Option(min=0, help="How many of the newest runs to list, of any settings.")] = 10,
+) -> None:
+    """Show how far each stage is with these settings, with ids and progress, and the newest runs. Reads files only, changes nothing."""
+    from pathlib import Path
+
+    from rich.markup import escape
+    from rich.table import Table
+
+    from dalle_datasets.layout import Layout
+    from flows.runtime.overview import Status, newest_runs, stages
+
+    config = resolve(preset, settings)
+    layout = Layout(Path(config.paths.data_root).expanduser())
+    if not layout.root.is_dir():
+        raise ValueError(f"{layout.root} does not exist yet; `dalle demo` fills it, or say which data root with --set paths.data_root=…")
+
+    def table(title: str, rows: list[Status]) -> None:
+        shown = Table(title, "state", "", box=None)
+        for row in rows:
+            shown.add_row(row.what, _COLORS[row.state].format(row.state), escape(row.detail))
+        results_console().print(shown)
+
+    table(f"stage ({preset}, {layout.root})", list(stages(config)))
+    if runs:
+        print()
+        table("newest runs", newest_runs(layout, runs))
+
+
+_COLORS = {
+    "done": "[green]{}[/green]",
+    "running": "[cyan]{}[/cyan]",
+    "stopped": "[yellow]{}[/yellow]",
+    "missing": "[red]{}[/red]",
+    "waiting": "[dim]{}[/dim]",
+}

@@ -1,0 +1,104 @@
+"""What lies under a data root: how far each stage is with certain settings, and which runs were the last."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dalle_datasets.layout import Layout
+from dalle_datasets.locks import is_held
+from dalle_model.config.tree import Config
+from dalle_model.jobs.contract import read_result, run_directory
+from flows.runtime.jobs import lost_files, read_progress, title_of
+from flows.runtime.upstream import MADE_BY, READS, find, inputs_of
+
+STAGES = (
+    "train_bpe",
+    "train_dvae",
+    "tokenize_images",
+    "tokenize_captions",
+    "train_clip",
+    "score_pairs",
+    "train_transformer",
+)
+"""Jobs whose run directory follows from the settings alone, in the order in which they are run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far a stage or a run is."""
+
+    what: str
+    state: str
+    """done, running, stopped, missing (can be made now) or waiting (for an earlier stage)."""
+    detail: str
+    """What it made, how far it is, or what to do."""
+
+
+def stages(config: Config) -> Iterator[Status]:
+    """The stages of the pipeline with these settings, up to the transformer."""
+    try:
+        pairs = find("pairs", config)
+        yield Status("collect pairs", "done", f"{pairs['pairs']}, pairs {pairs['pairs_id']}")
+    except ValueError as error:
+        yield Status("collect pairs", "missing", str(error))
+    kind_of = {job: kind for kind, (job, _) in MADE_BY.items()}
+    for job in STAGES:
+        try:
+            run_dir = run_directory(job, config, inputs_of(job, config))
+        except ValueError:
+            yield Status(title_of(job), "waiting", f"for {' and '.join(_missing(READS[job], config))}")
+            continue
+        state, detail = state_of(run_dir)
+        result = read_result(run_dir)
+        if state == "done" and result is not None:
+            made = [f"{kind_of[job]} {result[f'{kind_of[job]}_id']}"] if job in kind_of else []
+            detail = ", ".join([*made, f"run {run_dir.name}", detail])
+        yield Status(title_of(job), state, detail)
+
+
+def newest_runs(layout: Layout, number: int) -> list[Status]:
+    """The runs that were touched last, newest first."""
+    folders = sorted((path.parent for path in (layout.root / "runs").glob("*/config.json")), key=_touched, reverse=True)
+    return [Status(folder.name, *state_of(folder)) for folder in folders[:number]]
+
+
+def state_of(run_dir: Path) -> tuple[str, str]:
+    """(state, detail) of a run directory."""
+    result = read_result(run_dir)
+    if result is not None:
+        if lost := lost_files(Layout(run_dir.parent.parent), result):
+            return "missing", f"made, but {lost[0]} is gone"
+        ended = time.localtime(result["started_at"] + result["duration_s"])
+        return "done", f"{time.strftime('%Y-%m-%d %H:%M', ended)}, {result['duration_s']:,.0f} s"
+    progress = read_progress(run_dir)
+    so_far = progress.describe() if progress else "nothing finished yet"
+    if is_held(run_dir / "lock") or any(map(is_held, (run_dir / "claims").glob("*"))):
+        return "running", so_far
+    if not (run_dir / "status").exists():
+        return "missing", "not begun"
+    return "stopped", f"{so_far}; goes on there when it is run again{_last_words(run_dir)}"
+
+
+def _missing(kinds: tuple[str, ...], config: Config) -> list[str]:
+    missing = []
+    for kind in kinds:
+        try:
+            find(kind, config)
+        except ValueError:
+            missing.append(kind.replace("_", " "))
+    return missing
+
+
+def _last_words(run_dir: Path) -> str:
+    """The end of the log, which says why a run stopped if it could say anything."""
+    try:
+        lines = [line for line in (run_dir / "log.txt").read_text(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return ""
+    return f" ({lines[-1][:200]})" if lines else ""
+
+
+def _touched(run_dir: Path) -> float:
+    times = [path.stat().st_mtime for name in ("result.json", "status", "config.json") if (path := run_dir / name).exists()]
+    return max(times, default=0.0)
