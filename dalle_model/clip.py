@@ -147,7 +147,7 @@ def import_pretrained(pretrained: str) -> Clip:
 
 def save_clip(directory: Path, clip: Clip) -> str:
     """Write weights, configuration and a copy of the tokenizer; returns the `clip_id`, 12 hex digits."""
-    clip_id = save_weights(directory, "clip", clip.network, clip.about)
+    clip_id = save_weights(directory, "clip", clip.network.state_dict(), clip.about)
     if clip.tokenizer is not None:
         clip.tokenizer.save(directory / TOKENIZER_DIR)
     return clip_id

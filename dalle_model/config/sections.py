@@ -18,10 +18,19 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 T = TypeVar("T")
 
+LATER = {"later": True}
+"""`metadata` of a setting that came when runs had been made without it: at its default it leaves their ids as they are."""
+
 
 def to_dict(section: Any) -> dict[str, Any]:
     """The section as JSON-ready values (tuples become lists)."""
     return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(section))))
+
+
+def identity(section: Any) -> dict[str, Any]:
+    """What of a section decides the id of a run: everything but `LATER` settings at their defaults."""
+    unset = {f.name for f in dataclasses.fields(section) if f.metadata.get("later") and getattr(section, f.name) == f.default}
+    return {name: value for name, value in to_dict(section).items() if name not in unset}
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:

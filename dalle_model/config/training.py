@@ -1,7 +1,15 @@
 """How each network is trained: steps, batches, optimiser, schedules."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
+
+from dalle_model.config.sections import LATER
+
+Sharding = Literal["replicated", "full", "hybrid"]
+"""`replicated`: every process holds everything (DDP). `full`: weights, gradients, AdamW's moments and the average are cut into as many
+shares as there are processes (FSDP2). `hybrid`: into shares within a group of processes, usually those of a machine, and replicated
+between groups."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +56,18 @@ class TrainConfig:
     """Updates between two checkpoints."""
     keep_checkpoints: int = 2
     """Newest checkpoints to keep while training."""
+    skip_spikes: bool = dataclasses.field(default=False, metadata=LATER)
+    """Leave out an update whose loss or gradient norm is far above the last ones'; otherwise it is reported and its batch kept."""
+    sharding: Sharding = dataclasses.field(default="replicated", metadata=LATER)
+    """How several processes share the training's state; nothing in one process."""
+    shard_group: int = dataclasses.field(default=0, metadata=LATER)
+    """Processes that share one copy of the state in `hybrid` sharding; 0 means those of one machine."""
+    powersgd_rank: int = dataclasses.field(default=0, metadata=LATER)
+    """Rank to which replicated processes compress each gradient matrix before they exchange it (section 2.5); 0 exchanges it whole."""
+    powersgd_start_step: int = dataclasses.field(default=1_000, metadata=LATER)
+    """Updates before compression begins."""
+    powersgd_warm_start: bool = dataclasses.field(default=True, metadata=LATER)
+    """Begin from the last update's factors instead of random ones."""
 
     def __post_init__(self) -> None:
         for field in ("max_steps", "batch_size", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "ema_every"):
@@ -61,6 +81,22 @@ class TrainConfig:
             raise ValueError(f"learning_rate={self.learning_rate} must be positive")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay={self.ema_decay} must be in [0, 1)")
+        if self.shard_group < 0 or (self.shard_group and self.sharding != "hybrid"):
+            raise ValueError(f"shard_group={self.shard_group} is the number of processes that share one copy in sharding=hybrid; set both")
+        if self.powersgd_rank < 0 or self.powersgd_start_step < 2:
+            raise ValueError(
+                f"powersgd_rank={self.powersgd_rank} must be at least 0 and powersgd_start_step={self.powersgd_start_step} at least 2"
+            )
+        if self.powersgd_rank and self.sharding != "replicated":
+            raise ValueError(
+                f"powersgd_rank={self.powersgd_rank} compresses what replicated processes exchange, and sharding={self.sharding} has none; "
+                "set powersgd_rank=0 or sharding=replicated"
+            )
+        if self.powersgd_rank and self.precision == "fp16":
+            raise ValueError(
+                f"powersgd_rank={self.powersgd_rank} keeps what it left out of each gradient, which one overflow in fp16 would spoil for "
+                "good; set precision=bf16 or powersgd_rank=0"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,7 @@ from dalle_model.training.fitting import fit_weights
 
 def save_dvae(directory: Path, model: DVAE) -> str:
     """Write the model to a folder of its own and return its id, 12 hex digits: the `dvae_id` of everything made with it."""
-    return save_weights(directory, "dvae", model, {"dvae": to_dict(model.config)})
+    return save_weights(directory, "dvae", model.state_dict(), {"dvae": to_dict(model.config)})
 
 
 def load_dvae(directory: Path, expected_id: str = "") -> DVAE:

@@ -29,7 +29,7 @@ from dalle_datasets.config import PathsConfig
 from dalle_datasets.layout import Layout, open_data_root
 from dalle_datasets.locks import held
 from dalle_datasets.parquet import atomic_path
-from dalle_model.config.sections import fingerprint, from_dict, to_dict
+from dalle_model.config.sections import fingerprint, from_dict, identity, to_dict
 from dalle_model.config.tree import Config
 
 JOBS = (
@@ -95,7 +95,7 @@ def run_directory(job: str, config: Config, inputs: Mapping[str, str]) -> Path:
     code; other settings do not change the run's id. Raises `ValueError` for an unknown job.
     """
     declared = declarations(job)
-    sections = {name: to_dict(getattr(config, name)) for name in declared["SECTIONS"]}
+    sections = {name: identity(getattr(config, name)) for name in declared["SECTIONS"]}
     run_id = f"{job.replace('_', '-')}-{fingerprint(job, declared['VERSION'], config.seed, sections, dict(inputs))}"
     return Layout(Path(config.paths.data_root).expanduser()).run(run_id)
 

@@ -27,14 +27,16 @@ from dalle_model.dvae import DVAE, load_dvae, save_dvae
 from dalle_model.dvae.codebook import initialise_codebook
 from dalle_model.dvae.likelihood import logit_laplace_log_prob, map_pixels, soft_floor, unmap_pixels
 from dalle_model.dvae.loss import codebook_perplexity, dvae_loss
+from dalle_model.dvae.model import DecoderBlock, EncoderBlock
 from dalle_model.dvae.relaxation import cosine_schedule, kl_to_uniform
 from dalle_model.jobs.contract import JobRun
 from dalle_model.jobs.progress import report_progress
-from dalle_model.training.checkpoint import list_training_states
+from dalle_model.training.distribute import Part
 from dalle_model.training.loop import mix, train
 from dalle_model.training.metrics import MetricsLog
 from dalle_model.training.parallel import World, join_world
 from dalle_model.training.precision import available_precision
+from dalle_model.training.states import list_training_states
 
 SECTIONS = ("dvae", "train_dvae")
 VERSION = 1
@@ -76,6 +78,8 @@ def run(run: JobRun) -> dict[str, Any]:
         compute_loss=lambda model, batch, step: relaxed_loss(model, batch, step, config.train_dvae),
         validate=looks.validate,
         show=looks.show,
+        parts=parts,
+        branches=branches,
         run_dir=run.run_dir,
         seed=config.seed,
         report=report_progress,
@@ -83,14 +87,31 @@ def run(run: JobRun) -> dict[str, Any]:
     return publish(run, model, looks, result.validation, result.step) if world.is_main else {}
 
 
+def parts(model: nn.Module) -> list[Part]:
+    """What to gather together when several processes hold shares: encoder and decoder, each a fraction of a gibibyte at most."""
+    assert isinstance(model, DVAE)
+    return [Part(model.encoder), Part(model.decoder, methods=("from_tokens",))]
+
+
+def branches(model: nn.Module) -> dict[str, list[nn.Module]]:
+    """The residual blocks by name, "encoder_00" first."""
+    assert isinstance(model, DVAE)
+    halves = {"encoder": model.encoder, "decoder": model.decoder}
+    return {
+        f"{name}_{i:02}": [block]
+        for name, half in halves.items()
+        for i, block in enumerate(module for module in half.modules() if isinstance(module, EncoderBlock | DecoderBlock))
+    }
+
+
 def publish(run: JobRun, model: DVAE, looks: "Looks", validation: Mapping[str, float], num_steps: int) -> dict[str, Any]:
     """Save the weights to keep; returns the job's result."""
-    checkpoint, reconstructions = run.run_dir / "dvae", run.run_dir / "reconstructions.png"
-    draw_reconstructions(reconstructions, model, looks.pictures)
+    checkpoint, picture = run.run_dir / "dvae", run.run_dir / "reconstructions.png"
+    save_picture(picture, reconstructions(model, looks.pictures))
     return {
         "dvae_id": save_dvae(checkpoint, model),
         "checkpoint": run.layout.relative(checkpoint),
-        "reconstructions": run.layout.relative(reconstructions),
+        "reconstructions": run.layout.relative(picture),
         **{name: validation[name] for name in ("psnr", "perplexity", "codes_used", "kl_nats", "reconstruction_loss")},
         "is_collapsed": bool(validation["is_collapsed"]),
         "alarm": collapse_advice(validation["perplexity"], model.config.codebook_size) if validation["is_collapsed"] else "",
@@ -184,8 +205,10 @@ class Looks:
         """Draw what the last `validate` saw."""
         assert isinstance(model, DVAE)
         assert self.occurrences is not None, "validate comes before show"
-        draw_reconstructions(self.directory / f"step-{step:06d}-reconstructions.png", model, self.pictures)
-        draw_usage(self.directory / f"step-{step:06d}-usage.png", self.occurrences)
+        pixels = reconstructions(model, self.pictures)  # in every process, because each may hold a share of the weights
+        if join_world().is_main:
+            save_picture(self.directory / f"step-{step:06d}-reconstructions.png", pixels)
+            draw_usage(self.directory / f"step-{step:06d}-usage.png", self.occurrences)
 
 
 def collapse_advice(perplexity: float, codebook_size: int) -> str:
@@ -243,14 +266,19 @@ def is_collapsing(occurrences_K: Tensor) -> bool:
 
 
 @torch.no_grad()
-def draw_reconstructions(path: Path, model: DVAE, pictures: ImageBatches) -> None:
-    """Write a PNG: a row of validation pictures above the same pictures rebuilt from their tokens."""
+def reconstructions(model: DVAE, pictures: ImageBatches) -> NDArray[np.uint8]:
+    """A row of validation pictures above the same pictures rebuilt from their tokens, [H, W, 3]."""
     device = next(model.parameters()).device
     originals = next(pictures.in_order(SHOWN_PAIRS)).images
     rebuilt = model.decode_tokens(model.tokenize(as_floats(as_tensor(originals).to(device))))
     rows = [np.concatenate(list(row), axis=1) for row in (originals, as_bytes(rebuilt))]
+    return np.concatenate(rows)
+
+
+def save_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write a PNG."""
     with atomic_path(path) as partial:
-        Image.fromarray(np.concatenate(rows)).save(partial, "PNG")
+        Image.fromarray(pixels).save(partial, "PNG")
 
 
 def draw_usage(path: Path, occurrences_K: Tensor) -> None:
@@ -259,9 +287,7 @@ def draw_usage(path: Path, occurrences_K: Tensor) -> None:
     columns = counts[np.arange(CHART_WIDTH) * len(counts) // CHART_WIDTH]
     heights = np.ceil(np.log1p(columns) / max(np.log1p(counts[0]), 1e-9) * CHART_HEIGHT).astype(int)
     is_bar = np.arange(CHART_HEIGHT)[::-1, None] < heights
-    pixels = np.where(is_bar[..., None], np.array([40, 90, 160]), 255).astype(np.uint8)
-    with atomic_path(path) as partial:
-        Image.fromarray(pixels).save(partial, "PNG")
+    save_picture(path, np.where(is_bar[..., None], np.array([40, 90, 160]), 255).astype(np.uint8))
 
 
 def as_tensor(images: NDArray[np.uint8]) -> Tensor:

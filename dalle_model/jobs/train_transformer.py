@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from dalle_model.config.tree import Config
 from dalle_model.jobs.contract import JobRun
 from dalle_model.jobs.progress import report_progress
 from dalle_model.text import BpeTokenizer
+from dalle_model.training.distribute import Part
+from dalle_model.training.gradient_scales import BranchScaler
 from dalle_model.training.loop import autocast, mix, train
 from dalle_model.training.parallel import World, join_world, sum_numbers
 from dalle_model.training.prefetch import prefetch
@@ -49,7 +52,9 @@ def run(run: JobRun) -> dict[str, Any]:
         compute_loss=lambda model, batch, step: weighted_loss(model, batch, config.train_transformer.text_loss_weight),
         validate=validation(training_set, model, config, world),
         run_dir=run.run_dir,
-        scaler=model.scale_branches() if config.train_transformer.precision == "fp16" else None,
+        scale=scale_branches if config.train_transformer.precision == "fp16" else None,
+        parts=parts,
+        branches=branches,
         flops_per_pair=training_flops_per_token(config.transformer, model.stream) * model.stream.num_positions,
         seed=seed,
         report=report_progress,
@@ -130,6 +135,24 @@ def encode_batch(pairs: TokenBatch, tokenizer: BpeTokenizer, bpe_dropout: float,
     return {"text_tokens": torch.from_numpy(text_tokens), "image_tokens": torch.from_numpy(pairs.image_tokens)}
 
 
+def parts(model: nn.Module) -> list[Part]:
+    """What to gather together when several processes hold shares: each block, then embeddings and heads, which stay in float32."""
+    assert isinstance(model, DALLETransformer)
+    return [*(Part(block, is_low_precision=True) for block in model.blocks), Part(model, methods=("loss",))]
+
+
+def branches(model: nn.Module) -> dict[str, list[nn.Module]]:
+    """The residual branches, whose gradients fall from the last to the first (section 2.4)."""
+    assert isinstance(model, DALLETransformer)
+    return model.branches()
+
+
+def scale_branches(model: nn.Module) -> BranchScaler:
+    """A gradient scale for each branch."""
+    assert isinstance(model, DALLETransformer)
+    return model.scale_branches()
+
+
 def weighted_loss(model: nn.Module, batch: Mapping[str, Tensor], text_loss_weight: float) -> dict[str, Tensor]:
     """1/8 text and 7/8 image in the paper; both means over the batch's tokens, however it is cut into microbatches."""
     assert isinstance(model, DALLETransformer)
@@ -150,23 +173,27 @@ def validation(training_set: Path, model: DALLETransformer, config: Config, worl
     except ValueError:
         return None
 
+    batch_size = settings.microbatch_size or settings.batch_size
+    num_batches = -(-MAX_VALIDATION_PAIRS // batch_size)
+
     def validate(model: nn.Module) -> dict[str, float]:
         sums = {"num_pairs": 0.0, "loss": 0.0, "text_loss": 0.0, "image_loss": 0.0}
-        num_seen = 0
-        for i, pair in enumerate(pairs.in_order(settings.microbatch_size or settings.batch_size)):
-            if i % world.size == world.rank:
-                batch = {
-                    "text_tokens": torch.from_numpy(pair.text_tokens).to(world.device),
-                    "image_tokens": torch.from_numpy(pair.image_tokens).to(world.device),
-                }
-                with autocast(settings.precision, world.device):
-                    losses = weighted_loss(model, batch, settings.text_loss_weight)
+        batches = islice(pairs.in_order(batch_size), num_batches)
+        while turn := list(islice(batches, world.size)):
+            # Where nothing is left a process looks at the turn's first batch again and does not count it, because with sharded
+            # weights all of them compute together.
+            is_counted = world.rank < len(turn)
+            pair = turn[world.rank] if is_counted else turn[0]
+            batch = {
+                "text_tokens": torch.from_numpy(pair.text_tokens).to(world.device),
+                "image_tokens": torch.from_numpy(pair.image_tokens).to(world.device),
+            }
+            with autocast(settings.precision, world.device):
+                losses = weighted_loss(model, batch, settings.text_loss_weight)
+            if is_counted:
                 sums["num_pairs"] += len(pair)
                 for name, value in losses.items():
                     sums[name] += float(value) * len(pair)
-            num_seen += len(pair)
-            if num_seen >= MAX_VALIDATION_PAIRS:
-                break
         sums = sum_numbers(sums, world)
         return {name: sums[name] / sums["num_pairs"] for name in ("loss", "text_loss", "image_loss")}
 

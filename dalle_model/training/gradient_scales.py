@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 INITIAL, SMALLEST, LARGEST = 2.0**13, 2.0**7, 2.0**24
@@ -66,8 +67,8 @@ class _ScaleGradient(torch.autograd.Function):
 class BranchScaler:
     """Stands where `torch.amp.GradScaler` would, for a network whose branches have scales."""
 
-    def __init__(self, branches: Sequence[tuple[BranchScale, Sequence[nn.Parameter]]]) -> None:
-        """Each branch's scale and its weights, always in the same order."""
+    def __init__(self, branches: Sequence[tuple[BranchScale, Sequence[nn.Module]]]) -> None:
+        """Each branch's scale and the modules that hold its weights, always in the same order."""
         self.branches = branches
         self._is_finite: list[bool] | None = None
 
@@ -78,11 +79,20 @@ class BranchScaler:
     @torch.no_grad()
     def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
         """Give every weight its true gradient and note which branches have one that is not finite."""
-        self._is_finite = []
-        for branch, parameters in self.branches:
-            gradients = [p.grad for p in parameters if p.grad is not None]
-            torch._foreach_mul_(gradients, 1 / branch.scale)
-            self._is_finite.append(all(bool(norm.isfinite()) for norm in torch._foreach_norm(gradients, math.inf)))
+        from torch.distributed.tensor import DTensor  # slow to import, and this module is part of every transformer
+
+        largest = []
+        is_sharded = False
+        for branch, modules in self.branches:
+            gradients = [p.grad for module in modules for p in module.parameters() if p.grad is not None]
+            is_sharded |= any(isinstance(gradient, DTensor) for gradient in gradients)
+            own = [gradient.to_local() if isinstance(gradient, DTensor) else gradient for gradient in gradients]
+            torch._foreach_mul_(own, 1 / branch.scale)
+            largest.append(torch.stack(torch._foreach_norm([part for part in own if part.numel()], math.inf)).amax())
+        is_finite = torch.stack(largest).isfinite().int()
+        if is_sharded:
+            dist.all_reduce(is_finite, dist.ReduceOp.MIN)
+        self._is_finite = [bool(flag) for flag in is_finite]
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         """Update the weights, unless some branch's gradient is not finite."""

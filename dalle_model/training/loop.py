@@ -4,8 +4,9 @@ Everything random in an update is a pure function of (seed, step), and batches a
 step, so a training that was killed and started again computes the same numbers as one that was not.
 """
 
+import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,17 +14,25 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from dalle_model.config.training import TrainConfig
-from dalle_model.training.checkpoint import load_training_state, save_batch, save_training_state, save_weights
+from dalle_model.training.checkpoint import save_batch, save_weights
+from dalle_model.training.distribute import Batch, ComputeLoss, DistributedNetwork, Parts
 from dalle_model.training.gradient_scales import BranchScaler
 from dalle_model.training.metrics import MetricsLog
 from dalle_model.training.optim import MovingAverage, PlateauHalving, build_optimizer, learning_rate_at
-from dalle_model.training.parallel import World, average_gradients, average_numbers, join_world, share_weights
+from dalle_model.training.parallel import World, average_numbers, blaming_the_absent, join_world
 from dalle_model.training.speed import Speed, append_speed
+from dalle_model.training.spikes import SpikeWatch
+from dalle_model.training.states import TrainingStates
 
-Batch = Mapping[str, Tensor]
 Scaler = torch.amp.GradScaler | BranchScaler
+
+KEPT_SPIKES = 8
+"""Batches of spikes to keep: the newest."""
+
+logger = logging.getLogger(__name__)
 
 
 class Report(Protocol):
@@ -48,103 +57,129 @@ def train(
     model: nn.Module,
     config: TrainConfig,
     batches: Callable[[int], Iterable[Batch]],
-    compute_loss: Callable[[nn.Module, Batch, int], Mapping[str, Tensor]],
+    compute_loss: ComputeLoss,
     run_dir: Path,
     seed: int,
     report: Report,
     validate: Callable[[nn.Module], Mapping[str, float]] | None = None,
     show: Callable[[nn.Module, int], None] | None = None,
     flops_per_pair: float = 0.0,
-    scaler: Scaler | None = None,
+    scale: Callable[[nn.Module], Scaler] | None = None,
+    parts: Parts | None = None,
+    branches: Callable[[nn.Module], Mapping[str, Sequence[nn.Module]]] | None = None,
 ) -> TrainResult:
     """Train `model` in place, continuing from the newest checkpoint of `run_dir` if there is one.
 
     `batches(step)` yields this process's batches from update `step` on, each a mapping of tensors whose first axis is the
     batch. `compute_loss(model, batch, step)` returns scalars: "loss", which is minimised, and further figures to log.
     `validate(model)` returns figures of the validation split; "loss" among them drives the `plateau` schedule.
-    `show(model, step)` is called after it, in the first process only, for what is not a number, such as pictures.
+    `show(model, step)` is called after it for what is not a number, such as pictures. Every process calls both, as often as all others.
     `flops_per_pair`, the work of one pair forward and backward, gives speed.jsonl the model FLOPs utilisation.
-    `scaler` takes the place of one scale for all gradients in fp16.
+    `scale(model)` makes what takes the place of one scale for all gradients in fp16. `parts(model)` says how to cut the network over
+    processes. `branches(model)` names modules whose gradient norms are logged, as split "gradients".
     `checkpoints/best` has the weights of the look with the least validation loss, beside the newest states.
-    When it returns, `model` holds the weights to keep: the moving average if one is configured.
-    Raises `ValueError` when the loss or the gradient is not finite, and leaves the batch in the run directory.
+    When it returns, `model` holds the weights to keep, in the first process at least: the moving average if one is configured.
+    Raises `ValueError` when the loss or the gradient is not finite, and leaves the batch in the run directory; `OSError` when a
+    checkpoint could not be written.
     """
     world = join_world()
-    model.to(world.device)
-    optimizer = build_optimizer(model, config)
-    average = MovingAverage(model, config.ema_decay) if config.ema_decay else None
-    if scaler is None:
-        scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
-    plateau, step, window = PlateauHalving(), 0, Window()
-    resumed = load_training_state(run_dir, model, optimizer)
-    if resumed:
-        state, average_weights = resumed
-        step, plateau, window = state["step"], PlateauHalving(**state["plateau"]), Window(**state["window"])
-        if average is not None and average_weights is not None:
-            average.load(average_weights)
-        scaler.load_state_dict(state["scaler"])
-    share_weights(model, world)
-    log = MetricsLog(run_dir / "metrics.jsonl", step if resumed else -1) if world.is_main else None
-    last: dict[str, float] = {}
-    validation: dict[str, float] = {}
+    network = DistributedNetwork(model, compute_loss, config, world, parts)
+    optimizer = build_optimizer(network.model, config)
+    average = MovingAverage(network.model, config.ema_decay) if config.ema_decay else None
+    scaler = scale(network.model) if scale else torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
+    plateau, watch, step, window = PlateauHalving(), SpikeWatch(), 0, Window()
+    averages = average.weights if average else None
+    saving = TrainingStates(run_dir, network.model, optimizer, averages, world, config.keep_checkpoints)
+    with blaming_the_absent(world), saving as states:
+        resumed = states.load()
+        if resumed:
+            state, extra = resumed
+            step, plateau, window = state["step"], PlateauHalving(**state["plateau"]), Window(**state["window"])
+            watch = SpikeWatch(**state["watch"])
+            scaler.load_state_dict(state["scaler"])
+            if network.compression is not None:
+                network.compression.load_state_dict(extra)
+        log = MetricsLog(run_dir / "metrics.jsonl", step if resumed else -1) if world.is_main else None
+        last: dict[str, float] = {}
+        validation: dict[str, float] = {}
 
-    def look() -> None:
-        if validate is None:
-            return
-        with _kept_weights(model, average), torch.no_grad():
-            model.eval()
-            torch.manual_seed(mix(seed, 0))
-            validation.update(average_numbers(dict(validate(model)), world))
-            if show is not None and world.is_main:
-                show(model, step)
-        if "loss" in validation:
+        def look() -> None:
+            if validate is None:
+                return
             best_before = plateau.best
-            plateau.look(validation["loss"])
-            if world.is_main and plateau.best < best_before:
-                with _kept_weights(model, average):
-                    save_weights(run_dir / "checkpoints" / "best", "best", model, {"step": step, **validation})
-        if log:
-            log.log(step, "validation", validation)
-
-    if step == 0:
-        look()
-    model.train()
-    speed = Speed(world.device, flops_per_pair, is_low_precision=config.precision != "fp32")
-    iterator: Iterator[Batch] = iter(batches(step))
-    while step < config.max_steps:
-        rate = learning_rate_at(step, config, plateau.factor)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        torch.manual_seed(mix(seed, step * world.size + world.rank + 1))
-        with speed.waiting():
-            batch = next(iterator)
-        figures = _update(model, optimizer, scaler, config, compute_loss, batch, step, world)
-        step += 1
-        speed.add(len(next(iter(batch.values()))))
-        _check_finite(figures, batch, config, step, run_dir, world)
-        if average is not None and step % config.ema_every == 0:
-            average.update(model, step // config.ema_every)
-        window.add(figures)
-        if step % config.log_every == 0 or step == config.max_steps:
-            last = average_numbers(window.means(), world)
-            window = Window()
-            rates = speed.take()
+            with _kept_weights(network.model, average), torch.no_grad():
+                network.model.eval()
+                torch.manual_seed(mix(seed, 0))
+                validation.update(average_numbers(dict(validate(network.model)), world))
+                if show is not None:
+                    show(network.model, step)
+                if "loss" in validation:
+                    plateau.look(validation["loss"])
+                weights = network.weights() if plateau.best < best_before else {}
+                if world.is_main and weights:
+                    save_weights(run_dir / "checkpoints" / "best", "best", weights, {"step": step, **validation})
             if log:
-                log.log(step, "train", {**last, "learning_rate": rate})
-                append_speed(run_dir / "speed.jsonl", step, {**rates, "num_processes": world.size})
-                report(step, config.max_steps, "steps", loss=last["loss"], steps_per_s=rates["steps_per_s"])
-        if step % config.validate_every == 0 or step == config.max_steps:
+                log.log(step, "validation", validation)
+
+        if step == 0:
             look()
-            model.train()
-        if step % config.checkpoint_every == 0 and step < config.max_steps:
-            # The means over all processes, since any number of them may continue from here.
-            window.sums = window.sums and average_numbers(window.sums, world)
-            if world.is_main:
-                saved: dict[str, Any] = {"plateau": asdict(plateau), "window": asdict(window), "scaler": scaler.state_dict()}
-                weights = average.weights if average else None
-                save_training_state(run_dir, step, model, optimizer, weights, saved, config.keep_checkpoints)
+        network.model.train()
+        speed = Speed(world.device, flops_per_pair, is_low_precision=config.precision != "fp32")
+        iterator: Iterator[Batch] = iter(batches(step))
+        while step < config.max_steps:
+            states.check()
+            rate = learning_rate_at(step, config, plateau.factor)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            torch.manual_seed(mix(seed, step * world.size + world.rank + 1))
+            if network.compression is not None:
+                network.compression.begin(step, mix(seed, step))
+            with speed.waiting():
+                batch = next(iterator)
+            optimizer.zero_grad(set_to_none=True)
+            figures = _add_gradients(network, scaler, config, batch, step)
+            step += 1
+            is_logged = step % config.log_every == 0 or step == config.max_steps
+            norms: dict[str, float] = {}
+            if config.clip_norm or is_logged:
+                scaler.unscale_(optimizer)
+            if is_logged and branches is not None:
+                norms = {name: _norm(modules) for name, modules in branches(network.model).items()}
+            if config.clip_norm:
+                figures["gradient_norm"] = _number(nn.utils.clip_grad_norm_(network.model.parameters(), config.clip_norm))
+            _check_finite(figures, batch, config, step, run_dir, world)
+            spike = watch.look({**figures, **average_numbers({"loss": figures["loss"]}, world)})
+            if spike:
+                _report_spike(spike, batch, config, step, run_dir, world)
+            if not (spike and config.skip_spikes):
+                scaler.step(optimizer)
+            if not (spike and config.skip_spikes) or config.clip_norm or is_logged:
+                scaler.update()
+            speed.add(len(next(iter(batch.values()))))
+            if average is not None and step % config.ema_every == 0:
+                average.update(network.model, step // config.ema_every)
+            window.add(figures)
+            if is_logged:
+                last = average_numbers(window.means(), world)
+                window = Window()
+                rates = speed.take()
+                if log:
+                    if norms:
+                        log.log(step, "gradients", norms)
+                    log.log(step, "train", {**last, "learning_rate": rate})
+                    append_speed(run_dir / "speed.jsonl", step, {**rates, "num_processes": world.size})
+                    report(step, config.max_steps, "steps", loss=last["loss"], steps_per_s=rates["steps_per_s"])
+            if step % config.validate_every == 0 or step == config.max_steps:
+                look()
+                network.model.train()
+            if step % config.checkpoint_every == 0 and step < config.max_steps:
+                # The means over all processes, since any number of them may continue from here.
+                window.sums = window.sums and average_numbers(window.sums, world)
+                saved = {"plateau": asdict(plateau), "window": asdict(window), "watch": asdict(watch), "scaler": scaler.state_dict()}
+                states.save(step, saved, network.compression.state_dict() if network.compression is not None else None)
     if average is not None:
-        average.copy_to(model)
+        average.copy_to(network.model)
+    network.give_back()
     model.eval()
     if log:
         log.close()
@@ -182,36 +217,31 @@ class Window:
         return {name: value / self.num_steps for name, value in (self.sums or {}).items()}
 
 
-def _update(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: Scaler,
-    config: TrainConfig,
-    compute_loss: Callable[[nn.Module, Batch, int], Mapping[str, Tensor]],
-    batch: Batch,
-    step: int,
-    world: World,
-) -> dict[str, float]:
-    """One optimiser update over the microbatches of a batch; returns the mean figures."""
-    optimizer.zero_grad(set_to_none=True)
-    size = len(next(iter(batch.values())))
+def _add_gradients(network: DistributedNetwork, scaler: Scaler, config: TrainConfig, batch: Batch, step: int) -> dict[str, float]:
+    """The gradients of a batch, microbatch by microbatch; returns this process's mean figures."""
+    size, world = len(next(iter(batch.values()))), network.world
     micro = min(size, max(1, config.microbatch_size // world.size)) if config.microbatch_size else size
     figures: dict[str, float] = {}
     for start in range(0, size, micro):
         part = {name: value[start : start + micro].to(world.device, non_blocking=True) for name, value in batch.items()}
         share = len(next(iter(part.values()))) / size
-        with autocast(config.precision, world.device):
-            losses = compute_loss(model, part, step)
-        scaler.scale(losses["loss"] * share).backward()  # type: ignore[no-untyped-call]
+        with network.exchanging(is_last=start + micro >= size):
+            with autocast(config.precision, world.device):
+                losses = network.losses(part, step)
+            scaler.scale(losses["loss"] * share).backward()  # type: ignore[no-untyped-call]
         for name, value in losses.items():
             figures[name] = figures.get(name, 0.0) + float(value.detach()) * share
-    average_gradients(model, world)
-    if config.clip_norm:
-        scaler.unscale_(optimizer)
-        figures["gradient_norm"] = float(nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm))
-    scaler.step(optimizer)
-    scaler.update()
     return figures
+
+
+def _norm(modules: Sequence[nn.Module]) -> float:
+    """Euclidean norm of the gradient of all their weights."""
+    return _number(nn.utils.get_total_norm([p.grad for module in modules for p in module.parameters() if p.grad is not None]))
+
+
+def _number(value: Tensor) -> float:
+    """A scalar that may be cut over processes."""
+    return float(value.full_tensor() if isinstance(value, DTensor) else value)
 
 
 def _check_finite(figures: Mapping[str, float], batch: Batch, config: TrainConfig, step: int, run_dir: Path, world: World) -> None:
@@ -225,6 +255,19 @@ def _check_finite(figures: Mapping[str, float], batch: Batch, config: TrainConfi
                 f"the {name.replace('_', ' ')} became {figures[name]} at step {step}; its batch is in {path}; "
                 "lower the learning rate, or delete the newest checkpoint to continue from an earlier one"
             )
+
+
+def _report_spike(spike: str, batch: Batch, config: TrainConfig, step: int, run_dir: Path, world: World) -> None:
+    """Warn, and keep the batch for inspection, of the last few spikes."""
+    directory = run_dir / "spikes"
+    directory.mkdir(exist_ok=True)
+    path = directory / f"step-{step:06d}-{world.rank}.safetensors"
+    save_batch(path, batch)
+    for old in sorted(directory.glob(f"*-{world.rank}.safetensors"), key=lambda path: path.stat().st_mtime_ns)[:-KEPT_SPIKES]:
+        old.unlink()
+    if world.is_main:
+        done = "the update was left out" if config.skip_spikes else "skip_spikes=true would leave such updates out"
+        logger.warning("spike at step %d: %s; its batch is in %s; %s", step, spike, path, done)
 
 
 class _kept_weights:  # noqa: N801 - reads as a verb phrase where it is used

@@ -1,12 +1,16 @@
 """Where this process computes: its device, and its place among the processes that torchrun started."""
 
 import atexit
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import nn
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ def join_world() -> World:
     """The process's place, from torchrun's environment; joins the process group the first time it is called."""
     rank, size, device = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)), own_device()
     if size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
         atexit.register(dist.destroy_process_group)
     return World(rank, size, device)
 
@@ -47,28 +51,29 @@ def wait_for_all(world: World) -> None:
         dist.barrier()
 
 
-def share_weights(model: nn.Module, world: World) -> None:
-    """Give every process the first one's parameters and buffers: on other machines the same seed may round differently."""
-    if world.size == 1:
-        return
-    for value in model.state_dict().values():
-        packed = value.contiguous()
-        dist.broadcast(packed, 0)
-        value.copy_(packed)
+@contextmanager
+def blaming_the_absent(world: World) -> Iterator[None]:
+    """Say in plain words that another process is gone. Raises `ConnectionError` for what the communication library raises.
 
-
-def average_gradients(model: nn.Module, world: World) -> None:
-    """Replace every gradient by its mean over the processes."""
-    if world.size == 1:
-        return
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    flat = torch.cat([g.flatten() for g in gradients])
-    dist.all_reduce(flat)
-    flat /= world.size
-    offset = 0
-    for gradient in gradients:
-        gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
-        offset += gradient.numel()
+    Often torchrun is quicker and ends this process too, by SIGTERM.
+    """
+    try:
+        yield
+    except SystemExit:
+        if world.size > 1:
+            logger.error(
+                "process %d was told to end: the run was cancelled, or another process of this training ended; "
+                "run the same command again to continue from the last checkpoint",
+                world.rank,
+            )
+        raise
+    except RuntimeError as error:
+        if world.size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error).lower()):
+            raise
+        raise ConnectionError(
+            f"another process of this training ended or cannot be reached ({str(error).splitlines()[0]}); what it said is above, or in the "
+            "log of its machine; run the same command again to continue from the last checkpoint"
+        ) from error
 
 
 def average_numbers(numbers: dict[str, float], world: World) -> dict[str, float]:

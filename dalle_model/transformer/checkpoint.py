@@ -16,7 +16,7 @@ def save_transformer(directory: Path, model: DALLETransformer, made_from: Mappin
     `made_from` names what its tokens mean (tokenizer_id, dvae_id), so that nobody decodes them with another codebook.
     """
     config = {"transformer": to_dict(model.config), "stream": to_dict(model.stream), "made_from": dict(made_from or {})}
-    return save_weights(directory, "transformer", model, config)
+    return save_weights(directory, "transformer", model.state_dict(), config)
 
 
 def load_transformer(directory: Path, expected: Mapping[str, str] | None = None) -> DALLETransformer:

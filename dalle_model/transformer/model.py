@@ -103,16 +103,23 @@ class DALLETransformer(nn.Module):
         self.image_head = nn.Linear(d_model, stream.codebook_size)
         self._initialise()
 
+    def branches(self) -> dict[str, list[nn.Module]]:
+        """The modules of each residual branch by name, "attention_00", "mlp_00", "attention_01" and so on."""
+        named: dict[str, list[nn.Module]] = {}
+        for i, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            named[f"attention_{i:02}"] = [block.attention_norm, block.qkv, block.attention_out]
+            named[f"mlp_{i:02}"] = [block.mlp_norm, block.mlp_in, block.mlp_out]
+        return named
+
     def scale_branches(self) -> BranchScaler:
         """Give each residual branch a gradient scale, for fp16, and return what adapts them."""
-        branches = []
+        scales = []
         for block in self.blocks:
             assert isinstance(block, Block)
             block.scales = (BranchScale(), BranchScale())
-            attention = [*block.attention_norm.parameters(), *block.qkv.parameters(), *block.attention_out.parameters()]
-            mlp = [*block.mlp_norm.parameters(), *block.mlp_in.parameters(), *block.mlp_out.parameters()]
-            branches += [(block.scales[0], attention), (block.scales[1], mlp)]
-        return BranchScaler(branches)
+            scales += [*block.scales]
+        return BranchScaler(list(zip(scales, self.branches().values(), strict=True)))
 
     def _initialise(self) -> None:
         """Normal weights of variance 2 / (5 d_model), as in GPT-NeoX; the paper gives none.

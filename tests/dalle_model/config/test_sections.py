@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from dalle_model.config.presets import PRESETS, preset
-from dalle_model.config.sections import fingerprint, from_dict, to_dict
+from dalle_model.config.sections import fingerprint, from_dict, identity, to_dict
 from dalle_model.config.tree import Config
 
 
@@ -72,3 +72,11 @@ def test_fingerprints_depend_on_values_and_nothing_else() -> None:
 def test_only_web_pages_can_be_read() -> None:
     with pytest.raises(ValueError, match="only http:// and https:// pages can be read"):
         preset("dalle-12b", {"source.start_urls": "ftp://example.org"})
+
+
+def test_a_setting_that_came_later_leaves_ids_alone_until_it_is_used() -> None:
+    settings = preset("demo").train_transformer
+    assert "sharding" in to_dict(settings)
+    assert not {"sharding", "powersgd_rank", "skip_spikes"} & set(identity(settings))
+    assert identity(dataclasses.replace(settings, sharding="full"))["sharding"] == "full"
+    assert "clip_norm" in identity(dataclasses.replace(settings, clip_norm=0.0))

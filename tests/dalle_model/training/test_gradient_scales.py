@@ -104,7 +104,7 @@ def test_a_scale_does_not_fall_twice_within_125_updates_and_stays_in_bounds() ->
 
 def test_scales_are_part_of_a_checkpoint() -> None:
     def scaler() -> BranchScaler:
-        return BranchScaler([(BranchScale(), [nn.Parameter(torch.zeros(1))]) for _ in range(2)])
+        return BranchScaler([(BranchScale(), [nn.Linear(1, 1)]) for _ in range(2)])
 
     first, second = scaler(), scaler()
     first.branches[1][0].update(is_finite=False)

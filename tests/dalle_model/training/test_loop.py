@@ -2,6 +2,9 @@
 
 import errno
 import json
+import re
+import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
 
 from dalle_model.config.training import TrainConfig
-from dalle_model.training.checkpoint import list_training_states, load_weights, save_weights
+from dalle_model.training import states
+from dalle_model.training.checkpoint import load_weights, save_weights
 from dalle_model.training.loop import mix, train
 from dalle_model.training.metrics import read_metrics
+from dalle_model.training.states import list_training_states
 
 
 def settings(**changes: Any) -> TrainConfig:
@@ -102,9 +108,26 @@ def test_the_best_weights_are_kept_beside_the_newest(tmp_path: Path) -> None:
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     run(tmp_path / "run", settings())
-    (tmp_path / "run" / "checkpoints" / "step-000008" / "model.safetensors").write_bytes(b"broken")
-    with pytest.raises(ValueError, match=r"step-000008/model.safetensors does not match .* delete .*step-000008"):
+    newest = tmp_path / "run" / "checkpoints" / "step-000008"
+    with (newest / "__0_0.distcp").open("r+b") as file:
+        file.seek(100)
+        file.write(b"!")
+    with pytest.raises(ValueError, match=r"step-000008/__0_0.distcp does not match .* delete .*step-000008"):
         run(tmp_path / "run", settings())
+    shutil.rmtree(newest)
+    undisturbed = run(tmp_path / "undisturbed", settings())
+    assert all(torch.equal(value, undisturbed[name]) for name, value in run(tmp_path / "run", settings()).items())
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    run(tmp_path / "run", settings())
+    with pytest.raises(
+        ValueError, match=r"step-000008: bias is \[1\] in the checkpoint and \[2\] in this configuration .* delete its check"
+    ):
+        train(
+            model=nn.Linear(3, 2), config=settings(), batches=batches, compute_loss=noisy_loss, run_dir=tmp_path / "run", seed=7,
+            report=lambda *_, **__: None,
+        )  # fmt: skip
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_remedy_and_the_batch(tmp_path: Path) -> None:
@@ -127,20 +150,113 @@ def test_a_gradient_that_is_not_finite_stops_too(tmp_path: Path) -> None:
 
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     undisturbed = run(tmp_path / "undisturbed", settings())
-    save = torch.save
+    write = FileSystemWriter.write_data
 
-    def full_at_8(value: Any, path: Path) -> None:
-        if "step-000008" in str(path):
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        save(value, path)
+    def full_at_8(writer: FileSystemWriter, *arguments: Any) -> Any:
+        if "step-000008" in str(writer.path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(writer, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(torch, "save", full_at_8)
-        with pytest.raises(OSError, match="No space left on device"):
+        patched.setattr(FileSystemWriter, "write_data", full_at_8)
+        told = r"checkpoint of step 8 could not be written \(.*No space left on device in process 0\); the one before it is kept, so make"
+        with pytest.raises(OSError, match=told):
             run(tmp_path / "run", settings())
     assert [path.name for path in list_training_states(tmp_path / "run")] == ["step-000004"]
     continued = run(tmp_path / "run", settings())
     assert all(torch.equal(continued[name], undisturbed[name]) for name in undisturbed)
+
+
+def test_a_checkpoint_is_written_while_training_goes_on_and_holds_the_state_of_its_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = run(tmp_path / "undisturbed", settings())
+    at_step_6, begun = threading.Event(), threading.Event()
+    save = states.save
+
+    def slow_save(*arguments: Any, **options: Any) -> None:
+        begun.set()
+        assert at_step_6.wait(60), "training waits for its checkpoint"
+        save(*arguments, **options)
+
+    def loss(model: nn.Module, batch: Any, step: int) -> dict[str, torch.Tensor]:
+        if step == 6:
+            assert begun.wait(60)
+            at_step_6.set()
+        if step == 8:
+            raise PulledPlug
+        return noisy_loss(model, batch, step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(states, "save", slow_save)
+        with pytest.raises(PulledPlug):
+            run(tmp_path / "run", settings(max_steps=12, checkpoint_every=5), loss)
+    assert [path.name for path in list_training_states(tmp_path / "run")] == ["step-000005"]
+    continued = run(tmp_path / "run", settings(checkpoint_every=5))
+    assert all(torch.equal(continued[name], undisturbed[name]) for name in undisturbed)
+
+
+def test_what_was_being_written_when_the_process_was_killed_is_begun_anew(tmp_path: Path) -> None:
+    undisturbed = run(tmp_path / "undisturbed", settings())
+    shutil.copytree(tmp_path / "undisturbed", tmp_path / "run")
+    newest = list_training_states(tmp_path / "run")[-1]
+    (newest / "state.json").unlink()
+    newest.rename(newest.with_suffix(".partial"))
+    continued = run(tmp_path / "run", settings())
+    assert all(torch.equal(continued[name], undisturbed[name]) for name in undisturbed)
+    assert [path.name for path in list_training_states(tmp_path / "run")] == ["step-000004", "step-000008"]
+    assert not [*(tmp_path / "run" / "checkpoints").glob("*.partial")]
+
+
+def test_the_newest_state_is_the_one_of_the_largest_step(tmp_path: Path) -> None:
+    for name in ("step-999000", "step-1000000", "step-1001000.partial"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    assert [path.name for path in list_training_states(tmp_path)] == ["step-999000", "step-1000000"]
+
+
+def spiky_loss(model: nn.Module, batch: Any, step: int) -> dict[str, torch.Tensor]:
+    losses = noisy_loss(model, batch, step)
+    return {"loss": losses["loss"] * (1_000 if step == 100 else 1)}
+
+
+def test_a_spike_is_reported_and_its_batch_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(tmp_path / "run", settings(max_steps=104, checkpoint_every=80), spiky_loss)
+    path = tmp_path / "run" / "spikes" / "step-000101-0.safetensors"
+    assert torch.equal(load_file(path)["x"], next(batches(100))["x"])
+    (told,) = [message for message in caplog.messages if message.startswith("spike")]
+    assert re.search(
+        rf"spike at step 101: loss \S+ \(\S+ before\), gradient norm .*; its batch is in {path}; skip_spikes=true would leave", told
+    )
+    # The figures that a spike is compared with are part of a checkpoint.
+    shutil.rmtree(tmp_path / "run" / "spikes")
+    run(tmp_path / "run", settings(max_steps=104, checkpoint_every=80), spiky_loss)
+    assert path.exists()
+
+
+def test_a_spike_can_be_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    changes = {"max_steps": 101, "ema_decay": 0.0, "clip_norm": 1e9, "checkpoint_every": 100}
+    before = run(tmp_path / "before", settings(**changes | {"max_steps": 100}, schedule="constant"), spiky_loss)
+    skipped = run(tmp_path / "skipped", settings(**changes, skip_spikes=True, schedule="constant"), spiky_loss)
+    taken = run(tmp_path / "taken", settings(**changes, schedule="constant"), spiky_loss)
+    assert all(torch.equal(skipped[name], value) for name, value in before.items())
+    assert not any(torch.equal(taken[name], value) for name, value in before.items())
+    assert "the update was left out" in caplog.text
+
+
+def test_an_fp16_training_leaves_spikes_out_too(tmp_path: Path) -> None:
+    changes = {"max_steps": 104, "ema_decay": 0.0, "clip_norm": 0.0, "precision": "fp16", "skip_spikes": True}
+    assert all(value.isfinite().all() for value in run(tmp_path / "run", settings(**changes), spiky_loss).values())
+
+
+def test_norms_of_branches_are_logged(tmp_path: Path) -> None:
+    model = nn.Linear(3, 1)
+    train(
+        model=model, config=settings(max_steps=1, clip_norm=1e9), batches=batches, compute_loss=noisy_loss, run_dir=tmp_path, seed=7,
+        report=lambda *_, **__: None, branches=lambda m: {"a": [m], "b": [m, m]},
+    )  # fmt: skip
+    lines = {line["split"]: line for line in read_metrics(tmp_path / "metrics.jsonl")}
+    assert lines["gradients"]["a"] == pytest.approx(lines["train"]["gradient_norm"])
+    assert lines["gradients"]["b"] == pytest.approx(2**0.5 * lines["gradients"]["a"])
 
 
 def test_speed_is_kept_apart_from_the_metrics(tmp_path: Path) -> None:
@@ -156,7 +272,7 @@ def test_seeds_of_neighbouring_steps_differ() -> None:
 
 def test_weights_round_trip_and_damage_is_found(tmp_path: Path) -> None:
     model = nn.Linear(2, 2)
-    identity = save_weights(tmp_path / "w", "toy", model, {"width": 2})
+    identity = save_weights(tmp_path / "w", "toy", model.state_dict(), {"width": 2})
     config, weights, loaded_id = load_weights(tmp_path / "w", "toy")
     assert config == {"width": 2}
     assert loaded_id == identity

@@ -1,0 +1,35 @@
+"""Find updates whose loss or gradient is far from the last ones'.
+
+Trainers deal with them in two ways: stop, go back to an earlier checkpoint and leave some batches out (PaLM), or leave the one update out
+while training goes on (OLMo). The second needs nobody who watches and nothing to be repeated, so it is the option here
+(`skip_spikes`).
+"""
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+HISTORY, SIGMAS = 128, 6.0
+WATCHED = ("loss", "gradient_norm")
+
+
+@dataclass(slots=True)
+class SpikeWatch:
+    """The last updates' figures; part of a checkpoint."""
+
+    history: dict[str, list[float]] = field(default_factory=dict)
+
+    def look(self, figures: Mapping[str, float]) -> str:
+        """Take note of an update's figures. Returns what is far above its mean, e.g. "loss 9.1 (6.2 before)", or nothing."""
+        found = []
+        for name in WATCHED:
+            if name not in figures:
+                continue
+            last = self.history.setdefault(name, [])
+            if len(last) >= HISTORY // 2:
+                mean = statistics.fmean(last)
+                if figures[name] > mean + SIGMAS * statistics.pstdev(last, mean):
+                    found.append(f"{name.replace('_', ' ')} {figures[name]:.4g} ({mean:.4g} before)")
+            last.append(figures[name])
+            del last[:-HISTORY]
+        return ", ".join(found)
