@@ -50,7 +50,7 @@ check: $(STAMP)  ## what a change must pass: format, lint, types, import contrac
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
 bench: $(STAMP)  ## print the figures of benchmarks/ (results are kept in benchmarks/RESULTS.md by hand)
-	@for script in benchmarks/*.py; do echo "==> $$script"; $(BIN)/python "$$script" || exit 1; done
+	@for script in benchmarks/bench_*.py; do echo "==> $$script"; $(BIN)/python "$$script" || exit 1; done
 
 format: $(STAMP)  ## format the code and sort the imports
 	$(BIN)/ruff check --fix-only --quiet $(CODE)
