@@ -1,6 +1,7 @@
 """The three collection stages on the demo's site: every drop to the row, whoever downloads and on whatever port."""
 
 import contextlib
+import io
 import os
 import signal
 import socket
@@ -10,8 +11,12 @@ import textwrap
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from dalle_datasets.catalog.connection import connect
+from dalle_datasets.catalog.ingest import ingest_dropped_pairs, ingest_pairs
 from dalle_datasets.config import DownloadConfig, FilterConfig, ShardsConfig, SourceConfig
 from dalle_datasets.download.images import download_images
 from dalle_datasets.filters.apply import filter_pairs
@@ -63,8 +68,6 @@ def test_every_drop_is_expected_and_every_pair_is_there(collected):
 def test_captions_and_pictures_belong_together(collected):
     """The pictures of the site are drawn again and compared."""
     import random
-
-    from PIL import Image
 
     from dalle_datasets.images import decode_image, pixel_sha256
     from dalle_datasets.sources.emoji_scenes import caption_scene, draw_scene, split_scenes
@@ -153,6 +156,73 @@ def test_a_killed_collection_ends_with_the_same_pairs(collected, tmp_path, after
     while orphans(str(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not orphans(str(tmp_path))
+
+
+def test_a_scheduled_run_takes_only_what_is_new(web, tmp_path):
+    """A site that grows, collected every night: only new pages and pictures are asked for, and only new rows reach the catalog."""
+
+    def png(i):
+        buffer = io.BytesIO()
+        pixels = np.random.default_rng(i).integers(0, 256, (4, 4, 3)).astype(np.uint8)
+        Image.fromarray(pixels).resize((40, 40)).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    pages = {}
+
+    def publish(path, pictures, *links):
+        pages[path] = (
+            "".join(f'<img src="/{i}.png" alt="a picture of thing number {i}">' for i in pictures)
+            + "".join(f'<a href="{link}">x</a>' for link in links)
+        ).encode()
+        for i in pictures:
+            web.put(f"/{i}.png", png(i))
+
+        def answer(handler):
+            body = pages[handler.path]
+            same = handler.headers.get("If-None-Match") == f'"{hash(body)}"'
+            handler.send_response(304 if same else 200)
+            handler.send_header("ETag", f'"{hash(body)}"')
+            handler.send_header("Content-Type", "text/html")
+            handler.end_headers()
+            handler.wfile.write(b"" if same else body)
+
+        web.answers[path] = answer
+
+    source = SourceConfig(start_urls=(web.url("/"),))
+    layout = Layout(tmp_path)
+    download = settings(runner="threads", allow_addresses=("127.0.0.1",), requests_per_s_per_host=0)
+
+    def night():
+        """(what discovery, download and filter say, paths asked for, rows that the catalog gained)."""
+        asked = len(web.requests)
+        found = discover(source, download, layout, refresh=True)
+        images = download_images(source, download, layout)
+        result = filter_pairs(source, download, LIMITS, SHARDS, layout)
+        with connect(layout.catalog) as con:
+            before = set(con.execute("select pair_id from pairs").fetchall())
+            ingest_pairs(con, layout, "web")
+            ingest_dropped_pairs(con, layout, "web")
+            after = set(con.execute("select pair_id from pairs").fetchall())
+        assert before <= after
+        return found, images, result, sorted(path for path, _ in web.requests[asked:] if path != "/robots.txt"), len(after - before)
+
+    publish("/", [1, 2], "/a.html")
+    publish("/a.html", [3])
+    found, images, result, asked, gained = night()
+    assert (found.num_new, images.num_fetched, result.num_pairs, gained) == (3, 3, 3, 3)
+    found, images, result, asked, gained = night()  # nothing happened
+    assert (found.num_new, found.num_unchanged, images.skipped, result.skipped, gained) == (0, 2, True, True, 0)
+    assert asked == ["/", "/a.html"]
+    publish("/a.html", [3, 4], "/b.html")  # a page that grew, a new page, and a picture that is on two pages now
+    publish("/b.html", [5, 1])
+    found, images, result, asked, gained = night()
+    assert (found.num_new, found.num_unchanged, images.num_fetched, result.num_pairs, gained) == (2, 1, 2, 5, 2)
+    assert asked == ["/", "/4.png", "/5.png", "/a.html", "/b.html"]
+    publish("/a.html", [4], "/b.html")  # a picture is taken down: what was collected stays
+    del web.answers["/3.png"]
+    found, images, result, asked, gained = night()
+    assert (found.num_new, images.skipped, result.num_pairs, gained) == (0, True, 5, 0)
+    assert asked == ["/", "/a.html", "/b.html"]
 
 
 def orphans(mark):
