@@ -207,21 +207,29 @@ def drops(data: CollectionData) -> str:
     total = sum(row["num_dropped"] for row in data.drops)
     lead = (
         f"{total:,} candidates did not become pairs. The reasons, most frequent first, with what was dropped: "
-        "dalle query drop_reasons, drop_examples."
+        "dalle query drop_reasons, collection_reasons, drop_examples."
     )
-    cards = "".join(_reason(row, data.drop_examples.get((row["stage"], row["reason"]), [])) for row in data.drops)
+    more: dict[tuple[str, str], int] = {}
+    for row in data.reasons:
+        key = row["stage"], row["reason"]
+        more[key] = more.get(key, 0) + (row["difference"] or 0)
+    cards = "".join(
+        _reason(row, data.drop_examples.get((row["stage"], row["reason"]), []), more.get((row["stage"], row["reason"]), 0))
+        for row in data.drops
+    )
     return heading("What was left out, and why", lead) + f'<ul class="reasons">{cards}</ul>' if cards else ""
 
 
-def _reason(row: Row, examples: Sequence[Example]) -> str:
+def _reason(row: Row, examples: Sequence[Example], difference: int) -> str:
     meaning, remedy = _explained(row["reason"])
     thumbs = "".join(image(example.image, f"left out: {example.text}") for example in examples if example.image)
     first = examples[0] if examples else None
     said = f"“{first.text}”" if first and first.text else (first.url if first else "")
     seen = first.detail if first else row["example"]
+    since = f", {difference:+,} since last time" if difference else ""
     return (
         f'<li class="reason"><b>{escape(_words(row["reason"]))}</b>'
-        f'<span class="score">{row["num_dropped"]:,} <small>{_share(row["share"])}</small></span>'
+        f'<span class="score">{row["num_dropped"]:,} <small>{_share(row["share"])}{since}</small></span>'
         f'<span class="detail"><i>{escape(row["stage"])}</i> {escape(meaning)}</span>'
         f'<span class="detail seen">{escape(seen)}{": " if seen and said else ""}{escape(said)}</span>'
         + (f'<span class="detail">Too many? {escape(remedy)}.</span>' if remedy and not remedy.startswith("nothing") else "")

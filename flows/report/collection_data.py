@@ -48,6 +48,8 @@ class CollectionData:
     """Of the newest collection of each source, against the one before."""
     failures: list[Row]
     drops: list[Row]
+    reasons: list[Row]
+    """Of the newest collection of each source: how many came to which end, then and now."""
     drop_examples: dict[tuple[str, str], list[Example]]
     languages: list[Row]
     caption_words: list[Row]
@@ -69,6 +71,7 @@ def collect_collection(layout: Layout) -> CollectionData:
         changes=_of_files(layout, "collection_changes"),
         failures=rows(layout, "download_failures"),
         drops=rows(layout, "drop_reasons"),
+        reasons=rows(layout, "collection_reasons"),
         drop_examples=drop_examples(layout, per_reason=4),
         languages=_of_files(layout, "languages"),
         caption_words=_of_files(layout, "caption_words"),

@@ -81,6 +81,22 @@ def test_collections_newest_first(catalog):
     assert [(row[0], *row[4:]) for row in rows] == [("web-2", 5, 2, 10, 9, 7, 7, 5, 0.5), ("web-1", 5, 1, 4, 4, 4, 4, 4, 1.0)]
 
 
+def test_collection_reasons_now_and_before(catalog):
+    catalog.add("collections", {}, {"collection_id": "web-2", "number": 2}, {"collection_id": "new-1", "source": "new"})
+    catalog.add("collection_counts", {"num_candidates": 4}, {"stage": "filter", "reason": "blank", "num_candidates": 2})
+    catalog.add(
+        "collection_counts", {"num_candidates": 5}, {"stage": "download", "reason": "dns", "num_candidates": 7}, collection_id="web-2"
+    )
+    catalog.add("collection_counts", {"host": "b.org"}, collection_id="new-1")
+    assert catalog.query("collection_reasons") == [
+        ("web", "download", "dns", 7, 0, 7),
+        ("web", "filter", "blank", 0, 2, -2),
+        ("new", "kept", "", 1, None, None),
+        ("web", "kept", "", 5, 4, 1),
+    ]
+    assert catalog.column("collection_reasons", 0, host="b.org") == ["new"]
+
+
 def collected(*outcomes):
     """Rows of a collection's file."""
     return [

@@ -58,6 +58,7 @@ def test_dropped_pictures_are_shown_with_meaning_and_remedy(data, page):
     assert all(example.image is None for reason, examples in data.drop_examples.items() if reason[0] != "filter" for example in examples)
     assert "too wide or too high; square crops would cut objects off" in page
     assert "Too many? raise filter.max_aspect_ratio." in page
+    assert page.count("+1 since last time") == 3, "the filters were added after the first collection"
 
 
 def test_a_cluster_stands_side_by_side_with_what_was_kept_first(data, page):
