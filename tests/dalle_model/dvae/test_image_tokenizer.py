@@ -67,10 +67,11 @@ def test_an_encoder_that_cannot_be_compiled_runs_all_the_same(model, batches, ca
     assert (made[3] == plain_tokens(model, batches[3])).all()
 
 
+@pytest.mark.parametrize("compiler", [None, COMPILE_EAGER], ids=["plain", "compiled"])
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_short_types_change_few_tokens(model, precision):
+def test_short_types_change_few_tokens(model, precision, compiler):
     images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), np.uint8)
-    (tokens,) = ImageTokenizer(model, precision, batch_size=64).stream([images])
+    (tokens,) = ImageTokenizer(model, precision, batch_size=64, compiler=compiler).stream([images])
     assert 0.9 < (tokens == plain_tokens(model, images)).mean() < 1, "rounding changes some tokens, else it was not done"
 
 
