@@ -72,6 +72,8 @@ class _Worker:
             return key, io.BytesIO(self.visitor.fetch_image(image_url)), None
         except FetchError as error:
             return key, None, str(error)
+        except MemoryError:
+            return key, None, str(FetchError("too_many_bytes", "more than the memory that a worker may use"))
         finally:
             os.write(self.progress, b".")
 

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -55,6 +56,23 @@ def test_a_worker_that_is_killed_does_not_stall_the_run(web, tmp_path):
     killer.join()
     assert finished == [0]
     assert time.monotonic() - start < 45
+
+
+@pytest.mark.slow
+def test_a_body_that_does_not_fit_the_memory_costs_only_itself(web, tmp_path):
+    """The cap on bytes is set far too high here; the limit of a worker's memory holds all the same."""
+    web.endless("/endless.png")
+    for i in range(3):
+        web.put(f"/{i}.png", b"%d" % i)
+    path = tmp_path / "urls.parquet"
+    pq.write_table(pa.table({"image_url": [web.url(f"/{i}.png") for i in range(3)] + [web.url("/endless.png")]}), path)
+    guard = replace(GUARD, max_bytes=10**11)
+    run_img2dataset(path, tmp_path / "out", 1, guard, DownloadConfig(num_threads=2, max_memory_mb=1_536), lambda done: None)
+    rows = pq.read_table(tmp_path / "out" / "00000.parquet", partitioning=None).to_pylist()
+    assert {row["url"].removeprefix(web.url("")): row["jpg"] or row["error_message"] for row in rows} == {
+        "/0.png": b"0", "/1.png": b"1", "/2.png": b"2",
+        "/endless.png": "too_many_bytes: more than the memory that a worker may use",
+    }  # fmt: skip
 
 
 def test_finished_shards_are_not_fetched_again(web, tmp_path):
