@@ -26,7 +26,7 @@ CHANGES = {
 """In the order in which they matter on a Monday morning."""
 MIN_CANDIDATES, LOW_SHARE, HIGH_SHARE = 20, 0.5, 0.2
 """A host with so many candidates of which fewer are kept, and a reason that takes more of all candidates, are pointed out."""
-NUM_LANGUAGES = 12
+NUM_HOSTS, NUM_LANGUAGES = 20, 12
 DISCOVERY = {
     "no_caption": "an image about which the page says nothing",
     "duplicate_candidate": "the same address with the same caption, found once more",
@@ -179,7 +179,7 @@ def hosts(data: CollectionData) -> str:
             f'<th scope="row">{escape(row["host"])}</th>', *_counts(row),
             escape(f"{_words(row['top_reason'])} ({row['num_top_reason']:,})") if row["top_reason"] else "",
         ]
-        for row in data.hosts
+        for row in data.hosts[:NUM_HOSTS]
     ]  # fmt: skip
     head = ["host", "found", "candidates", "downloaded", "decoded", "kept", "share", "lost most to"]
     failures = [
@@ -196,8 +196,10 @@ def hosts(data: CollectionData) -> str:
     ]
     codes = ["host", "code", "what it means", "asked again", "images", "of the host", "for example"]
     lead = "Hosts by what was found on them, and how they failed to deliver: dalle query funnel_by_host, download_failures."
+    rest = data.hosts[NUM_HOSTS:]
+    more = f'<p class="muted">And {len(rest):,} hosts with {sum(row["num_found"] for row in rest):,} candidates.</p>' if rest else ""
     return heading("Host by host", lead) + stack(
-        card(table("The hosts with most candidates", head, body)),
+        card(table("The hosts with most candidates", head, body) + more),
         card(table("Images that were not delivered", codes, failures, "left")) if failures else "",
     )
 

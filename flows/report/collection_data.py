@@ -10,7 +10,7 @@ from flows.report.data import EXAMPLE_SIDE, Example, Row, drop_examples, rows
 from flows.report.downloaded import find_images
 from flows.report.pictures import Embedded, embed_bytes
 
-NUM_HOSTS = 40
+NUM_HOSTS = 500
 NUM_CLUSTERS, NUM_MEMBERS = 12, 8
 
 

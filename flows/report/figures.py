@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+MIN_BARS = 8
+"""A histogram is as wide as so many bars at least."""
 MAX_POINTS = 300
 """A curve with more points is thinned: nobody sees more, and the page stays small."""
 
@@ -115,6 +117,8 @@ def histogram(
         return empty_chart(title)
     heights = [count for _, _, count in bars]
     x_low, x_high = bars[0][0], bars[-1][1]
+    if (missing := MIN_BARS * (bars[0][1] - x_low) - (x_high - x_low)) > 0:  # a lone bar would fill the picture
+        x_low, x_high = x_low - missing / 2, x_high + missing / 2
     y_ticks = powers_of_ten(min(heights), max(heights)) if is_log else nice_ticks(0, max(heights))
     y_low, y_high = (math.log10(y_ticks[0]), math.log10(max(heights))) if is_log else (0.0, max(heights))
 

@@ -51,7 +51,7 @@ def raise_codebook_alarm(layout: Layout, trained: Mapping[str, Any]) -> None:
 def show_collection(data: CollectionData, report: Path) -> None:
     """Make the artifacts of a finished collection: a page of what it brought, and two tables."""
     create_markdown_artifact(collection_page(data, report), key="collection-report", description="What was collected")
-    create_table_artifact(_shown(data.hosts), key="collection-hosts", description="How far candidates came, by host")
+    create_table_artifact(_shown(data.hosts[:50]), key="collection-hosts", description="How far candidates came, by host")
     create_table_artifact(_shown(data.drops), key="drop-reasons", description="Why candidates were left out, by stage")
 
 

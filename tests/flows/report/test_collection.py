@@ -161,6 +161,14 @@ def test_without_measures_there_are_no_histograms(catalogued_root):
     assert 'id="duplicates"' not in page
 
 
+def test_many_hosts_are_summed_up(data):
+    hosts = [data.hosts[0] | {"host": f"h{i}.org", "num_found": 3} for i in range(22)]
+    page = render_collection(replace(data, hosts=hosts))
+    assert "h19.org" in page
+    assert "h20.org" not in page
+    assert "And 2 hosts with 6 candidates." in page
+
+
 def test_large_clusters_say_how_many_are_not_shown(data):
     cluster = Cluster(24, 0, [Member(None, "a caption", "http://a.org/1.png", "placeholder")])
     assert "24 candidates, 0 kept; 23 more not shown" in render_collection(replace(data, clusters=[cluster]))

@@ -96,6 +96,22 @@ def test_bars_are_as_high_as_their_numbers():
     assert heights == [pytest.approx((250 - 34 - 14) / 2, abs=0.1), pytest.approx(250 - 34 - 14, abs=0.1)]
 
 
+def test_a_lone_bar_stands_in_the_middle_and_does_not_fill_the_picture():
+    svg = histogram("t", [(9, 10, 5)], x_label="x", size=(524, 250))
+    [(x, width)] = re.findall(r'<rect x="([0-9.]+)" [^>]*width="([0-9.]+)"', svg)
+    plot = 524 - 46 - 14
+    assert float(width) == pytest.approx(plot / 8 - 1, abs=0.1)
+    assert float(x) + float(width) / 2 == pytest.approx(46 + plot / 2, abs=0.1)
+
+
+def test_what_was_kept_is_part_of_its_bar():
+    svg = histogram("t", [(0, 1, 10), (1, 2, 5)], x_label="x", kept=[5, 0])
+    heights = [float(value) for value in re.findall(r'<rect [^>]*height="([0-9.]+)" style="fill:var\(--accent\)"', svg)]
+    assert heights == [pytest.approx((250 - 34 - 14) / 2, abs=0.1)], "nothing is drawn for none"
+    assert "0 to 1: 10, 5 kept" in svg
+    assert "left out</li>" in svg
+
+
 def test_bars_on_a_logarithmic_axis():
     svg = histogram("t", [(0, 1, 100), (1, 2, 10), (2, 3, 1)], x_label="x", is_log=True, size=(520, 250))
     heights = [float(value) for value in re.findall(r'<rect [^>]*height="([0-9.]+)"', svg)]
