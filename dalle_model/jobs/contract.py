@@ -19,6 +19,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module, metadata
@@ -173,7 +174,8 @@ def execute(job: str, run_dir: Path) -> dict[str, Any]:
         with held(run_dir / "lock", wait=True):
             return read_result(run_dir) or _write_result(run, module.finish(run, worked), started)
     except BaseException:
-        _write_text(run_dir / "status", "failed")
+        with suppress(OSError):  # on a full disk the error itself is worth more
+            _write_text(run_dir / "status", "failed")
         raise
 
 

@@ -1,6 +1,7 @@
 """`dalle generate`: pictures for one prompt or many."""
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from dalle_datasets.layout import Layout
+
+SHOWN = 12
+"""Pictures that `--show` draws at most, however many prompts there are."""
 
 
 def generate(
@@ -27,7 +31,7 @@ def generate(
         Path | None, typer.Option("--output", "-o", help="Folder for the pictures; for one prompt, this folder if not given.")
     ] = None,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut prompts that are too long instead of leaving them out.")] = False,
-    show: Annotated[bool, typer.Option("--show", help="Draw the best picture in the terminal.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Draw the best pictures in the terminal, as many as are kept.")] = False,
     preset: Preset = "demo",
     settings: Settings = None,
 ) -> None:
@@ -35,8 +39,6 @@ def generate(
 
     All candidates are kept in the data root, with a contact sheet. The same command goes on where an interrupted one stopped.
     """
-    from rich.console import Console
-
     from dalle_datasets.catalog.connection import connect
     from dalle_datasets.catalog.ingest import ingest_run
     from dalle_datasets.catalog.snapshot import publish
@@ -66,7 +68,7 @@ def generate(
     if prompt is None:
         print_batch(layout, made)
     if show:
-        Console(stderr=True).print(draw_in_terminal(layout.root / next(best_rows(layout, made, 1))["image_path"]))
+        show_best(layout, made, keep)
 
 
 def best_rows(layout: "Layout", made: Mapping[str, Any], keep: int) -> Iterator[dict[str, Any]]:
@@ -110,6 +112,19 @@ def print_batch(layout: "Layout", made: Mapping[str, Any]) -> None:
         typer.echo(f"left out: {reasons}; why: {layout.root / made['dropped_prompts']}")
 
 
+def show_best(layout: "Layout", made: Mapping[str, Any], keep: int) -> None:
+    """Draw the best pictures side by side on a terminal; a file or a pipe would get blocks without colours."""
+    from rich.columns import Columns
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal or console.color_system is None:
+        console.print("--show draws in colours on a terminal, and there is none here; the pictures are in the files above")
+        return
+    rows = list(islice(best_rows(layout, made, keep), SHOWN))
+    console.print(Columns([draw_in_terminal(layout.root / row["image_path"]) for row in rows], padding=(0, 1)))
+
+
 def draw_in_terminal(path: Path) -> "Text":
     """A picture as coloured half blocks, two pixels above one another in each character."""
     import numpy as np
@@ -122,7 +137,7 @@ def draw_in_terminal(path: Path) -> "Text":
     with Image.open(path) as file:
         side = min(file.width, 64) // 2 * 2
         pixels = np.asarray(file.convert("RGB").resize((side, side)))
-    text = Text()
+    text = Text(no_wrap=True)
     for upper, lower in zip(pixels[::2], pixels[1::2], strict=True):
         for above, below in zip(upper, lower, strict=True):
             colors = [Color.from_triplet(ColorTriplet(*map(int, pixel))) for pixel in (above, below)]

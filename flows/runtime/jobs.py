@@ -10,8 +10,10 @@ import re
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from dalle_datasets.layout import Layout
@@ -73,14 +75,14 @@ def start_job(job: str, run_dir: Path, num_processes: int = 1) -> dict[str, Any]
     """
     commands = commands_of(job, run_dir, num_processes)
     spoken = [Spoken() for _ in commands]
-    with watched(title_of(job)) as stage, (run_dir / "log.txt").open("a", buffering=1) as log:
+    with watched(title_of(job)) as stage, Log(run_dir / "log.txt") as log:
         shown = Furthest(stage, run_dir)
 
         def take(number: int, line: str) -> None:
             if progress := parse_progress(line):
                 shown.advance(progress)
                 return
-            log.write(line + "\n")
+            log.write(line)
             stage.log(line)
             spoken[number].hear(line)
 
@@ -133,6 +135,25 @@ class Spoken:
             self.last_line = line
 
 
+class Log:
+    """A file of what a job prints. On a full disk it ends early: the job's own error is what a person needs, not the log's."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", buffering=1)
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with suppress(OSError):
+            self._file.close()
+
+    def write(self, line: str) -> None:
+        """Append a line."""
+        with suppress(OSError):
+            self._file.write(line + "\n")
+
+
 class Furthest:
     """Shows the progress of several processes that work on the same units: each counts what is finished, and its own current unit.
 
@@ -155,7 +176,8 @@ class Furthest:
         self._stage.advance(progress)
         if progress.done >= progress.total or time.monotonic() - self._written_at > self.WRITE_EVERY_S:
             self._written_at = time.monotonic()
-            write_json(self._path, asdict(progress))
+            with suppress(OSError):  # as with the log
+                write_json(self._path, asdict(progress))
 
 
 def read_progress(run_dir: Path) -> Progress | None:

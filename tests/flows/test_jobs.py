@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -205,3 +206,8 @@ def test_of_several_processes_the_furthest_is_shown_and_kept_for_others(tmp_path
     assert [progress.done for progress in recorder.progress] == [3, 5, 1]
     assert jobs.read_progress(tmp_path) == Progress(5, 5, "images", {"images_per_s": 1.0}), "at most once a second, and the end"
     assert jobs.read_progress(tmp_path / "nowhere") is None
+
+
+def test_a_log_on_a_full_disk_ends_early_and_hides_nothing():
+    with jobs.Log(Path("/dev/full")) as log:
+        log.write("the job's own error is worth more")

@@ -295,3 +295,31 @@ def test_a_batch_of_200_prompts_killed_at_random_ends_with_the_same_rows(tmp_pat
     assert num_kills == 2
     assert (run_dir / "generations.parquet").read_bytes() == undisturbed
     assert {path.name: path.read_bytes() for path in run_dir.glob("images/*/*")} == pictures
+
+
+def start(run_dir, max_file_size=None):
+    """The job as a process of its own, to which a file of more than `max_file_size` bytes is a full disk."""
+    command = [sys.executable, "-m", "dalle_model.jobs", "generate_images", str(run_dir)]
+    if max_file_size is not None:
+        command = ["bash", "-c", f'ulimit -f {max_file_size // 1_024}; exec "$@"', "bash", *command]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_named_and_two_runs_at_once_then_finish_the_batch_together(tmp_path, inputs, make_config, run_job):
+    config = make_config({"sampling.num_images": 64})
+    result = run_job("generate_images", config, inputs)
+    whole = (tmp_path / result["generations"]).read_bytes()
+    run_dir = prepare("generate_images", config, inputs)
+    shutil.rmtree(run_dir)
+    prepare("generate_images", config, inputs)
+    full = start(run_dir, max_file_size=8 * 1_024)  # pictures fit, a part does not
+    _, said = full.communicate(timeout=300)
+    assert full.returncode == 1
+    assert re.search(r"could not write .*part-00000\.parquet: File too large; free some space or choose another data root", said)
+    assert (run_dir / "status").read_text() == "failed"
+    assert len(list(run_dir.glob("images/*/*.png"))) == 192
+    both = [start(run_dir), start(run_dir)]
+    assert [process.wait(timeout=300) for process in both] == [0, 0], [process.stderr.read() for process in both]
+    assert (tmp_path / result["generations"]).read_bytes() == whole
+    assert (run_dir / "status").read_text() == "done"
