@@ -64,6 +64,8 @@ class Discovered:
     """Pages read, or unchanged since they were read."""
     num_unchanged: int = 0
     """How many of them did not change, so that their candidates are known."""
+    read_anew: set[str] = field(default_factory=set)
+    """Addresses of the others: earlier drops of theirs do not count any more."""
     num_left: int = 0
     """Pages known but not asked for."""
 

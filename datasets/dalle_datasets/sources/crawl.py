@@ -86,6 +86,7 @@ def _join(source: SourceConfig, hosts: list["_Host"]) -> Discovered:
         result.found += host.result.found
         result.drops += host.result.drops
         result.pages += host.result.pages
+        result.read_anew |= host.result.read_anew
         result.num_unchanged += host.result.num_unchanged
         result.num_left += len(host.queue)
     if result.num_left:
@@ -166,7 +167,9 @@ class _Host:
             self.result.pages.append(earlier)
             self.follow(earlier.links)
             return
-        page = read_page(answer.body, clean_url(answer.url), answer.headers, self.user_agent_token)
+        page_url = clean_url(answer.url)
+        page = read_page(answer.body, page_url, answer.headers, self.user_agent_token)
+        self.result.read_anew |= {url, page_url}
         self.result.found += page.found
         self.result.drops += page.drops
         if not page.is_closed:

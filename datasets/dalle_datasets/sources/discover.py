@@ -27,6 +27,7 @@ from dalle_datasets.stage import Report, begin, finish, finished, inputs_id, sil
 VERSION = 2
 CANDIDATES_FILE = "candidates.parquet"
 PAGES_FILE = "pages.parquet"
+DROP_ORDER = ("candidate_id", "page_url", "reason")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def discover(
     known, old = _known(folder, source) if refresh else ({}, None)
     begin(folder)
     read = _read(source, download, known, report)
-    found, drops = _unique(read.found, read.drops)
+    found, drops = _unique(read.found, read.drops, old)
     candidates = _candidates_table(found, source.name)
     num_new = candidates.num_rows
     if old is not None:
@@ -79,7 +80,11 @@ def discover(
     path = folder / CANDIDATES_FILE
     write_parquet(path, candidates, CANDIDATES)
     write_parquet(folder / PAGES_FILE, _pages_table(read.pages), PAGES, metadata={"reader": _reader_id(source)})
-    write_parquet(layout.dropped(source.name) / "discover.parquet", drops_table(drops, source.name), DROPPED_PAIRS)
+    drops_path = layout.dropped(source.name) / "discover.parquet"
+    dropped = drops_table(drops, source.name)
+    if old is not None:
+        dropped = _with_earlier(dropped, drops_path, read.read_anew)
+    write_parquet(drops_path, dropped, DROPPED_PAIRS)
     result = DiscoverResult(
         candidates_id=content_id("candidates", *candidates["candidate_id"].to_pylist()),
         num_candidates=candidates.num_rows,
@@ -87,7 +92,7 @@ def discover(
         num_pages=len(read.pages),
         num_unchanged=read.num_unchanged,
         num_pages_left=read.num_left,
-        dropped=dict(sorted(Counter(drop.reason for drop in drops).items())),
+        dropped=dict(sorted(Counter(dropped["reason"].to_pylist()).items())),
         candidates=layout.relative(path),
     )
     finish(folder, inputs, asdict(result))
@@ -131,16 +136,33 @@ def _pages_table(pages: list[SeenPage]) -> pa.Table:
     return pa.Table.from_pylist([page._asdict() for page in sorted(pages)], schema=PAGES)
 
 
-def _unique(found: list[Found], drops: list[Drop]) -> tuple[list[Found], list[Drop]]:
-    """The first of every (address, caption); the others become drops."""
+def _unique(found: list[Found], drops: list[Drop], old: pa.Table | None) -> tuple[list[Found], list[Drop]]:
+    """The first of every (address, caption), in this run or an earlier one; the others become drops."""
+    fields = ("image_url", "caption", "page_url")
+    earlier = zip(*(old[name].to_pylist() for name in fields), strict=True) if old is not None else ()
+    first_page = {(image_url, caption): page_url for image_url, caption, page_url in earlier}
     first: dict[tuple[str, str], Found] = {}
     again = []
     for item in found:
-        known = first.setdefault((item.image_url, item.caption), item)
-        if known is not item:
-            detail = f"already found on {known.page_url}"
-            again.append(Drop("duplicate_candidate", detail, item.page_url, item.image_url, item.caption))
+        key = (item.image_url, item.caption)
+        page_url = first_page.setdefault(key, item.page_url)
+        if key not in first and page_url == item.page_url:
+            first[key] = item
+        else:
+            again.append(Drop("duplicate_candidate", f"already found on {page_url}", item.page_url, item.image_url, item.caption))
     return list(first.values()), drops + again
+
+
+def _with_earlier(dropped: pa.Table, path: Path, read_anew: set[str]) -> pa.Table:
+    """`dropped` and the drops of earlier runs that still hold: of pages that were not read again."""
+    try:
+        earlier = read_parquet(path, DROPPED_PAIRS).to_pylist()
+    except SchemaError:
+        return dropped
+    now = set(zip(dropped["candidate_id"].to_pylist(), dropped["page_url"].to_pylist(), strict=True))
+    kept = [row for row in earlier if row["page_url"] not in read_anew and (row["candidate_id"], row["page_url"]) not in now]
+    rows = pa.concat_tables([dropped, pa.Table.from_pylist(kept, schema=DROPPED_PAIRS)])
+    return rows.sort_by([(name, "ascending") for name in DROP_ORDER])
 
 
 def _candidates_table(found: list[Found], source: str) -> pa.Table:
@@ -163,7 +185,7 @@ def drops_table(drops: list[Drop], source: str) -> pa.Table:
         }
         for drop in drops
     ]
-    rows.sort(key=lambda row: (row["candidate_id"], row["page_url"], row["reason"]))
+    rows.sort(key=lambda row: [row[name] for name in DROP_ORDER])
     return pa.Table.from_pylist(rows, schema=DROPPED_PAIRS)
 
 

@@ -34,8 +34,11 @@ def read_documents(source: SourceConfig, guard: Guard, known: Mapping[str, SeenP
         try:
             read = _read_url if document.startswith(("http://", "https://")) else _read_file
             page = read(document, guard, earlier, lambda path, document=document: reader(path, document, result))  # type: ignore[misc]
-            result.num_unchanged += page is earlier
             result.pages.append(page)
+            if page is earlier:
+                result.num_unchanged += 1
+            else:
+                result.read_anew.add(document)
         except FetchError as error:
             result.drops.append(Drop(error.code, error.detail, document))
         except (OSError, ValueError, EOFError) as error:  # a broken file; what was read of it stays

@@ -183,6 +183,45 @@ def test_pages_of_sitemaps(web, layout):
     assert result.dropped == {"http_4xx": 1, "not_xml": 1}
 
 
+def test_a_refresh_keeps_the_drops_of_unchanged_pages(web, layout):
+    """The account of a site that is read again says the same as that of a site that is read for the first time."""
+    bodies = {
+        "/": '<img src=0.png alt="first one"><img src=no.png><a href="/a.html">a</a><a href="/b.html">b</a><a href="/gone.html">g</a>',
+        "/a.html": '<img src=0.png alt="first one"><img src=no.png><img src=no.png>',
+        "/b.html": '<img src=0.png alt="first one"><img src=1.png alt="second one"><img src=no.png>',
+    }
+
+    def answer(handler):
+        body = page(bodies[handler.path])
+        same = handler.headers.get("If-None-Match") == f'"{len(body)}"'
+        handler.send_response(304 if same else 200)
+        handler.send_header("ETag", f'"{len(body)}"')
+        handler.send_header("Content-Type", "text/html")
+        handler.end_headers()
+        handler.wfile.write(b"" if same else body)
+
+    web.answers.update(dict.fromkeys(bodies, answer))
+    source = SourceConfig(start_urls=(web.url("/"),))
+
+    def read():
+        table = read_parquet(layout.dropped("web") / "discover.parquet", DROPPED_PAIRS)
+        return table.to_pylist(), read_parquet(candidates_path(layout, "web"), CANDIDATES).to_pylist()
+
+    first = discover(source, LOCAL, layout)
+    assert first.dropped == {"duplicate_candidate": 2, "http_4xx": 1, "no_caption": 4}
+    before = read()
+    same = discover(source, LOCAL, layout, refresh=True)
+    assert (same.dropped, read(), same.num_new) == (first.dropped, before, 0)
+    bodies["/b.html"] = '<img src=0.png alt="first one"><img src=2.png alt="the third one">'  # one without a caption is gone
+    put_page(web, "/gone.html", '<img src=3.png alt="the fourth">')  # and a page is there at last
+    later = discover(source, LOCAL, layout, refresh=True)
+    assert (later.dropped, later.num_new) == ({"duplicate_candidate": 2, "no_caption": 3}, 2)
+    bodies["/a.html"] += " " * 100
+    web.put("/b.html", b"", status=503)  # for a night: what is known of the page stays
+    tonight = discover(source, LOCAL, layout, refresh=True)
+    assert tonight.dropped == {**later.dropped, "http_5xx": 1}
+
+
 @pytest.mark.parametrize(
     "body",
     [b"<a", b'<?xml version="1.0" encoding="nonsense"?><a/>', b'<?xml version="1.0" encoding="shift_jis"?><a/>', b"<a>" * 100_000, b"",
