@@ -160,11 +160,13 @@ class FilterConfig:
     """Folders of images, or Parquet files with a column `image`, that must not be trained on: what looks like one of them is dropped."""
     validation_share: float = 0.04
     """Share of pairs whose split is `validation`, chosen by a hash of the picture."""
+    num_processes: int = 1
+    """Processes that decode and measure pictures, each a part at a time; the result does not depend on it."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_boilerplate_share <= 1:
             raise ValueError(f"filter.max_boilerplate_share={self.max_boilerplate_share} must be in [0, 1]")
-        for field in ("captions_per_image", "max_captions_per_image", "max_images_per_caption"):
+        for field in ("captions_per_image", "max_captions_per_image", "max_images_per_caption", "num_processes"):
             if getattr(self, field) < 1:
                 raise ValueError(f"filter.{field}={getattr(self, field)} must be at least 1")
         if self.max_aspect_ratio < 1:

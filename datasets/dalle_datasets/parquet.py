@@ -58,10 +58,24 @@ _WRITE_OPTIONS: dict[str, Any] = {
     "store_schema": True,
 }
 
-MAX_GROUP_BYTES = 256 * 2**20
+MAX_GROUP_BYTES = 128 * 2**20
 """A row group of large pictures ends here, because a reader holds a whole one in memory."""
 MAX_PART_BYTES = 4 * 2**30
 """A part of large pictures ends here: one unit of work, of resuming and of copying."""
+
+
+def _options(schema: pa.Schema) -> dict[str, Any]:
+    """Pictures come in small pages: Parquet looks at a page's size after every batch, and 1,024 pictures would be one page."""
+    has_pictures = any(pa.types.is_binary(field.type) for field in schema)
+    return {**_WRITE_OPTIONS, "write_batch_size": 16} if has_pictures else _WRITE_OPTIONS
+
+
+def _group_size(table: pa.Table, row_group_size: int) -> int:
+    """Rows of a row group: fewer if they would be more than `MAX_GROUP_BYTES`."""
+    if table.nbytes <= MAX_GROUP_BYTES:
+        return row_group_size
+    fitting: int = MAX_GROUP_BYTES * table.num_rows // table.nbytes
+    return min(row_group_size, max(1, fitting))
 
 
 def _with_metadata(schema: pa.Schema, metadata: dict[str, str] | None) -> dict[str, str]:
@@ -71,15 +85,18 @@ def _with_metadata(schema: pa.Schema, metadata: dict[str, str] | None) -> dict[s
 def write_parquet(
     path: Path, table: pa.Table, schema: pa.Schema, row_group_size: int = 4_096, metadata: dict[str, str] | None = None
 ) -> None:
-    """Write `table` (cast to `schema`) so that `path` is either complete or absent.
+    """Write `table` (cast to `schema`) so that `path` is either complete or absent. Columns that may be null may be missing.
 
     Raises `OSError` naming the file when the disk is full.
     """
     merged = _with_metadata(schema, metadata)
+    for field in schema:
+        if field.nullable and field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
     table = table.select(schema.names).cast(schema.with_metadata(None)).replace_schema_metadata(merged)
     try:
         with atomic_path(path) as partial:
-            pq.write_table(table, partial, row_group_size=row_group_size, **_WRITE_OPTIONS)
+            pq.write_table(table, partial, row_group_size=_group_size(table, row_group_size), **_options(schema))
     except OSError as error:
         raise cannot_write(path, error) from error
 
@@ -160,7 +177,7 @@ class RowsWriter:
 
     def __enter__(self) -> Self:
         partial = self._stack.enter_context(atomic_path(self._path))
-        self._file = self._stack.enter_context(pq.ParquetWriter(partial, self._schema, **_WRITE_OPTIONS))
+        self._file = self._stack.enter_context(pq.ParquetWriter(partial, self._schema, **_options(self._schema)))
         return self
 
     def append(self, row: dict[str, Any]) -> None:

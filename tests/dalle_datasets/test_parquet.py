@@ -95,7 +95,7 @@ def test_a_matrix_becomes_a_column_of_lists(tmp_path: Path) -> None:
 
 def test_another_schema_is_refused_with_both_names(tmp_path: Path) -> None:
     write_parquet(tmp_path / "x.parquet", tokens(1), IMAGE_TOKENS)
-    with pytest.raises(SchemaError, match=r"x.parquet: schema image_tokens v1, but this code reads clip_scores v1; run the stage"):
+    with pytest.raises(SchemaError, match=r"x.parquet: schema image_tokens v1, but this code reads clip_scores v2; run the stage"):
         read_parquet(tmp_path / "x.parquet", CLIP_SCORES)
 
 
@@ -135,3 +135,21 @@ def test_parts_of_large_pictures_end_early(tmp_path: Path, monkeypatch: pytest.M
     assert [footer.num_rows for footer in footers] == [5, 5, 2]
     assert [footers[0].row_group(i).num_rows for i in range(footers[0].num_row_groups)] == [3, 2]
     assert read_parts(tmp_path, schema).to_pylist() == rows
+
+
+def test_row_groups_of_large_pictures_are_small_whoever_writes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dalle_datasets.parquet.MAX_GROUP_BYTES", 40_000)
+    schema = pa.schema([pa.field("image", pa.binary())], metadata={"schema": "pictures", "version": "1"})
+    table = pa.table({"image": [bytes([i]) * 2_000 for i in range(100)]})
+    write_parquet(tmp_path / "x.parquet", table, schema, row_group_size=50)
+    footer = pq.read_metadata(tmp_path / "x.parquet")
+    assert {footer.row_group(i).num_rows for i in range(footer.num_row_groups - 1)} == {19}
+    assert read_parquet(tmp_path / "x.parquet", schema).to_pylist() == table.to_pylist()
+
+
+def test_columns_that_may_be_null_may_be_missing(tmp_path: Path) -> None:
+    schema = pa.schema([pa.field("pair_id", pa.int64(), nullable=False), pa.field("licence", pa.string())], metadata=CLIP_SCORES.metadata)
+    write_parquet(tmp_path / "x.parquet", pa.table({"pair_id": [1]}), schema)
+    assert read_parquet(tmp_path / "x.parquet", schema).to_pylist() == [{"pair_id": 1, "licence": None}]
+    with pytest.raises(KeyError, match="pair_id"):
+        write_parquet(tmp_path / "y.parquet", pa.table({"licence": ["x"]}), schema)

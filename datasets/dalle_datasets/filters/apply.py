@@ -5,9 +5,12 @@ All three take one part at a time; what must be known of all candidates at once 
 """
 
 import itertools
+import multiprocessing
 from collections import Counter
-from collections.abc import Iterator, Set
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Set
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ from dalle_datasets.filters.columns import GONE, Columns, ids_of
 from dalle_datasets.filters.duplicates import CODES, explain
 from dalle_datasets.filters.evaluation import evaluation_id, read_evaluation_set
 from dalle_datasets.filters.judge import judge, judge_together
-from dalle_datasets.filters.measure import BATCH_ROWS, measure_part
+from dalle_datasets.filters.measure import BATCH_ROWS, READ_BYTES, measure_part
 from dalle_datasets.identity import content_id_of, pair_id
 from dalle_datasets.images import canonical_bytes
 from dalle_datasets.layout import Layout
@@ -71,7 +74,10 @@ def filter_pairs(
         raise ValueError(f"{layout.images(source.name)} holds no images; run download_images for source {source.name!r} first")
     candidates = read_candidates(candidates_path(layout, source.name))
     evaluation = evaluation_id(filter.evaluation_images)
-    inputs = inputs_id("filter", VERSION, filter, evaluation, shards, download.max_pixels, content_id_of(_rows_to_judge(parts, candidates)))
+    judged_by = replace(filter, num_processes=1)  # how many do the work is of no consequence
+    inputs = inputs_id(
+        "filter", VERSION, judged_by, evaluation, shards, download.max_pixels, content_id_of(_rows_to_judge(parts, candidates))
+    )
     folder = layout.pairs(source.name)
     if (earlier := finished(folder, inputs)) is not None:
         return FilterResult(**{**earlier, "skipped": True})
@@ -113,11 +119,25 @@ def _rows_to_judge(parts: list[Path], candidates: Candidates) -> Iterator[str]:
 def _measure(parts: list[Path], folder: Path, filter: FilterConfig, max_pixels: int, report: Report) -> list[Path]:
     """The measures of every part, measured now or earlier."""
     total = sum(pq.read_metadata(part).num_rows for part in parts)
-    done = 0
-    for part in parts:
-        done += measure_part(part, folder / part.name, filter, max_pixels)
-        report(done, total, "candidates")
     measures = [folder / part.name for part in parts]
+    arguments = (parts, measures, itertools.repeat(filter), itertools.repeat(max_pixels))
+
+    def report_all(sizes: Iterable[int]) -> None:
+        for done in itertools.accumulate(sizes):
+            report(done, total, "candidates")
+
+    if filter.num_processes == 1:
+        report_all(map(measure_part, *arguments))
+    else:
+        try:
+            # Not forked: a flow runs in a process with threads.
+            with ProcessPoolExecutor(filter.num_processes, multiprocessing.get_context("spawn")) as pool:
+                report_all(pool.map(measure_part, *arguments))
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                f"a process that measured pictures of {folder.name} was ended, most likely for want of memory; lower filter.num_processes "
+                "or download.max_pixels and run the stage again: parts that are measured are kept"
+            ) from error
     remove_stale(folder, keep=measures)
     return measures
 
@@ -206,7 +226,7 @@ def _rows(part: Path, wanted: Set[str]) -> Iterator[dict[str, Any]]:
     """Rows of some candidates, few at a time in memory."""
     if not wanted:
         return
-    with pq.ParquetFile(part) as file:
+    with pq.ParquetFile(part, buffer_size=READ_BYTES) as file:
         for batch in file.iter_batches(BATCH_ROWS):
             chosen = pa.array([candidate_id in wanted for candidate_id in batch["candidate_id"].to_pylist()])
             yield from batch.filter(chosen).to_pylist()

@@ -17,7 +17,9 @@ from dalle_datasets.schemas import IMAGES, MEASURES
 from dalle_datasets.stage import inputs_id
 
 VERSION = 4
-BATCH_ROWS = 256
+BATCH_ROWS = 64
+READ_BYTES = 2**20
+"""Pictures are read in pieces of this size, not a whole row group at once."""
 
 
 def measure_part(images: Path, target: Path, filter: FilterConfig, max_pixels: int) -> int:
@@ -34,7 +36,7 @@ def measure_part(images: Path, target: Path, filter: FilterConfig, max_pixels: i
     except SchemaError:
         pass  # not there, or of another version
     measures = []
-    with pq.ParquetFile(images) as file:
+    with pq.ParquetFile(images, buffer_size=READ_BYTES) as file:
         for batch in file.iter_batches(BATCH_ROWS, columns=["candidate_id", "caption", "status", "image"]):
             measures += [measure(row, filter, max_pixels) for row in batch.to_pylist() if row["status"] == OK]
     write_parquet(target, pa.Table.from_pylist(measures, schema=MEASURES), MEASURES, metadata={"made_from": made_from})

@@ -3,6 +3,8 @@
 import hashlib
 import io
 import os
+import shutil
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -315,3 +317,26 @@ def test_licence_and_document_go_along(layout):
     again = run(layout)
     assert (again.skipped, again.pairs_id) == (False, first.pairs_id), "the same pairs, told anew what is known of them"
     assert {row["licence"] for row in read_parts(layout.pairs("web"), PAIRS).to_pylist()} == {"CC0", None}
+
+
+def test_several_processes_measure_the_same(layout):
+    put_images(layout, *GOOD, ("a wide picture of bread", png(70, 24, 9)))
+    alone = run(layout)
+    measured = [part.read_bytes() for part in list_parts(layout.measures("web"))]
+    assert run(layout, replace(LIMITS, num_processes=2)).skipped
+    shutil.rmtree(layout.pairs("web"))
+    shutil.rmtree(layout.measures("web"))
+    together = run(layout, replace(LIMITS, num_processes=2))
+    assert replace(together, skipped=alone.skipped) == alone
+    assert [part.read_bytes() for part in list_parts(layout.measures("web"))] == measured
+
+
+def test_a_process_that_is_ended_is_an_error_with_a_remedy(layout, monkeypatch):
+    put_images(layout, *GOOD)
+
+    def broken(*_, **__):
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(apply.ProcessPoolExecutor, "map", broken)
+    with pytest.raises(RuntimeError, match=r"a process that measured pictures of web was ended, .*; lower filter\.num_processes or"):
+        run(layout, replace(LIMITS, num_processes=2))
