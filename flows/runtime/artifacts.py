@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -95,21 +96,25 @@ def show_training(config: Config, trained: Mapping[str, Any]) -> None:
 
 
 def training_page(run_id: str, job: str, logged: Logged) -> str:
-    """Markdown: a line of figures, a table of the last numbers, and a picture of every curve (blue: training, orange: validation)."""
+    """Markdown: a line of figures, a table of the last numbers, and a picture of every curve."""
     last: dict[str, dict[str, float]] = {}
     for (name, split), points in sorted(logged.curves.items()):
         last.setdefault(name, {})[split] = points[-1][1]
-    table = ["| | training | validation |", "| --- | ---: | ---: |"]
-    table += [f"| {name} | {_number(ends.get('train'))} | {_number(ends.get('validation'))} |" for name, ends in last.items()]
+    table = ["| at the end | training | validation |", "| --- | ---: | ---: |"]
+    table += [f"| {name} | {_ended(name, ends.get('train'))} | {_ended(name, ends.get('validation'))} |" for name, ends in last.items()]
     curves = [
         f"### {plot.title}\n\n![{plot.title}]({as_address(line_svg(plot.title, plot.series, plot.look))})\n"
         for plot in plots_of(job, logged)
     ]
-    return "\n".join([f"# {run_id}", "", took(logged), "", *table, "", *curves])
+    colors = "Blue is training, orange is validation." if curves else ""
+    return "\n".join([f"# {run_id}", "", took(logged), "", *table, "", colors, "", *curves])
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+def _ended(name: str, value: float | None) -> str:
+    """A last number; losses of tokens in bits, too."""
+    if value is None:
+        return ""
+    return f"{value:.4g} nats, {value / math.log(2):.4g} bits" if name in ("text_loss", "image_loss") else f"{value:.4g}"
 
 
 def drop_table(results: Mapping[str, Any]) -> list[dict[str, Any]]:

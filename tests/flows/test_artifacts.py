@@ -56,7 +56,8 @@ def test_a_training_is_an_artifact_with_its_figures_and_curves(made, catalogued_
     artifacts.show_training(config, {"job": "train_transformer", "run_id": "train-transformer-7"})
     page = made["train-transformer-curves"]
     assert "190 steps in 2 s on 1 process · 16,400 tokens/s · 1.0% of the time waiting for data · 1.00 GiB at most" in page
-    assert "| image_loss | 0.6646 | " in page, "the last numbers of training and validation"
+    assert "| image_loss | 0.6646 nats, 0.9588 bits | " in page, "the last numbers of training and validation"
+    assert "| gradient_norm | 0.9646 | " in page
     titles = [line.removeprefix("### ") for line in page.splitlines() if line.startswith("### ")]
     assert titles == [
         "Loss per image token", "Loss per text token", "Gradient norm before clipping", "Tokens per second",
