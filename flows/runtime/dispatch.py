@@ -107,6 +107,9 @@ def _wait(client: SyncPrefectClient, job: str, run_dir: Path, pool: str, runs: S
                     f"{job} may still be running in pool {pool}: start the server and run the same command again to wait for it"
                 ) from error
             states = []
+        if (progress := read_progress(run_dir)) is not None and progress != shown:
+            shown = progress
+            stage.advance(progress)
         failed = [_words(job, state) for state in states if state is not None and state.is_final() and not state.is_completed()]
         if any(state is not None and state.is_completed() for state in states):
             for words in failed:
@@ -114,9 +117,6 @@ def _wait(client: SyncPrefectClient, job: str, run_dir: Path, pool: str, runs: S
             return
         if states and len(failed) == len(states):
             raise JobFailed(f"{job} failed in pool {pool}: {'; '.join(dict.fromkeys(failed))}")
-        if (progress := read_progress(run_dir)) is not None and progress != shown:
-            shown = progress
-            stage.advance(progress)
         is_lonely = bool(states) and all(state is not None and state.type in WAITING for state in states)
         if is_lonely and not said_lonely and time.monotonic() - began > LONELY_S:
             said_lonely = True

@@ -1,19 +1,24 @@
-"""What the README tells an operator to type: bootstrap, deploy everything, and a worker that completes a run."""
+"""What the README tells an operator to type: bootstrap, deploy everything, a worker that completes a run, jobs sent to the GPU pool."""
 
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import yaml
 
 from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import write_parts
 from dalle_datasets.schemas import PAIRS
 from dalle_model.config.presets import preset
-from dalle_model.jobs.contract import prepare, read_result
+from dalle_model.jobs.contract import JobFailed, prepare, read_result
+from flows.runtime import dispatch
+from flows.runtime.processes import end_with_parent
+from flows.runtime.progress import shown_on
 
 pytestmark = [pytest.mark.slow, pytest.mark.prefect]
 
@@ -22,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def run(prefect_server):
-    """Run a program in the checkout against the session's server; returns what it printed."""
+    """Run a program in the checkout against the session's server; returns what it printed. `run.start` leaves it running."""
     environment = {
         **os.environ,
         "PREFECT_API_URL": prefect_server,
@@ -30,14 +35,18 @@ def run(prefect_server):
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO",
     }
 
-    def start(*arguments: str) -> str:
+    def finish(*arguments: str) -> str:
         done = subprocess.run(
             [sys.executable, "-m", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=280
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    return start
+    def start(*arguments: str) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen([sys.executable, "-m", *arguments], cwd=ROOT, env=environment, preexec_fn=end_with_parent)
+
+    finish.start = start
+    return finish
 
 
 def test_every_flow_deploys_and_a_worker_completes_a_run(run, tmp_path):
@@ -45,13 +54,86 @@ def test_every_flow_deploys_and_a_worker_completes_a_run(run, tmp_path):
         assert "limits are ready" in run("flows.bootstrap")
     assert "Deployment" in run("prefect", "--no-prompt", "deploy", "--all")
     deployed = json.loads(run("prefect", "deployment", "ls", "--output", "json"))
-    assert len(deployed) == 12
+    assert len(deployed) == len(yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"])
     run_dir = prepare("train_bpe", preset("demo", {"paths.data_root": str(tmp_path)}), write_captions(tmp_path))
     run("prefect", "deployment", "run", "run-job/cpu", "--param", "job=train_bpe", "--param", f"run_dir={run_dir}")
-    run("prefect", "worker", "start", "--pool", "cpu", "--type", "process", "--run-once", "--prefetch-seconds", "60")
-    assert read_result(run_dir)["num_captions"] == 40
+    said = run("prefect", "worker", "start", "--pool", "cpu", "--type", "process", "--run-once", "--prefetch-seconds", "60")
+    assert (read_result(run_dir) or {}).get("num_captions") == 40, said
     runs = json.loads(run("prefect", "flow-run", "ls", "--flow-name", "run-job", "--output", "json"))
     assert [entry["state_name"] for entry in runs] == ["Completed"]
+
+
+def test_jobs_sent_to_a_pool_succeed_fail_and_end_there(run, tmp_path, monkeypatch):
+    """After the test above, whose deployments are still on the session's server."""
+    monkeypatch.setattr(dispatch, "is_private", lambda url: False)  # a private server, but this once a worker knows it
+    monkeypatch.setattr(dispatch, "LONELY_S", 0.0)
+    told = Recorder()
+    inputs = write_captions(tmp_path)
+    good, bad, slow = (
+        prepare("train_bpe", preset("demo", {"paths.data_root": str(tmp_path), "seed": seed}), {**inputs, "pairs": pairs})
+        for seed, pairs in enumerate([inputs["pairs"], "pairs/gone", "pairs/slow"])
+    )
+    slow_part = tmp_path / "pairs" / "slow" / "part-00000.parquet"
+    slow_part.parent.mkdir()
+    os.mkfifo(slow_part)  # whoever opens it for reading waits for somebody who writes
+    worker = run.start("prefect", "worker", "start", "--pool", "gpu", "--type", "process")
+    try:
+        with shown_on(told):
+            assert dispatch.send_job("train_bpe", good, "gpu")["num_captions"] == 40
+            assert told.progress[-1].unit == "captions"
+            with pytest.raises(
+                JobFailed, match="train_bpe failed in pool gpu: train_bpe: input pairs = .*pairs/gone does not exist; run the"
+            ):
+                dispatch.send_job("train_bpe", bad, "gpu")
+            with pytest.raises(
+                ValueError, match="flow.pool=tpu: the Prefect server has no deployment run-job/tpu; run `python -m flows.boot"
+            ):
+                dispatch.send_job("train_bpe", bad, "tpu")
+            monkeypatch.setattr(dispatch, "read_progress", interrupt_when(slow / "job.json"))
+            with pytest.raises(KeyboardInterrupt):
+                dispatch.send_job("train_bpe", slow, "gpu")
+        pid = json.loads((slow / "job.json").read_text())["pid"]
+        assert wait_until(lambda: not Path(f"/proc/{pid}").exists(), 90), "cancelling the flow must end the job on its machine"
+    finally:
+        worker.kill()
+        worker.wait()
+    assert any("pool gpu" in text for text in told.notes)
+
+
+class Recorder:
+    """A display that remembers what it was told."""
+
+    def __init__(self):
+        self.progress, self.notes = [], []
+
+    def stage(self, title):
+        yield self
+
+    def advance(self, progress):
+        self.progress.append(progress)
+
+    def log(self, line):
+        pass
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def interrupt_when(path: Path):
+    """A stand-in for `read_progress` that is Ctrl-C once `path` exists."""
+
+    def read(run_dir):
+        if path.exists():
+            raise KeyboardInterrupt
+
+    return read
+
+
+def wait_until(condition, timeout_s: float) -> bool:
+    end = time.monotonic() + timeout_s
+    while not (is_true := condition()) and time.monotonic() < end:
+        time.sleep(0.2)
+    return is_true
 
 
 def write_captions(root: Path) -> dict[str, str]:
