@@ -49,7 +49,10 @@ def pairs(data: ReportData) -> str:
 def drops(data: ReportData) -> str:
     """Every reason for leaving a candidate out, with an example."""
     total = sum(row["num_dropped"] for row in data.drops)
-    lead = f"{total:,} candidates did not become pairs, each for a reason that can be looked up: dalle query drop_reasons. All about it: dalle report collection."
+    lead = (
+        f"{total:,} candidates did not become pairs, each for a reason that can be looked up: dalle query drop_reasons. "
+        "All about it: dalle report collection."
+    )
     cards = "".join(_reason(row, data.drop_examples.get((row["stage"], row["reason"]), [])) for row in data.drops)
     return heading("What was left out", lead) + f'<ul class="reasons">{cards}</ul>' if cards else ""
 
