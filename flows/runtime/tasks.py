@@ -30,7 +30,7 @@ WRITER_SLOT = "duckdb-writer"
 
 @task(task_run_name="{job}", cache_policy=NO_CACHE)
 def run_job(job: str, config: Config, inputs: Mapping[str, str]) -> dict[str, Any]:
-    """The result of a job, made in a child process unless it exists."""
+    """The result of a job, made unless it exists: in child processes here, or in the work pool `flow.pool`."""
     with timed(jobs.title_of(job)) as time:
         time.was_skipped = jobs.is_finished(run_directory(job, config, inputs))
         return jobs.run_job(job, config, inputs)
