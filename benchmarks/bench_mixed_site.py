@@ -2,7 +2,7 @@
 
     python benchmarks/bench_mixed_site.py [NUM_IMAGES] [--kills N] [--seed S]
 
-Four hosts on this machine publish pages of captioned images in four formats, and one image in four is faulty in a known way. Every
+Four hosts on this machine publish pages of captioned images in four formats, and three images in ten are faulty in a known way. Every
 stage runs for real: pages over HTTP, img2dataset in its child process, filters, catalog. Ends with an error, and without
 figures, unless (1) every image ends as the site says, to the row, (2) a second run asks for nothing and changes no table, (3) a
 refresh asks for pages only, and changes no table, (4) runs killed at random points end with the same rows.
@@ -58,7 +58,7 @@ def picture(i: int) -> bytes:
 
 
 def fault(i: int) -> tuple[Fate, Callable[[BaseHTTPRequestHandler, int], None]]:
-    """What becomes of the i-th image, and how its n-th request is answered. 15 of 20 are good."""
+    """What becomes of the i-th image, and how its n-th request is answered. 14 of 20 are good."""
 
     def send(handler: BaseHTTPRequestHandler, body: bytes, status: int = 200, length: int | None = None, **headers: str) -> None:
         handler.send_response(status)
@@ -87,6 +87,8 @@ def fault(i: int) -> tuple[Fate, Callable[[BaseHTTPRequestHandler, int], None]]:
         case 15:
             torn = picture(4 * i)  # a PNG, which must not be taken for a whole one
             return ("filter", "decode_error"), lambda handler, n: send(handler, torn[: len(torn) * 2 // 3])
+        case 19:  # on the page, but without a caption
+            return ("discover", "no_caption"), lambda handler, n: send(handler, picture(i))
         case 17:
             body = picture(i)
             rare: list[tuple[Fate, Callable[[BaseHTTPRequestHandler, int], None]]] = [
@@ -106,6 +108,8 @@ def fault(i: int) -> tuple[Fate, Callable[[BaseHTTPRequestHandler, int], None]]:
 
 def caption(i: int) -> str:
     """Different for every picture but a copy."""
+    if i % 20 == 19:
+        return ""
     return f"a picture of thing number {i - (i % 20 == 13)} on a table"
 
 
@@ -157,8 +161,12 @@ def serve(num_images: int) -> None:
 
         def log_message(self, format: str, *args: object) -> None: ...
 
-    ThreadingHTTPServer.request_queue_size = 512
-    servers = [ThreadingHTTPServer(("127.0.0.1", 0), Handler) for _ in range(NUM_HOSTS)]
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 512
+
+        def handle_error(self, request: object, client_address: object) -> None: ...
+
+    servers = [Server(("127.0.0.1", 0), Handler) for _ in range(NUM_HOSTS)]
     for server in servers:
         threading.Thread(target=server.serve_forever, daemon=True).start()
     print(*(server.server_port for server in servers), flush=True)
