@@ -7,6 +7,7 @@ captions: some 60 bytes, a thousandth of what it stands for. An old one that nob
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,29 @@ def record_collection(layout: Layout, source: str, facts: Mapping[str, Any], fin
     """
     earlier = list_parts(layout.collections(source))
     state = _state_id(layout, source)
-    if was_skipped and earlier and read_facts(earlier[-1])["state_id"] == state:
+    is_same = bool(earlier) and read_facts(earlier[-1])["state_id"] == state
+    if was_skipped and is_same:
         return None
     number = 1 + (int(earlier[-1].stem.partition("-")[2]) if earlier else 0)
+    path = layout.collections(source) / f"run-{number:05d}.parquet"
+    # Apart from the rows, because they say when it was: the rows of a collection that was killed and run again are the same bytes.
+    said = {"source": source, "number": number, "state_id": state, "finished_at": _as_utc(finished_at), **facts}
+    with atomic_path(path.with_suffix(".json")) as partial:
+        partial.write_text(json.dumps(said))
+    if is_same:
+        with suppress(OSError):  # a file system without hard links: then the same rows are written once more
+            path.hardlink_to(earlier[-1])
+            return path
+    write_parquet(path, _outcomes(layout, source), COLLECTED, row_group_size=100_000)
+    return path
+
+
+def _outcomes(layout: Layout, source: str) -> pa.Table:
+    """A row for each candidate, by id."""
     kept = read_parts(layout.pairs(source), PAIRS, ["candidate_id", "image_url", "page_url"])
     dropped = read_parts(layout.dropped(source), DROPPED_PAIRS, ["candidate_id", "image_url", "page_url", "stage", "reason"])
     dropped_urls = pc.if_else(pc.equal(dropped["image_url"], ""), dropped["page_url"], dropped["image_url"])
-    rows = pa.table(
+    return pa.table(
         {
             "candidate_id": pa.chunked_array([*kept["candidate_id"].chunks, *dropped["candidate_id"].chunks], pa.string()),
             "url": pa.chunked_array([*kept["image_url"].chunks, *dropped_urls.chunks], pa.string()),
@@ -44,13 +61,6 @@ def record_collection(layout: Layout, source: str, facts: Mapping[str, Any], fin
             "reason": pa.chunked_array([pa.array([""] * kept.num_rows, pa.string()), *dropped["reason"].chunks], pa.string()),
         }
     ).sort_by([("candidate_id", "ascending"), ("stage", "ascending"), ("reason", "ascending"), ("page_url", "ascending")])
-    path = layout.collections(source) / f"run-{number:05d}.parquet"
-    # Apart from the rows, because they say when it was: the rows of a collection that was killed and run again are the same bytes.
-    said = {"source": source, "number": number, "state_id": state, "finished_at": _as_utc(finished_at), **facts}
-    with atomic_path(path.with_suffix(".json")) as partial:
-        partial.write_text(json.dumps(said))
-    write_parquet(path, rows, COLLECTED, row_group_size=100_000)
-    return path
 
 
 def read_facts(path: Path) -> dict[str, Any]:

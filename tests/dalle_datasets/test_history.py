@@ -2,6 +2,7 @@
 
 import shutil
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 
@@ -79,7 +80,20 @@ def test_a_collection_that_found_nothing_new_is_recorded_too(layout):
     record(layout)
     second = record(layout, moment=MOMENT + timedelta(days=7))
     assert second.name == "run-00002.parquet"
-    assert second.read_bytes() == (second.parent / "run-00001.parquet").read_bytes(), "the time is not in the rows"
+    assert second.samefile(second.parent / "run-00001.parquet"), "a year of quiet nights takes no more room than one"
+    assert read_facts(second)["finished_at"] == "2026-01-12T06:00:00"
+
+
+def test_the_same_state_is_the_same_bytes_whenever_it_was_collected(layout, monkeypatch):
+    first = record(layout)
+
+    def no_links(self, target):
+        raise OSError
+
+    monkeypatch.setattr(Path, "hardlink_to", no_links)
+    second = record(layout, moment=MOMENT + timedelta(days=7))
+    assert not second.samefile(first)
+    assert second.read_bytes() == first.read_bytes()
 
 
 def test_facts_say_when_in_utc_and_what_was_read(layout):
