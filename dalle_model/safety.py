@@ -6,6 +6,7 @@ them. There is none for a CLIP without weights: `dalle_model.clip.load_clip` rai
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Protocol
 
@@ -34,19 +35,26 @@ class Classifier(Protocol):
 
 
 class ZeroShot:
-    """Two questions to CLIP: is this picture rather like the prompts of a kind, or like the neutral ones?"""
+    """Two questions to CLIP: is this picture rather like one of the prompts of a kind, or like one of the neutral ones?"""
 
     def __init__(self, clip: Clip, config: SafetyConfig) -> None:
         prompts = (config.nsfw_prompts, config.watermark_prompts, config.neutral_prompts)
         self.id = _identify("zero_shot", clip.id, json.dumps(prompts))
         self._scale = float(torch.as_tensor(clip.network.logit_scale).exp())
-        *self._kinds, self._neutral = (_mean_direction(clip.encode_texts(list(texts)).float().cpu()) for texts in prompts)
+        *self._kinds, self._neutral = (clip.encode_texts(list(texts)).float().cpu() for texts in prompts)
 
     def score(self, embeddings: Tensor) -> Tensor:
-        """Softmax over two prompt embeddings at CLIP's own temperature: over 1/2 means nearer to the kind than to the neutral ones."""
+        """Softmax over the prompts of a kind and the neutral ones at CLIP's own temperature, the two sides weighing the same.
+
+        Each prompt answers for itself: their mean embedding, as in zero-shot classification, told kinds apart less well (RESULTS.md).
+        """
         embeddings = torch.nn.functional.normalize(embeddings.float(), dim=-1)
-        differences = [embeddings @ (kind - self._neutral) for kind in self._kinds]
-        return torch.sigmoid(self._scale * torch.stack(differences, 1))
+        neutral = self._evidence(embeddings, self._neutral)
+        return torch.sigmoid(torch.stack([self._evidence(embeddings, kind) - neutral for kind in self._kinds], 1))
+
+    def _evidence(self, embeddings: Tensor, prompts: Tensor) -> Tensor:
+        """[B]: log of the mean of exp(logit) over prompts [P, E]."""
+        return torch.logsumexp(self._scale * embeddings @ prompts.T, 1) - math.log(len(prompts))
 
 
 class Head:
@@ -83,11 +91,6 @@ def load_classifier(kind: str, config: SafetyConfig, clip: Clip) -> Classifier:
             "choose zero_shot or head"
         )
     return ZeroShot(clip, config) if kind == "zero_shot" else Head(clip, Path(config.head).expanduser())
-
-
-def _mean_direction(embeddings: Tensor) -> Tensor:
-    """[E] of unit length from [P, E]."""
-    return torch.nn.functional.normalize(embeddings.mean(0), dim=-1)
 
 
 def _identify(*parts: str) -> str:

@@ -36,6 +36,7 @@ def collection_settings(config: Config) -> dict[str, Any]:
     """Everything that decides which pairs a collection brings from the same web: dotted settings, and the editions of the stages."""
     sections = to_dict(config)
     del sections["source"]["port"]
+    del sections["filter"]["num_processes"]
     chosen = {
         "source": sections["source"],
         "download": {name: sections["download"][name] for name in _DOWNLOAD},

@@ -47,7 +47,7 @@ def published(tmp_path):
     return folder
 
 
-def test_scores_are_two_way_softmaxes_of_cosines(tmp_path, inputs, make_config, run_job):
+def test_scores_are_softmaxes_of_cosines(tmp_path, inputs, make_config, run_job):
     config = make_config({**ZERO_SHOT, "safety.neutral_prompts": ("a picture", "a drawing")})
     run_job("score_pairs", config, inputs)
     result = run_job("score_safety", config, inputs)
@@ -56,15 +56,14 @@ def test_scores_are_two_way_softmaxes_of_cosines(tmp_path, inputs, make_config, 
     clip = load_scorer(tmp_path / "clip")
     scale = float(clip.network.logit_scale.exp())
 
-    def direction(prompts):
-        return torch.nn.functional.normalize(clip.encode_texts(list(prompts)).mean(0), dim=0)
-
     for seen in read_parts(Layout(tmp_path).clip_scores(clip.id), CLIP_SCORES).to_pylist()[:5]:
         image = torch.nn.functional.normalize(torch.tensor(seen["image_embedding"]), dim=0)
         for kind in ("nsfw", "watermark"):
-            cosines = [image @ direction(prompts) for prompts in (getattr(config.safety, f"{kind}_prompts"), config.safety.neutral_prompts)]
-            expected = float((scale * torch.stack(cosines)).softmax(0)[0])
-            assert rows[seen["pair_id"]][f"{kind}_score"] == pytest.approx(expected, abs=1e-4)
+            of_kind, neutral = (
+                (scale * clip.encode_texts(list(prompts)) @ image).exp().mean()
+                for prompts in (getattr(config.safety, f"{kind}_prompts"), config.safety.neutral_prompts)
+            )
+            assert rows[seen["pair_id"]][f"{kind}_score"] == pytest.approx(float(of_kind / (of_kind + neutral)), abs=1e-4)
     assert result["mean_nsfw_score"] == pytest.approx(sum(row["nsfw_score"] for row in rows.values()) / 60, abs=1e-5)
 
 
