@@ -130,7 +130,7 @@ def test_workers_side_by_side_make_every_part_once_to_the_same_bytes_and_return_
     for path in directory.iterdir():
         path.unlink()
     run_dir = prepare("tokenize_images", make_config({**TINY, "tokenize_images.batch_size": 32}), inputs)  # another run directory
-    tokenize_pairs, made_by, everybody_works = tokenize_images.tokenize_pairs, {}, threading.Barrier(3, timeout=30)
+    tokenize_pairs, made_by, everybody_works = tokenize_images.tokenize_pairs, {}, threading.Barrier(3, timeout=120)
 
     def slowly(run, tokenizer, source, progress):
         made_by.setdefault(source.name, []).append(threading.get_ident())
