@@ -33,9 +33,8 @@ SHORT_CAPTIONS = (
     "green tree", "click here", "sale", "new", "home", "ok", "a b c",
 )  # fmt: skip
 BOILERPLATE_CAPTIONS = (
-    "photographed on 3 May 2014", "Photo taken on 12/08/2013 at 14:05", "Photographed on March 21, 2011", 
-    "picture taken 2015-07-04 10:22:31",
-       "Uploaded on 1 January 2016", "Copyright 2014 All rights reserved", "© 2012 all rights reserved",
+    "photographed on 3 May 2014", "Photo taken on 12/08/2013 at 14:05", "Photographed on March 21, 2011",
+    "picture taken 2015-07-04 10:22:31", "Uploaded on 1 January 2016", "Copyright 2014 All rights reserved", "© 2012 all rights reserved",
     "Click to view full size image",
     "Click here to enlarge this picture", "Image may be subject to copyright", "Photo by stock image 2019", "image 12 of 48",
     "Posted on Tuesday, 9 June 2015", "No description available for this image", "Download this free stock photo",
@@ -326,7 +325,7 @@ class _Builder:
         closed = {
             "/members/1.html": "robots_txt", "/members/2.html": "robots_txt", "/no-training.html": "meta_robots",
             "/no-training-header.html": "x_robots_tag", "/failing.html": "http_5xx", "/missing.html": "http_4xx",
-            "/also-missing.html": "http_4xx",            "/catalogue.pdf": "not_html",
+            "/also-missing.html": "http_4xx", "/catalogue.pdf": "not_html",
         }  # fmt: skip
         self.closed_paths = list(closed)
         self.page_fates.update(("discover", reason) for reason in closed.values())
