@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import yaml
+from prefect.client.orchestration import get_client
 
 from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import write_parts
@@ -89,9 +90,11 @@ def test_jobs_sent_to_a_pool_succeed_fail_and_end_there(run, tmp_path, monkeypat
                 ValueError, match="flow.pool=tpu: the Prefect server has no deployment run-job/tpu; run `python -m flows.boot"
             ):
                 dispatch.send_job("train_bpe", bad, "tpu")
-            monkeypatch.setattr(dispatch, "read_progress", interrupt_when(slow / "job.json"))
+            known: list[int] = []
+            monkeypatch.setattr(dispatch, "read_progress", interrupt_when(slow / "job.json", known))
             with pytest.raises(KeyboardInterrupt):
                 dispatch.send_job("train_bpe", slow, "gpu")
+        assert known == [1, 0], "the same command would wait for this run, and for no other"
         pid = json.loads((slow / "job.json").read_text())["pid"]
         assert wait_until(lambda: not Path(f"/proc/{pid}").exists(), 90), "cancelling the flow must end the job on its machine"
     finally:
@@ -119,11 +122,13 @@ class Recorder:
         self.notes.append(text)
 
 
-def interrupt_when(path: Path):
-    """A stand-in for `read_progress` that is Ctrl-C once `path` exists."""
+def interrupt_when(path: Path, known: list[int]):
+    """A stand-in for `read_progress` that is Ctrl-C once `path` exists; `known` is told how many runs another flow would find."""
 
     def read(run_dir):
         if path.exists():
+            with get_client(sync_client=True) as client:
+                known.extend(len(dispatch._under_way(client, "gpu", folder)) for folder in (run_dir, run_dir / "other"))
             raise KeyboardInterrupt
 
     return read
