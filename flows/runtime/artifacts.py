@@ -16,7 +16,8 @@ from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import read_parquet
 from dalle_datasets.schemas import GENERATIONS
 from dalle_model.config.tree import Config
-from flows.report.collection import CHANGES, STAGES, remarks
+from flows.report.collection import CHANGES, remarks
+from flows.report.collection_candidates import STAGES
 from flows.report.collection_data import CollectionData
 from flows.report.curves import Logged, logged_by
 from flows.report.figures import as_address, line_svg

@@ -16,7 +16,8 @@ from dalle_datasets.catalog.connection import connect
 from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import read_parquet, write_parquet
 from flows.report import write_collection_report
-from flows.report.collection import drops, remarks, render_collection
+from flows.report.collection import remarks, render_collection
+from flows.report.collection_candidates import drops
 from flows.report.collection_data import Cluster, Member, collect_collection
 from flows.report.downloaded import find_images
 
