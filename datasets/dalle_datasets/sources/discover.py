@@ -79,12 +79,13 @@ def discover(
         raise ValueError(_explain_nothing(source, read, drops))
     path = folder / CANDIDATES_FILE
     write_parquet(path, candidates, CANDIDATES)
-    write_parquet(folder / PAGES_FILE, _pages_table(read.pages), PAGES, metadata={"reader": _reader_id(source)})
     drops_path = layout.dropped(source.name) / "discover.parquet"
     dropped = drops_table(drops, source.name)
     if old is not None:
         dropped = _with_earlier(dropped, drops_path, read.read_anew)
     write_parquet(drops_path, dropped, DROPPED_PAIRS)
+    # Last: a page that is known will not be read again, so everything that was found on it is there before.
+    write_parquet(folder / PAGES_FILE, _pages_table(read.pages), PAGES, metadata={"reader": _reader_id(source)})
     result = DiscoverResult(
         candidates_id=content_id("candidates", *candidates["candidate_id"].to_pylist()),
         num_candidates=candidates.num_rows,

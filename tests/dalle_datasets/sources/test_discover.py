@@ -9,6 +9,7 @@ from dalle_datasets.config import DownloadConfig, SourceConfig
 from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import read_parquet
 from dalle_datasets.schemas import CANDIDATES, DROPPED_PAIRS
+from dalle_datasets.sources import discover as module
 from dalle_datasets.sources.discover import candidates_path, discover
 
 LOCAL = DownloadConfig(allow_addresses=("127.0.0.1",))
@@ -220,6 +221,42 @@ def test_a_refresh_keeps_the_drops_of_unchanged_pages(web, layout):
     web.put("/b.html", b"", status=503)  # for a night: what is known of the page stays
     tonight = discover(source, LOCAL, layout, refresh=True)
     assert tonight.dropped == {**later.dropped, "http_5xx": 1}
+
+
+@pytest.mark.parametrize("file", ["candidates.parquet", "discover.parquet", "pages.parquet"])
+def test_a_refresh_that_is_killed_loses_nothing(web, layout, monkeypatch, file):
+    """Killed before any of its files is written, and run again: the files of an undisturbed one."""
+    bodies = {"/": '<img src=0.png alt="first one"><img src=no.png>'}
+
+    def answer(handler):
+        body = page(bodies["/"])
+        same = handler.headers.get("If-None-Match") == f'"{len(body)}"'
+        handler.send_response(304 if same else 200)
+        handler.send_header("ETag", f'"{len(body)}"')
+        handler.send_header("Content-Type", "text/html")
+        handler.end_headers()
+        handler.wfile.write(b"" if same else body)
+
+    web.answers["/"] = answer
+    source = SourceConfig(start_urls=(web.url("/"),))
+    discover(source, LOCAL, layout)
+    bodies["/"] += '<img src=1.png alt="second one"><img src=also-no.png>'
+
+    class Killed(BaseException):
+        pass
+
+    def write(path, *rest, **more):
+        if path.name == file:
+            raise Killed
+        write_parquet(path, *rest, **more)
+
+    write_parquet = module.write_parquet
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(module, "write_parquet", write)
+        discover(source, LOCAL, layout, refresh=True)
+    again = discover(source, LOCAL, layout, refresh=True)
+    assert (again.num_candidates, again.dropped) == (2, {"no_caption": 2})
+    assert discover(source, LOCAL, layout, refresh=True).num_unchanged == 1
 
 
 @pytest.mark.parametrize(
