@@ -80,10 +80,17 @@ def lineage(data: ReportData) -> str:
             escape(row["split"]),
             f"{row['tokens_equal']} of {row['tokens_equal'] + row['hamming_distance']}",
             f"{row['share_equal']:.0%}",
+            "unknown" if row["clip_similarity"] is None else f"{row['clip_similarity']:.3f}",
+            "looks copied" if row["looks_copied"] else "",
         ]
         for row in data.nearest
     ]
-    copies = table("Is it a copy? The pairs most like it, token by token", ["caption", "split", "equal tokens", "share"], alike, "plain")
+    copies = table(
+        "Is it a copy? The pairs most like it, token by token and as CLIP sees them",
+        ["caption", "split", "equal tokens", "share", "CLIP similarity", ""],
+        alike,
+        "plain",
+    )
     shown = f"<div>{image(picture.image, picture.prompt)}{caption_and_score(picture)}</div>"
     return heading("Where a picture comes from", "Every picture can be followed back to the web pages behind it. This one:") + card(
         f'<div class="lineage">{shown}<div>{known}<div class="gap"></div>{copies if alike else ""}</div></div>'

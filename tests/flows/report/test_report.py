@@ -117,6 +117,7 @@ def test_the_lineage_is_of_a_right_picture_of_the_hardest_set_that_has_one(data)
     assert data.lineage_picture == next(picture for picture in hardest.pictures if picture.is_right)
     assert {row["fact"]: row["value"] for row in data.lineage}["prompt"] == data.lineage_picture.prompt
     assert len(data.nearest) == 3
+    assert all(-1 <= row["clip_similarity"] <= 1.001 and row["looks_copied"] in (True, False) for row in data.nearest)
 
 
 def test_text_from_the_web_is_escaped(catalogued_root, config, parse):
