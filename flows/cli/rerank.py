@@ -22,7 +22,7 @@ def rerank(
     from dalle_datasets.layout import open_data_root
     from flows.cli.display import ConsoleDisplay
     from flows.runtime.jobs import run_job
-    from flows.runtime.progress import shown_on
+    from flows.runtime.progress import note, shown_on
     from flows.runtime.scorers import find_batch, score_batch
 
     config = resolve(preset, settings)
@@ -30,7 +30,7 @@ def rerank(
     batch = find_batch(layout, run_id)
     with ConsoleDisplay() as display, shown_on(display):
         made = score_batch(config, batch["run_id"], clip, run_job)
-        with connect(layout.catalog, config.catalog.lock_timeout_s) as con:
+        with connect(layout.catalog, config.catalog.lock_timeout_s, note) as con:
             for result in (batch, *made):
                 ingest_run(con, layout, layout.run(result["run_id"]))
             publish(con, layout)
