@@ -13,8 +13,20 @@ from dalle_datasets.filters.base import KEEP, Verdict, drop
 _NO_SPACES = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
 
 _EXTENSIONS = r"(?:jpe?g|png|gif|webp|tiff?|bmp|svg|heic|avif|ico|psd|raw|cr2|nef)"
+_DEVICES = r"(?:img|mvimg|dsc[nf]?|dscn|pict|dcim|pxl|dji|gopr|image|photo|scan|screen[-_ ]?shot|whatsapp[-_ ]image|p)"
 _FILE_NAME = re.compile(
-    rf".*\.{_EXTENSIONS}|(?:img|dsc[nf]?|dscn|pict|dcim|image|photo|scan|screenshot|p)[-_ ]?\d{{3,}}(?:\s*\(\d+\)| copy)?", re.IGNORECASE
+    "|".join(
+        (
+            rf".*\.{_EXTENSIONS}",
+            # What cameras, telephones and programs call their files: a name, and at least three digits of a number or a date and time.
+            rf"{_DEVICES}[-_ ]?(?=(?:\D{{0,3}}\d){{3}})\d[\d\-_.:]*(?:wa\d+)?(?:\s+at)?(?:\s*[\d.:]+)?(?:\s*[ap]m)?(?:\s*\(\d+\)|\s+copy)?",
+            r"(?:image|picture|photo|untitled|unnamed)[-_ ]?\d*(?:\s*\(\d+\)|\s+copy)",
+            r"(?=[a-f]*\d)[0-9a-f]{16,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+            # One "word" with a number in it, such as a content management system makes of a title and a size.
+            r"(?=\S*\d)[^\s_-]+(?:[-_]+[^\s_-]+){2,}",
+        )
+    ),
+    re.IGNORECASE,
 )
 
 _MONTH = (
@@ -24,7 +36,7 @@ _MONTH = (
 _WEEKDAY = r"(?:(?:mon|tues|wednes|thurs|fri|satur|sun)day,?\s+)?"
 _DATE = (
     rf"{_WEEKDAY}(?:\d{{1,2}}(?:st|nd|rd|th)?\s+(?:of\s+)?{_MONTH},?\s+\d{{4}}|{_MONTH}\s+\d{{1,2}}(?:st|nd|rd|th)?,?\s+\d{{4}}|{_MONTH},?\s+\d{{4}}"
-    r"|\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})"
+    r"|\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|(?<!\d)\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})"
 )
 _TIME = r"\d{1,2}:\d{2}(?::\d{2})?(?:\s*[ap]\.?m\.?)?"
 _DATES = re.compile(_DATE, re.IGNORECASE)
@@ -83,14 +95,17 @@ def boilerplate_share(caption: str) -> float:
 
 
 _MARKUP = re.compile(
-    r"</?[a-z][^<>]{0,200}>|&(?:#\d+|#x[\da-f]+|[a-z]{2,8});|https?://|\bwww\.\w|\[/?(?:img|url|caption)\b|\{\{|\}\}"
-    r"|\b[\w-]{1,63}\.(?:com|org|net|info|html?|php|aspx?)\b|\\u[\da-f]{4}|%[\da-f]{2}%[\da-f]{2}",
+    r"</?[a-z][^<>]{0,200}>|<!--|<\?(?:php|xml)\b|\b(?:src|href|alt|class|style|title|onclick)\s{0,3}=\s{0,3}[\"']|&(?:#\d+|#x[\da-f]+|[a-z]{2,8});|https?://|\bwww\.\w|\[/?(?:img|url|caption)\b|\{\{|\}\}|\$\{\w{1,40}\}|\b(?:nbsp|quot|amp);"
+    r"|\b[\w-]{1,63}\.(?:com|org|net|info|html?|php|aspx?|co\.[a-z]{2})\b|\\u[\da-f]{4}|%[\da-f]{2}%[\da-f]{2}",
     re.IGNORECASE,
 )
 _PERSONAL = re.compile(
     r"(?<![\w.+-])[\w.+-]{1,64}\s?(?:@|\(at\)|\[at\])\s?[\w-]{1,63}(?:\.|\s?\(dot\)\s?)\w{2,}"
     r"|(?<![\d.,/-])(?:\+\d{1,3}[ .-]?)?(?:\(\d{2,4}\)[ .-]?)?\d{2,4}(?:[ .-]\d{2,4}){2,4}(?![\d.,/-]|\s*(?:px|x|cm|mm))"
-    r"|(?<!\d)\+\d{9,14}(?!\d)",
+    r"|(?<!\d)\+\d{9,14}(?!\d)"
+    r"|(?<!\d)(?:\+\d{1,3}[ .-]?)?\(\d{2,4}\)[ .-]?\d{3,4}[ .-]?\d{3,4}(?!\d)"  # an area code in brackets needs fewer groups
+    r"|(?<![\d.-])\d{3}-\d{2}-\d{4}(?![\d-])"  # a social security number
+    r"|(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\d.])",  # an internet address
     re.IGNORECASE,
 )
 
@@ -101,7 +116,7 @@ def has_markup(caption: str) -> bool:
 
 
 def has_personal(caption: str) -> bool:
-    """Whether something like an e-mail address or a phone number is in the caption (dates are not)."""
+    """Whether an e-mail address or something like a phone, social security or internet number is in the caption (dates are not)."""
     return _PERSONAL.search(_DATES.sub(" ", caption[:MAX_PATTERN_CHARS])) is not None
 
 

@@ -16,7 +16,7 @@ from dalle_datasets.parquet import SchemaError, check_parquet, write_parquet
 from dalle_datasets.schemas import IMAGES, MEASURES
 from dalle_datasets.stage import inputs_id
 
-VERSION = 4
+VERSION = 5
 BATCH_ROWS = 64
 READ_BYTES = 2**20
 """Pictures are read in pieces of this size, not a whole row group at once."""

@@ -1,6 +1,7 @@
 """Caption rules on captions as they are found."""
 
 import random
+import time
 
 import pytest
 
@@ -34,7 +35,16 @@ def test_letters(caption, letters):
     assert captions.count_letters(caption) == letters
 
 
-@pytest.mark.parametrize("caption", [*FILE_NAME_CAPTIONS, "photo.JPEG", "IMG-0042", "dscn1234 (2)", "my holiday in spain.png"])
+@pytest.mark.parametrize(
+    "caption",
+    [
+        *FILE_NAME_CAPTIONS, "photo.JPEG", "IMG-0042", "dscn1234 (2)", "my holiday in spain.png", "IMG_20200501_101112",
+        "DJI_0042", "GOPR1234",
+        "Screenshot 2020-05-01 at 10.11.12", "Screen Shot 2020-05-01 at 10.11.12 AM", "WhatsApp Image 2020-05-01 at 10.11.12", "image (3)",
+        "a8f3e2b19c0d4e5f8a7b6c5d4e3f2a1b", "550e8400-e29b-41d4-a716-446655440000", "untitled-1 copy", "PXL_20210304_112233444",
+        "my-holiday-photo-1024x768", "red_car_final_v2", "IMG-20200101-WA0001",
+    ],
+)  # fmt: skip
 def test_file_names(caption):
     assert captions.judge_file_name(captions.is_file_name(caption), caption).reason == "caption_file_name"
 
@@ -47,6 +57,15 @@ def test_boilerplate(caption):
     verdict = captions.judge_boilerplate(captions.boilerplate_share(caption), LIMITS)
     assert verdict.reason == "caption_boilerplate"
     assert "% boilerplate" in verdict.detail
+
+
+@pytest.mark.parametrize(
+    "caption",
+    ["Area 51", "photo 51 of the cat", "thumbnail.png of a cat", "state-of-the-art", "Photo 5", "image of 3 cats", "accessibilities",
+     "Boeing 747-400", "Photo 2014 in Paris", "untitled"],
+)  # fmt: skip
+def test_words_and_numbers_that_are_no_file_names(caption):
+    assert not captions.is_file_name(caption)
 
 
 @pytest.mark.parametrize("caption", GOOD)
@@ -143,3 +162,58 @@ def test_personal(caption):
 )
 def test_not_personal(caption):
     assert not captions.has_personal(caption)
+
+
+@pytest.mark.parametrize(
+    "caption",
+    ["call +1 (415) 555-2671", "Tel: 020 7946 0958", "our server 192.168.0.1", "jane (at) example (dot) org", "number 123-45-6789"],
+)
+def test_personal_data(caption):
+    assert captions.has_personal(caption)
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "ISBN 978-3-16-148410-0 book",
+        "1939-1945 war memorial",
+        "12 x 34 56 cm",
+        "version 1.2.3",
+        "built (1920) 300 years ago",
+        "12.5.2014",
+        "1.2.3.400",
+    ],
+)
+def test_numbers_that_belong_to_nobody(caption):
+    assert not captions.has_personal(caption)
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        'src="a.jpg" alt cat',
+        "<!-- a cat -->",
+        "<?php echo cat",
+        "${name} on a sofa",
+        "nbsp; a cat",
+        "cats at example.co.uk",
+    ],
+)
+def test_remnants_of_markup(caption):
+    assert captions.has_markup(caption)
+
+
+@pytest.mark.parametrize(
+    "caption", ["C++ <3", "a < b and c > d", "salt & pepper", "AT&T; store", "U.S.A. flag", "the set {1, 2}", "e = mc2"]
+)
+def test_signs_that_are_no_markup(caption):
+    assert not captions.has_markup(caption)
+
+
+@pytest.mark.parametrize("text", ["a", "a-", "1 ", "1.", "img 1.", "{", "<a", "(12) ", "src =", "1.1.", "-_"])
+def test_no_caption_takes_long(text):
+    """Patterns that go back and forth take time that grows with the square of the length, or worse."""
+    started = time.process_time()
+    caption = text * (20_000 // len(text))
+    captions.is_file_name(caption), captions.has_markup(caption), captions.has_personal(caption), captions.boilerplate_share(caption)
+    assert time.process_time() - started < 0.5
