@@ -91,6 +91,7 @@ def _next_steps(layout: Layout, account: Mapping[str, Any]) -> Group:
     root = layout.root
     return Group(
         f"gallery    {_uri(root / account['report'])}",
+        f"collected  {_uri(layout.collection_report)}",
         f"tables     {root / account['catalog']}",
         "",
         'dalle generate "a blue apple on a pink background" --show',
