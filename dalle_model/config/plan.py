@@ -4,34 +4,31 @@ Parameters are counted on the network itself, built without memory (torch's meta
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from dalle_model.config.model import StreamShape, TransformerConfig
+from dalle_model.config.training import Sharding
 from dalle_model.config.tree import Config
 
-Sharding = Literal["replicated", "full"]
-"""`replicated`: every device holds everything (DDP). `full`: weights, gradients and optimiser state are cut into equal parts (FSDP2)."""
-
 MASTER_BYTES, ADAM_BYTES = 4, 8
+DEVICES_PER_MACHINE = 8
+"""What `hybrid` sharding is planned for, unless `shard_group` says otherwise."""
 COMPUTE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceMemory:
-    """Bytes on one device while training."""
+    """Bytes on one device while training, each at its largest."""
 
     weights: int
+    """In float32, with what is gathered from other devices and copies in the compute type."""
     gradients: int
     optimizer: int
     average: int
     """The moving average of the weights."""
     activations: int
     logits: int
-
-    @property
-    def total(self) -> int:
-        """Everything together; the allocator's fragmentation and the framework come on top."""
-        return self.weights + self.gradients + self.optimizer + self.average + self.activations + self.logits
+    total: int
+    """The peak; less than the sum where gradients come as activations go. The allocator's fragments and the framework come on top."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,10 +51,11 @@ class TransformerPlan:
     """When each layer keeps its input only and is computed again in the backward pass."""
 
 
-def plan_transformer(config: Config, world_size: int = 1, sharding: Sharding = "full") -> TransformerPlan:
-    """The plan of `config`'s transformer. Raises `ValueError` when the batch does not split over `world_size` devices."""
-    from dalle_model.transformer.loss import CHUNK_POSITIONS
+def plan_transformer(config: Config, world_size: int = 1, sharding: Sharding | None = None) -> TransformerPlan:
+    """The plan of `config`'s transformer, sharded as configured or in another way.
 
+    Raises `ValueError` when the batch does not split over `world_size` devices.
+    """
     settings, stream = config.train_transformer, config.stream
     if settings.batch_size % world_size:
         raise ValueError(
@@ -69,23 +67,6 @@ def plan_transformer(config: Config, world_size: int = 1, sharding: Sharding = "
     parameters = count_parameters(config.transformer, stream)
     flops = forward_flops_per_token(config.transformer, stream)
 
-    def memory(is_checkpointing: bool) -> DeviceMemory:
-        total = sum(parameters.values())
-        own = -(-total // world_size) if sharding == "full" else total
-        compute = COMPUTE_BYTES[settings.precision]
-        # Low-precision copies: of everything, or, sharded, of the block in use and of the one being fetched.
-        per_block = parameters["blocks"] // config.transformer.num_layers
-        copied = 2 * per_block if sharding == "full" else total
-        copies = compute * copied if sharding == "full" or compute < MASTER_BYTES else 0
-        return DeviceMemory(
-            weights=MASTER_BYTES * own + copies,
-            gradients=MASTER_BYTES * own,
-            optimizer=ADAM_BYTES * own,
-            average=MASTER_BYTES * own if settings.ema_decay else 0,
-            activations=pairs * activation_bytes_per_pair(config.transformer, stream, compute, is_checkpointing),
-            logits=2 * 4 * min(CHUNK_POSITIONS, pairs * stream.num_positions) * max(stream.text_vocab_size, stream.codebook_size),
-        )
-
     return TransformerPlan(
         parameters=parameters,
         num_parameters=sum(parameters.values()),
@@ -93,8 +74,74 @@ def plan_transformer(config: Config, world_size: int = 1, sharding: Sharding = "
         training_flops_per_token=training_flops_per_token(config.transformer, stream),
         dense_training_flops_per_token=3 * (flops["linear"] + flops["dense_attention"] + flops["heads"]),
         pairs_per_device=pairs,
-        memory=memory(is_checkpointing=False),
-        memory_with_checkpointing=memory(is_checkpointing=True),
+        memory=device_memory(config, parameters, world_size, sharding or settings.sharding, pairs, is_checkpointing=False),
+        memory_with_checkpointing=device_memory(
+            config, parameters, world_size, sharding or settings.sharding, pairs, is_checkpointing=True
+        ),
+    )
+
+
+def device_memory(
+    config: Config, parameters: dict[str, int], world_size: int, sharding: Sharding, pairs: int, is_checkpointing: bool
+) -> DeviceMemory:
+    """What one device holds when it computes `pairs` pairs at a time.
+
+    The peak is at the loss, at the beginning of the backward pass, when all activations are there, or at its end, when all
+    gradients are.
+    """
+    from dalle_model.transformer.loss import CHUNK_POSITIONS
+
+    settings, stream, transformer = config.train_transformer, config.stream, config.transformer
+    compute, is_low_precision = COMPUTE_BYTES[settings.precision], settings.precision != "fp32"
+    total, blocks, heads = sum(parameters.values()), parameters["blocks"], parameters["heads"]
+    others, per_block = total - blocks, blocks // transformer.num_layers
+
+    own, gathered, whole_gradients = total, 0, 0
+    copies = compute * (blocks + heads) if is_low_precision else 0
+    if sharding != "replicated" and world_size > 1:
+        group = world_size if sharding == "full" else min(world_size, settings.shard_group or DEVICES_PER_MACHINE)
+        own = -(-total // group)
+        # Embeddings and heads stay gathered, blocks while they are used and while the next one is fetched. The gradient of a block is
+        # whole, and summed in float32, before each device keeps its share.
+        gathered = MASTER_BYTES * others + compute * 2 * per_block
+        copies = compute * heads if is_low_precision else 0
+        whole_gradients = MASTER_BYTES * others + (compute + MASTER_BYTES) * per_block
+    average = MASTER_BYTES * own if settings.ema_decay else 0
+    gradients = MASTER_BYTES * own
+    # DDP's buckets, shares, and what microbatches add to are there all the time.
+    are_gradients_kept = world_size > 1 or bool(settings.microbatch_size)
+
+    states = pairs * stream.num_positions * transformer.d_model
+    one_block = pairs * activation_bytes_per_pair(transformer, stream, compute, is_checkpointing=False) // transformer.num_layers
+    activations = pairs * activation_bytes_per_pair(transformer, stream, compute, is_checkpointing)
+    logits = (
+        2
+        * 4
+        * max(
+            min(CHUNK_POSITIONS, pairs * num_tokens) * vocabulary
+            for num_tokens, vocabulary in (
+                (stream.max_text_tokens, stream.text_vocab_size),
+                (stream.num_image_tokens, stream.codebook_size),
+            )
+        )
+    )
+    # The loss keeps the gradients of both heads and of the states they see, the final norm its input.
+    ends = MASTER_BYTES * (heads + 2 * states)
+    at_loss = activations - (one_block if is_checkpointing else 0) + copies + ends + logits
+    at_start = activations + (0 if is_checkpointing else copies) + ends
+    at_end = one_block + compute * 4 * states + whole_gradients + (0 if are_gradients_kept else gradients)
+    return DeviceMemory(
+        weights=MASTER_BYTES * own + gathered + copies,
+        gradients=gradients + whole_gradients,
+        optimizer=ADAM_BYTES * own,
+        average=average,
+        activations=activations,
+        logits=logits,
+        total=(MASTER_BYTES + ADAM_BYTES) * own
+        + gathered
+        + average
+        + (gradients if are_gradients_kept else 0)
+        + max(at_loss, at_start, at_end),
     )
 
 
@@ -161,10 +208,11 @@ def activation_bytes_per_pair(config: TransformerConfig, stream: StreamShape, co
     """Bytes that the blocks keep of one pair for the backward pass (without dropout's masks).
 
     Per position a block keeps, in multiples of d_model: in fp32 the residual stream before either branch (2); in the compute type
-    the outputs of both norms (2), queries, keys and values (3), what attention returned, as it came and with heads side by
-    side (2), and the hidden layer before and after GELU (8). The attention kernel keeps one number per head and position more.
+    the outputs of both norms (2), queries, keys and values (3), what attention returned (1; the structured form on a CPU keeps it a
+    second time, as it came), and the hidden layer before and after GELU (8). The attention kernel keeps one number per head and
+    position more.
     """
-    wide, narrow = 2, 15
+    wide, narrow = 2, 14
     per_block = stream.num_positions * (config.d_model * (4 * wide + compute_bytes * narrow) + 4 * config.num_heads)
     if not is_checkpointing:
         return config.num_layers * per_block

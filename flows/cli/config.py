@@ -8,7 +8,7 @@ from flows.cli.options import Preset, Settings, resolve
 from flows.cli.output import results_console
 
 if TYPE_CHECKING:
-    from dalle_model.config.plan import Sharding
+    from dalle_model.config.training import Sharding
 
 app = typer.Typer(help="Presets and settings.", no_args_is_help=True)
 
@@ -62,9 +62,7 @@ def plan(
     preset: Preset = "demo",
     settings: Settings = None,
     world_size: Annotated[int, typer.Option(min=1, help="Devices that train together.")] = 1,
-    sharding: Annotated[
-        str, typer.Option(help="`full` cuts weights, gradients and optimiser state into parts; `replicated` does not.")
-    ] = "full",
+    sharding: Annotated[str, typer.Option(help="replicated, full or hybrid; as configured if left out.")] = "",
 ) -> None:
     """Print what training the transformer costs: parameters, FLOPs per token, memory per device. Builds nothing, needs no GPU.
 
@@ -74,10 +72,10 @@ def plan(
 
     from dalle_model.config.plan import DeviceMemory, plan_transformer
 
-    kinds: dict[str, Sharding] = {"full": "full", "replicated": "replicated"}
-    if sharding not in kinds:
-        raise ValueError(f"--sharding {sharding} does not exist; choose one of {', '.join(kinds)}")
     config = resolve(preset, settings)
+    kinds: dict[str, Sharding] = {"replicated": "replicated", "full": "full", "hybrid": "hybrid", "": config.train_transformer.sharding}
+    if sharding not in kinds:
+        raise ValueError(f"--sharding {sharding} does not exist; choose one of {', '.join(filter(None, kinds))}")
     made = plan_transformer(config, world_size, kinds[sharding])
     table = Table("transformer", "", box=None, show_header=False)
     table.columns[1].justify = "right"
@@ -97,7 +95,8 @@ def plan(
     section("forward, per token", flops)
     section("training, per token", {"sparse attention": sparse, "dense attention": dense})
     section(
-        "training together", {"devices": str(world_size), "sharding": sharding, "pairs per device at a time": f"{made.pairs_per_device}"}
+        "training together",
+        {"devices": str(world_size), "sharding": kinds[sharding], "pairs per device at a time": f"{made.pairs_per_device}"},
     )
 
     def gibibytes(memory: DeviceMemory) -> dict[str, str]:

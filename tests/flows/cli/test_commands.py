@@ -28,7 +28,20 @@ def test_version_and_help(capsys):
     assert capsys.readouterr().out.startswith("dalle 0.")
     run("--help")
     printed = capsys.readouterr().out
-    for command in ("demo", "run", "job", "import-weights", "reconstruct", "generate", "rerank", "query", "catalog", "config", "report", "site"):
+    for command in (
+        "demo",
+        "run",
+        "job",
+        "import-weights",
+        "reconstruct",
+        "generate",
+        "rerank",
+        "query",
+        "catalog",
+        "config",
+        "report",
+        "site",
+    ):
         assert command in printed
 
 
@@ -61,13 +74,13 @@ def test_diff_shows_what_differs(capsys):
 def test_plan_prints_parameters_flops_and_memory(capsys):
     run("config", "plan", "--preset", "dalle-12b", "--world-size", "64")
     printed = capsys.readouterr().out
-    assert {"12,292,836,992", "12,095,479,808", "73.560", "76.688", "26.79"} <= set(printed.split())
+    assert {"12,292,836,992", "12,095,479,808", "73.560", "76.688", "53.13"} <= set(printed.split())
 
 
 def test_plan_refuses_what_cannot_be_trained(capsys):
     for arguments, message in (
         (["--world-size", "5"], "train_transformer.batch_size=1024 does not split evenly over 5 devices; choose a multiple"),
-        (["--sharding", "half"], "--sharding half does not exist; choose one of full, replicated"),
+        (["--sharding", "half"], "--sharding half does not exist; choose one of replicated, full, hybrid"),
     ):
         with pytest.raises(SystemExit) as ended:
             main(["config", "plan", "--preset", "dalle-12b", *arguments])
