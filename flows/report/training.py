@@ -82,12 +82,25 @@ def _progress(job: str, logged: Logged) -> list[Plot]:
     rate = ("pairs_per_s", "Pairs per second") if job == "train_clip" else ("tokens_per_s", "Tokens per second")
     return [
         _plot(logged, "gradient_norm", "Gradient norm before clipping"),
+        _by_part(logged),
         _plot(logged, "learning_rate", "Learning rate"),
         _rate(logged, *rate),
         _rate(logged, "mfu", "Model FLOPs, share of peak (MFU)", y_text=_percent),
         _rate(logged, "data_wait_share", "Waiting for data, share of time", y_text=_percent),
         _rate(logged, "memory_gib", "Memory at most", y_name="GiB"),
     ]
+
+
+def _by_part(logged: Logged) -> Plot:
+    """The last norms of the gradients of the parts of a network, named `kind_number`, from the first to the last."""
+    kinds: dict[str, list[tuple[float, float]]] = {}
+    for (name, split), points in sorted(logged.curves.items()):
+        kind, _, number = name.rpartition("_")
+        if split == "gradients" and number.isdecimal():
+            kinds.setdefault(kind, []).append((float(number), points[-1][1]))
+    colors = ("training", "held", "unseen", "other")
+    series = [Series(kind.replace("_", " "), norms, colors[i % len(colors)]) for i, (kind, norms) in enumerate(kinds.items())]
+    return Plot("Gradient norm by layer, at the end", series, Lines("layer", with_dots=True, size=SMALL))
 
 
 def _plot(

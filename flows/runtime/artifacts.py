@@ -100,7 +100,8 @@ def training_page(run_id: str, job: str, logged: Logged) -> str:
     """Markdown: a line of figures, a table of the last numbers, and a picture of every curve."""
     last: dict[str, dict[str, float]] = {}
     for (name, split), points in sorted(logged.curves.items()):
-        last.setdefault(name, {})[split] = points[-1][1]
+        if split != "gradients":  # as many as there are layers: they have a chart
+            last.setdefault(name, {})[split] = points[-1][1]
     table = ["| at the end | training | validation |", "| --- | ---: | ---: |"]
     table += [f"| {name} | {_ended(name, ends.get('train'))} | {_ended(name, ends.get('validation'))} |" for name, ends in last.items()]
     curves = [

@@ -88,3 +88,14 @@ def test_a_collection_is_an_artifact_with_what_stands_out_and_two_tables(made, c
     assert "| pairs of last time that are left out now | web | kept | x      (http://evil) | 3 |" in page, "no markup of strangers"
     assert made["collection-hosts"][0]["host"] == "127.0.0.1"
     assert {row["reason"] for row in made["drop-reasons"]} >= {"caption_short", "robots_denied"}
+
+
+def test_gradients_by_layer_are_a_chart_and_no_rows_of_the_table():
+    curves = {
+        ("attention_00", "gradients"): [(0, 9.0), (10, 1.0)],
+        ("attention_01", "gradients"): [(10, 2.0)],
+        ("mlp_00", "gradients"): [(10, 3.0)],
+    }
+    page = artifacts.training_page("train-transformer-1", "train_transformer", Logged(curves, {}, {}))
+    assert "### Gradient norm by layer, at the end" in page
+    assert "| attention_00 |" not in page

@@ -491,3 +491,13 @@ def test_dvae_health_is_what_validation_saw(catalog):
     )
     logged(catalog, "run_metrics", "v", 0, split="train", psnr=1.0)
     assert catalog.query("dvae_health") == [("v", 0, 20.5, pytest.approx(1.386294), pytest.approx(2.0), 7.0, 5, 3, None)]
+
+
+def test_gradient_norms_of_the_last_step(catalog):
+    catalog.add("runs", run_id="tf", job="train_transformer")
+    catalog.add("artifacts", artifact_id="t", kind="transformer", made_by="tf")
+    logged(catalog, "run_metrics", "tf", 10, split="gradients", mlp_00=2.0)
+    logged(catalog, "run_metrics", "tf", 20, split="gradients", mlp_00=0.5, attention_00=0.25)
+    logged(catalog, "run_metrics", "tf", 30, split="train", loss=1.0)
+    assert catalog.query("gradient_norms") == [("tf", 20, "attention_00", 0.25), ("tf", 20, "mlp_00", 0.5)]
+    assert catalog.query("gradient_norms", run_id="tf", step=10) == [("tf", 10, "mlp_00", 2.0)]
