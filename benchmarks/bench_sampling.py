@@ -2,37 +2,41 @@
 
 On a CPU, references run in the same process: the same network with full attention and a cache of everything (with the text
 shared by all candidates, and with a copy each), no cache at all, and, given `--peer`, DALLE-pytorch (see `peer_dalle_pytorch.py`).
-Alternatives take turns every few tokens, so that whatever else the machine does hits all alike. Where there is no cache, the step in
-the middle of each turn is timed and counted for all steps of the turn; everything else runs every token. CPU seconds of one
-thread, the caption's reading and the draws included, the dVAE's decoder left out.
+At several positions all alternatives take turns at doing a step, so that whatever else the machine does hits all alike; the least CPU
+time of each, summed over the positions, gives a whole picture. One thread, draws included; the reading of the caption (once for all
+candidates, 1% of our time for one picture) and the dVAE's decoder are left out.
 
 On CUDA the presets' sizes run in bf16 with random weights, beside the bound that the card's memory and matrix
 rate, measured in the same call, set for weights, keys, values and products.
 """
 
 import argparse
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from bench_train import SIZES
-from peer_dalle_pytorch import peer_samplers
-from timing import print_ratios
+from peer_dalle_pytorch import STEPS, peer_samplers
+from timing import least_cpu_seconds, print_ratios
 
 from dalle_model.config.generation import SamplingConfig
 from dalle_model.config.model import StreamShape, TransformerConfig
 from dalle_model.config.plan import forward_flops_per_token
 from dalle_model.config.presets import preset
-from dalle_model.sampling.generate import FREE, candidate_seeds, growing, sample_image_tokens
+from dalle_model.sampling.generate import candidate_seeds, sample_image_tokens
+from dalle_model.sampling.logits import FREE, choose_tokens
 from dalle_model.transformer import DALLETransformer
-from dalle_model.transformer.cache import read_text
+from dalle_model.transformer.cache import ImageDecoder, read_text
 from dalle_model.transformer.slots import slot_plan
 
-TURNS = 16
-Sampler = Iterator[object] | Callable[[int], object]
-"""An iterator that does a step at a time, or, without a cache, a function that does the step of a given position."""
+POSITIONS = 8
+"""Where steps are timed: in the middle of as many equal parts of a picture. A step costs about as much more as it is later."""
+
+GetReady = Callable[[int], tuple[Callable[[], object], int]]
+"""Gets ready for a position; returns what does steps there, and how many: several where a step finds memory as the last one left it."""
 
 
 def build(config: TransformerConfig, stream: StreamShape) -> DALLETransformer:
@@ -40,58 +44,53 @@ def build(config: TransformerConfig, stream: StreamShape) -> DALLETransformer:
     return DALLETransformer(config, stream).eval()
 
 
-def sampler(model: DALLETransformer, captions: int, candidates: int) -> Iterator[object]:
-    """What `sample_image_tokens` does for one batch on a CPU, one token at a time."""
-    stream = model.stream
+def with_cache(model: DALLETransformer, captions: int, candidates: int) -> GetReady:
+    """What `sample_image_tokens` does on a CPU for each token of one batch."""
+    stream, settings = model.stream, SamplingConfig()
     text = torch.randint(stream.text_vocab_size, (1, stream.max_text_tokens)).repeat(captions, 1)
-    noise = torch.rand(captions, candidates, stream.num_image_tokens, dtype=torch.float64)
-    known = torch.full((captions, stream.num_image_tokens), FREE)
-    yield from growing(model, read_text(model, text), noise, known, SamplingConfig())
+    decoder = ImageDecoder(model, read_text(model, text), candidates)
+    tokens = torch.randint(stream.codebook_size, (captions, candidates))
+    noise, known = torch.rand(captions, candidates, dtype=torch.float64), torch.full((captions, 1), FREE)
+
+    def get_ready(position: int) -> tuple[Callable[[], object], int]:
+        return lambda: [choose_tokens(decoder.next_logits(tokens, position), noise, known, settings) for _ in range(STEPS)], STEPS
+
+    return get_ready
 
 
-def without_cache(model: DALLETransformer) -> Callable[[int], object]:
+def without_cache(model: DALLETransformer) -> GetReady:
     text = torch.zeros(1, model.stream.max_text_tokens, dtype=torch.int64)
     image = torch.zeros(1, model.stream.num_image_tokens, dtype=torch.int64)
-    return lambda position: model.image_head(model.hidden_states(text, image)[1][:, position])
+    return lambda position: (lambda: model.image_head(model.hidden_states(text, image)[1][:, position]), 1)
 
 
-def cpu_seconds(samplers: dict[str, Sampler], num_tokens: int) -> dict[str, float]:
-    """Process CPU seconds of a whole picture (or set of pictures) for each way, taking turns."""
-    seconds = dict.fromkeys(samplers, 0.0)
-    for turn in range(TURNS):
-        first, last = turn * num_tokens // TURNS, (turn + 1) * num_tokens // TURNS
-        for name, way in samplers.items():
-            started = time.process_time()
-            if callable(way):
-                way((first + last) // 2)
-                seconds[name] += (time.process_time() - started) * (last - first)
-            else:
-                for _ in range(first, last):
-                    next(way)
-                seconds[name] += time.process_time() - started
+def cpu_seconds(ways: dict[str, GetReady], num_tokens: int, repeats: int) -> dict[str, float]:
+    """Process CPU seconds of a whole picture (or set of pictures) for each way, taking turns at each position."""
+    seconds = dict.fromkeys(ways, 0.0)
+    for part in range(POSITIONS):
+        position = int((part + 0.5) * num_tokens / POSITIONS)
+        steps = {name: get_ready(position) for name, get_ready in ways.items()}
+        for name, least in least_cpu_seconds({name: run for name, (run, _) in steps.items()}, repeats).items():
+            seconds[name] += least / steps[name][1] * num_tokens / POSITIONS
     return seconds
 
 
-def on_cpu(size: str, candidates: int, peer: Path | None) -> None:
+def on_cpu(size: str, candidates: int, peer: Path | None, repeats: int) -> None:
     config, stream, _ = SIZES[size]
     full = build(replace(config, attention="full"), stream)
     with torch.inference_mode():
-        samplers: dict[str, Sampler] = {
-            "sparse cache": sampler(build(config, stream), 1, candidates),
-            "sparse cache, bf16": sampler(build(config, stream).hold_weights_in(torch.bfloat16), 1, candidates),
-            "full attention, shared text": sampler(full, 1, candidates),
+        ways: dict[str, GetReady] = {
+            "sparse cache": with_cache(build(config, stream), 1, candidates),
+            "sparse cache, bf16": with_cache(build(config, stream).hold_weights_in(torch.bfloat16), 1, candidates),
+            "full attention, shared text": with_cache(full, 1, candidates),
         }
         reference = "full attention, shared text"
         if candidates > 1:
             reference = "full attention, a text each"
-            samplers[reference] = sampler(full, candidates, 1)
+            ways[reference] = with_cache(full, candidates, 1)
         else:
-            samplers["no cache"] = without_cache(build(config, stream))
-        samplers |= peer_samplers(peer, config, stream, candidates)
-        for way in samplers.values():  # what only the first step pays: memory, and the libraries' choices
-            if callable(way):
-                way(0)
-        seconds = cpu_seconds(samplers, stream.num_image_tokens)
+            ways["no cache"] = without_cache(build(config, stream))
+        seconds = cpu_seconds(ways | peer_samplers(peer, config, stream, candidates), stream.num_image_tokens, repeats)
     kept = {kind: sum(slots_of(replace(config, attention=kind), stream)) * 8 * config.d_model / 2**20 for kind in ("sparse", "full")}
     print_ratios(
         f"{size}: {candidates} candidates of one caption; image cache {kept['sparse']:.2f} MiB each, full {kept['full']:.2f} MiB",
@@ -178,8 +177,10 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="*", choices=[*SIZES], default=[*SIZES], help="on a CPU")
     parser.add_argument("--presets", nargs="*", default=["small", "medium", "large"], help="on CUDA")
     parser.add_argument("--candidates", nargs="*", type=int, help="default 1 16 64, on CUDA 1 32 512")
+    parser.add_argument("--repeats", type=int, default=2, help="rounds of steps at each position, of which the fastest counts")
     parser.add_argument("--peer", type=Path, help="folder that holds DALLE-pytorch")
     arguments = parser.parse_args()
+    sys.stdout.reconfigure(line_buffering=True)
     if arguments.device == "cuda":
         for name in arguments.presets:
             for candidates in arguments.candidates or (1, 32, 512):
@@ -188,7 +189,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for size in arguments.sizes:
         for candidates in arguments.candidates or (1, 16, 64):
-            on_cpu(size, candidates, arguments.peer)
+            on_cpu(size, candidates, arguments.peer, arguments.repeats)
 
 
 if __name__ == "__main__":

@@ -12,19 +12,23 @@ attention and for its row and column attention "optimized for inference"; its ot
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map
 
 from dalle_model.config.model import StreamShape, TransformerConfig
 from dalle_model.transformer.masks import layer_kinds
 
 LAYER_TYPES = {"row": "axial_row", "column": "axial_col", "conv": "conv_like"}
 """Its names. Its masks are not the paper's: a row sees itself only, the window is 5 x 5 and does not wrap."""
+
+STEPS = 16
+"""Steps in a row that are timed together where there is a cache."""
 
 # What its pretrained picture tokenizers import, which are never used here; `pkg_resources` left setuptools.
 UNUSED: dict[str, dict[str, Any]] = {
@@ -66,38 +70,51 @@ def peer_updates(folder: Path | None, config: TransformerConfig, stream: StreamS
 
 
 def peer_samplers(folder: Path | None, config: TransformerConfig, stream: StreamShape, candidates: int) -> dict[str, Any]:
-    """Ways of sampling `candidates` pictures of one caption with the peer's network, by name. Without a cache: a function that
-    does the step of a given position (one candidate only, it takes a second). With one: an iterator that does a step at a time."""
+    """Ways of sampling `candidates` pictures of one caption with the peer's network, by name. Each is a function that gets ready for a
+    position and returns (what does steps from there on, how many)."""
     dalle_pytorch = _import(folder)
     if dalle_pytorch is None:
         return {}
     top_k, gumbel_sample = dalle_pytorch.dalle_pytorch.top_k, dalle_pytorch.dalle_pytorch.gumbel_sample
-    text = torch.randint(1, stream.text_vocab_size, (1, stream.max_text_tokens)).repeat(candidates, 1)
+    text = torch.randint(1, stream.text_vocab_size, (1, stream.max_text_tokens))
+    image = torch.randint(stream.codebook_size, (1, stream.num_image_tokens))
     kinds = tuple(LAYER_TYPES[kind] for kind in layer_kinds(config.num_layers))
 
-    def step(model: Any, image: torch.Tensor, cache: dict[str, Any] | None) -> torch.Tensor:
+    def step(model: Any, text: torch.Tensor, image: torch.Tensor, cache: dict[str, Any] | None) -> torch.Tensor:
         """What its `generate_images` does for each token, with its own defaults."""
         logits = model(text, image, cache=cache)[:, -1, :]
         tokens = gumbel_sample(top_k(logits, thres=0.5), temperature=1.0, dim=-1) - model.num_text_tokens
         return torch.cat((image, tokens[:, None]), -1)
 
-    def without_cache(*layer_types: str) -> Callable[[int], object]:
+    def without_cache(*layer_types: str) -> Callable[[int], tuple[Callable[[], object], int]]:
         model = _build(dalle_pytorch, config, stream, layer_types, {}).eval()
-        image = torch.randint(stream.codebook_size, (candidates, stream.num_image_tokens))
-        return lambda position: step(model, image[:, :position], None)
+        return lambda position: (lambda: step(model, text, image[:, :position], None), 1)
 
-    def with_cache(layer_types: tuple[str, ...], **options: bool) -> Iterator[None]:
-        model, cache = _build(dalle_pytorch, config, stream, layer_types, options).eval(), {}
-        image = torch.empty(candidates, 0, dtype=torch.int64)
-        while True:
-            image = step(model, image, cache)
-            yield
+    def with_cache(layer_types: tuple[str, ...], **options: bool) -> Callable[[int], tuple[Callable[[], object], int]]:
+        model = _build(dalle_pytorch, config, stream, layer_types, options).eval()
 
-    in_full = "DALLE-pytorch, full, cache mended"
-    rows_and_columns = tuple(kind.replace("conv_like", "axial_row") for kind in kinds)
-    samplers: dict[str, Any] = {
-        in_full: with_cache(("full",)),
-        in_full.replace("full", "rows and columns"): with_cache(rows_and_columns, optimize_for_inference=True),
+        def get_ready(position: int) -> tuple[Callable[[], object], int]:
+            """Fill the cache with one picture and copy it for all candidates: nothing depends on what they hold."""
+            cache: dict[str, Any] = {}
+            step(model, text, image[:, :position], cache)
+            cache = tree_map(lambda x: x.repeat(candidates, *[1] * (x.ndim - 1)) if torch.is_tensor(x) else x, cache)
+            texts, images = text.repeat(candidates, 1), image[:, : position + 1].repeat(candidates, 1)
+
+            def run() -> None:
+                now, images_now = dict(cache), images
+                for _ in range(num_steps):
+                    images_now = step(model, texts, images_now, now)
+
+            num_steps = min(STEPS, stream.num_image_tokens - 1 - position)
+            return run, num_steps
+
+        return get_ready
+
+    samplers = {
+        "DALLE-pytorch, full, cache mended": with_cache(("full",)),
+        "DALLE-pytorch, rows and columns, cache mended": with_cache(
+            tuple(kind.replace("conv_like", "axial_row") for kind in kinds), optimize_for_inference=True
+        ),
     }
     if candidates == 1:
         samplers["DALLE-pytorch, sparse, as shipped"] = without_cache(*kinds)

@@ -161,7 +161,7 @@ def linear(layer: nn.Linear, x_BD: Tensor) -> Tensor:
     if x_BD.is_cuda or not (8 <= len(x_BD) <= 32 or x_BD.dtype == torch.bfloat16):
         out_BE: Tensor = layer(x_BD)
         return out_BE
-    return torch.addmm(layer.bias.unsqueeze(1), layer.weight, x_BD.t()).t()
+    return torch.addmm(layer.bias.unsqueeze(1), layer.weight, x_BD.t().contiguous()).t()
 
 
 def _scores(q_RK: Tensor, k_RSK: Tensor) -> Tensor:
