@@ -161,7 +161,8 @@ class FilterConfig:
     validation_share: float = 0.04
     """Share of pairs whose split is `validation`, chosen by a hash of the picture."""
     num_processes: int = 1
-    """Processes that decode and measure pictures, each a part at a time; the result does not depend on it."""
+    """Processes that decode and measure pictures, each a part at a time; the result does not depend on it. A script of your own that
+    sets more than one needs `if __name__ == "__main__":`, as with everything that starts Python processes."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_boilerplate_share <= 1:
