@@ -148,7 +148,7 @@ def dalle_12b() -> Config:
             validate_every=1_000,
             checkpoint_every=1_000,
         ),
-        sampling=SamplingConfig(num_images=512, temperature=1.0, batch_size=256),
+        sampling=SamplingConfig(num_images=512, temperature=1.0, batch_size=256, precision="bf16"),
     )
 
 
