@@ -195,7 +195,8 @@ class DataRoot:
             "image_loss": 0.03,
             "num_parameters": 1_190_000,
         }
-        return self.run("train-transformer-7", inputs, result, curve("loss", "text_loss", "image_loss", "gradient_norm"))
+        norms = {"step": 190, "split": "gradients", "attention_00": 0.5, "mlp_00": 0.25}
+        return self.run("train-transformer-7", inputs, result, [*curve("loss", "text_loss", "image_loss", "gradient_norm"), norms])
 
     def generate_and_judge(self) -> list[Path]:
         """Prompts of the three sets, noisy pictures for them, and verdicts: two run directories."""
