@@ -181,6 +181,22 @@ class DataRoot:
             self.run("score-pairs-6", {**pairs, "clip_id": "clip0"}, {"clip_scores": folder["scores"], "num_scores": len(ids)}),
         ]
 
+    def score_safety(self) -> Path:
+        """Scores of a safety classifier: its run directory."""
+        folder = self.layout.safety_scores("safe0")
+        rows = [{"pair_id": pair["pair_id"], "nsfw_score": 0.01 * i, "watermark_score": 0.02} for i, pair in enumerate(self.pairs)]
+        write_parts(folder, pa.Table.from_pylist(rows, schemas.SAFETY_SCORES.with_metadata(None)), schemas.SAFETY_SCORES, 8, 4)
+        inputs = {"pairs": self.layout.relative(self.layout.pairs(SOURCE)), "pairs_id": "pairs0", "clip_id": "clip0"}
+        return self.run("score-safety-6", inputs, {"safety_scores": self.layout.relative(folder), "safety_id": "safe0"})
+
+    def reconstruct(self) -> Path:
+        """What `dalle reconstruct` was asked for one pair: its run directory."""
+        path = self.layout.run("reconstruct-3") / "reconstructions.parquet"
+        pair = self.pairs[0]["pair_id"]
+        row = {"dvae_id": "vae0", "picture": f"pair {pair}", "pair_id": pair, "psnr": 20.0, "num_codes": 1, "image_tokens": [1, 1]}
+        write_parquet(path, pa.Table.from_pylist([row], schemas.RECONSTRUCTIONS.with_metadata(None)), schemas.RECONSTRUCTIONS)
+        return self.run("reconstruct-3", {"dvae_id": "vae0"}, {"num_pictures": 1, "psnr": 20.0})
+
     def train(self, training_set_id: str) -> Path:
         """The transformer's run directory."""
         inputs = {
@@ -286,7 +302,7 @@ class DataRoot:
 
         layout = self.layout
         self.collect()
-        runs = self.tokenise_and_score()
+        runs = [*self.tokenise_and_score(), self.reconstruct(), self.score_safety()]
         with connect(layout.catalog) as con:
             ingest.ingest_pairs(con, layout, SOURCE)
             ingest.ingest_dropped_pairs(con, layout, SOURCE)

@@ -60,7 +60,8 @@ def test_a_training_is_an_artifact_with_its_figures_and_curves(made, catalogued_
     assert "| gradient_norm | 0.9646 | " in page
     titles = [line.removeprefix("### ") for line in page.splitlines() if line.startswith("### ")]
     assert titles == [
-        "Loss per image token", "Loss per text token", "Gradient norm before clipping", "Tokens per second",
+        "Loss per image token", "Loss per text token", "Gradient norm before clipping", "Gradient norm by layer, at the end",
+        "Tokens per second",
         "Waiting for data, share of time", "Memory at most",
     ]  # fmt: skip
     assert page.count("](data:image/svg+xml;base64,") == len(titles)
