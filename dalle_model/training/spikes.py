@@ -5,7 +5,7 @@ while training goes on (OLMo). The second needs nobody who watches and nothing t
 (`skip_spikes`).
 """
 
-import statistics
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -27,8 +27,9 @@ class SpikeWatch:
                 continue
             last = self.history.setdefault(name, [])
             if len(last) >= HISTORY // 2:
-                mean = statistics.fmean(last)
-                if figures[name] > mean + SIGMAS * statistics.pstdev(last, mean):
+                mean = sum(last) / len(last)
+                deviation = math.sqrt(sum((value - mean) ** 2 for value in last) / len(last))
+                if figures[name] > mean + SIGMAS * deviation:
                     found.append(f"{name.replace('_', ' ')} {figures[name]:.4g} ({mean:.4g} before)")
             last.append(figures[name])
             del last[:-HISTORY]

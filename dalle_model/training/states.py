@@ -111,6 +111,8 @@ class TrainingStates:
             return None
         newest = states[-1]
         state = json.loads((newest / STATE).read_text())
+        if METADATA not in state["sha256"]:
+            raise ValueError(f"{newest} is of an earlier version, which cannot be continued; delete {newest.parent} to begin the run anew")
         self._verify(newest, state["sha256"])
         reader = FileSystemReader(newest)
         found = {

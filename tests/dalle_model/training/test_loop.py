@@ -208,6 +208,14 @@ def test_what_was_being_written_when_the_process_was_killed_is_begun_anew(tmp_pa
     assert not [*(tmp_path / "run" / "checkpoints").glob("*.partial")]
 
 
+def test_a_state_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
+    earlier = tmp_path / "run" / "checkpoints" / "step-000004"
+    earlier.mkdir(parents=True)
+    (earlier / "state.json").write_text(json.dumps({"step": 4, "sha256": {"model.safetensors": "0"}}))
+    with pytest.raises(ValueError, match=r"step-000004 is of an earlier version, which cannot be continued; delete .*checkpoints to begin"):
+        run(tmp_path / "run", settings())
+
+
 def test_the_newest_state_is_the_one_of_the_largest_step(tmp_path: Path) -> None:
     for name in ("step-999000", "step-1000000", "step-1001000.partial"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
