@@ -1,6 +1,6 @@
 -- name: ledger_matches_tables
 -- purpose: Every file of the ledger has as many rows in its table as it holds.
--- reads: ingested_parts, pairs, dropped_pairs, text_tokens, codebook_usage, clip_scores, prompts, dropped_prompts, generations, rerank_scores, evaluations
+-- reads: ingested_parts, pairs, dropped_pairs, text_tokens, codebook_usage, clip_scores, safety_scores, prompts, dropped_prompts, generations, rerank_scores, evaluations
 -- returns: part_path, table_name, num_expected, num_rows
 with rows_held as (
     select 'pairs' as table_name, part_path from pairs
@@ -12,6 +12,8 @@ with rows_held as (
     select 'codebook_usage', part_path from codebook_usage
     union all
     select 'clip_scores', part_path from clip_scores
+    union all
+    select 'safety_scores', part_path from safety_scores
     union all
     select 'prompts', part_path from prompts
     union all
