@@ -27,7 +27,7 @@ from dalle_model.transformer.masks import layer_kinds
 LAYER_TYPES = {"row": "axial_row", "column": "axial_col", "conv": "conv_like"}
 """Its names. Its masks are not the paper's: a row sees itself only, the window is 5 x 5 and does not wrap."""
 
-STEPS = 16
+STEPS = 8
 """Steps in a row that are timed together where there is a cache."""
 
 # What its pretrained picture tokenizers import, which are never used here; `pkg_resources` left setuptools.
