@@ -38,9 +38,8 @@ def collect_pairs(preset: str = "demo", overrides: Overrides | None = None, refr
         filtered = filter_candidates(config)
         is_news = keep_record(config, found, downloaded, filtered)
         catalogue_pairs(config)
-    if is_news:
-        publish_catalog(config)
-        report_collection(config)
+    publish_catalog(config, is_news)
+    report_collection(config, is_news)
     return {"discover": asdict(found), "download": asdict(downloaded), "filter": asdict(filtered)}
 
 
@@ -92,12 +91,14 @@ def keep_record(config: Config, found: DiscoverResult, downloaded: DownloadResul
 
 
 @task(task_run_name="report collection", cache_policy=NO_CACHE)
-def report_collection(config: Config) -> None:
-    """The page, and its figures as artifacts."""
+def report_collection(config: Config, is_news: bool) -> None:
+    """The page, and its figures as artifacts, if there is news for them."""
     layout = open_data_root(config.paths.data_root)
-    with timed("report collection"):
-        data = collect_collection(layout)
-        show_collection(data, write_collection_report(layout, data))
+    with timed("report collection") as time:
+        time.was_skipped = not is_news
+        if is_news:
+            data = collect_collection(layout)
+            show_collection(data, write_collection_report(layout, data))
 
 
 @task(task_run_name="catalogue pairs", cache_policy=NO_CACHE)

@@ -46,11 +46,15 @@ def catalogue(config: Config, *results: Mapping[str, Any]) -> None:
 
 
 @task(task_run_name="publish catalog", cache_policy=NO_CACHE)
-def publish_catalog(config: Config) -> str:
-    """Make the copy that people query; returns its path."""
+def publish_catalog(config: Config, is_news: bool = True) -> str:
+    """Make the copy that people query, if there is news for it; returns its path."""
     layout = open_data_root(config.paths.data_root)
-    with timed("publish catalog"), catalog_writer(config) as con:
-        return str(publish(con, layout))
+    with timed("publish catalog") as time:
+        time.was_skipped = not is_news
+        if is_news:
+            with catalog_writer(config) as con:
+                publish(con, layout)
+    return str(layout.published_catalog)
 
 
 @contextmanager
