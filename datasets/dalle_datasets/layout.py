@@ -1,6 +1,6 @@
 """Where every artefact lies under the data root. Paths are built here and nowhere else."""
 
-import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,9 +105,9 @@ def open_data_root(data_root: str) -> Layout:
     root = Path(data_root).expanduser()
     try:
         root.mkdir(parents=True, exist_ok=True)
-        probe = root / f".writable-{os.getpid()}"
-        probe.write_bytes(b"")
-        probe.unlink()
+        # Without a name that a worker beside us, on this machine or another, could have thought of too.
+        with tempfile.TemporaryFile(dir=root):
+            pass
     except OSError as error:
         raise ValueError(
             f"paths.data_root={data_root}: cannot be written ({error.strerror or error}); "

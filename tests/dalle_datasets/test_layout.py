@@ -1,5 +1,6 @@
 """The data root."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,3 +18,10 @@ def test_paths_are_stored_relative_to_the_root(tmp_path: Path) -> None:
     layout = open_data_root(str(tmp_path / "data"))
     assert layout.relative(layout.image_tokens("ab12") / "part-00000.parquet") == "image_tokens/dvae=ab12/part-00000.parquet"
     assert list(layout.root.iterdir()) == []
+
+
+def test_many_may_open_one_data_root_at_once(tmp_path):
+    with ThreadPoolExecutor(8) as threads:
+        layouts = list(threads.map(lambda _: open_data_root(str(tmp_path / "data")), range(500)))
+    assert len(layouts) == 500
+    assert not list((tmp_path / "data").iterdir())
