@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from dalle_datasets.parquet import check_parquet, read_parquet, write_parquet
+from dalle_datasets.parquet import check_parquet, open_parquet, read_parquet, write_parquet
 from dalle_datasets.schemas import EVALUATIONS, GENERATIONS, PROMPTS
 from dalle_datasets.sources.emoji_checker import ATTRIBUTES, EmojiChecker, right_attributes
 from dalle_datasets.sources.emoji_scenes import Scene
@@ -55,7 +54,7 @@ def judge(run: JobRun, generations: Path, asked: dict[str, Scene]) -> list[dict[
     checker = EmojiChecker()
     rows: list[dict[str, Any]] = []
     done = 0
-    with pq.ParquetFile(generations) as file:
+    with open_parquet(generations) as file:
         for batch in file.iter_batches(PICTURES_AT_ONCE, columns=COLUMNS):
             some = [row for row in batch.to_pylist() if row["prompt_id"] in asked]
             if some:

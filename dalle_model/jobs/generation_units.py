@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from dalle_datasets.parquet import SchemaError, atomic_path, check_parquet, read_parquet
+from dalle_datasets.parquet import SchemaError, atomic_path, check_parquet, open_parquet, read_parquet
 from dalle_datasets.schemas import GENERATION_EMBEDDINGS, GENERATION_PARTS, GENERATIONS
 from dalle_model.jobs.contact_sheet import write_contact_sheet
 from dalle_model.jobs.contract import JobRun
@@ -89,7 +89,7 @@ def write_contact_sheets(run: JobRun, units: list[Unit], generations: Path) -> l
     """A web page for each unit, linked to one another."""
     columns = ["generation_id", "prompt_id", "prompt", "prompt_set", "seed", "clip_score", "rank", "image_path"]
     sheets = [run.run_dir / "contact_sheets" / f"{unit.name}.html" for unit in units]
-    with pq.ParquetFile(generations) as file:
+    with open_parquet(generations) as file:
         for i, sheet in enumerate(sheets):
             links = {"previous": sheets[i - 1].name} if i else {}
             if i + 1 < len(sheets):

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
 from dalle_datasets.image_batches import centre
-from dalle_datasets.parquet import check_parquet, list_column, read_parquet
+from dalle_datasets.parquet import check_parquet, list_column, open_parquet, read_parquet
 from dalle_datasets.schemas import CLIP_SCORES, PAIRS
 from dalle_model.clip import Clip, cosine
 from dalle_model.jobs.contract import JobRun
@@ -60,7 +59,7 @@ def score_part(clip: Clip, part: Path) -> pa.Table:
     nobody = np.random.default_rng(0)  # `centre` draws nothing from it
     schema = CLIP_SCORES.with_metadata(None)
     scored: list[pa.Table] = []
-    with pq.ParquetFile(part) as file:
+    with open_parquet(part) as file:
         for batch in file.iter_batches(PAIRS_AT_ONCE, columns=["pair_id", "caption", "image"]):
             decoded = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in batch["image"].to_pylist())
             pictures = np.stack([centre(picture, side, nobody) for picture in decoded])

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 
-from dalle_datasets.parquet import check_parquet, read_parquet
+from dalle_datasets.parquet import check_parquet, open_parquet, read_parquet
 from dalle_datasets.schemas import CLIP_SCORES, SAFETY_SCORES
 from dalle_model.jobs.contract import JobRun
 from dalle_model.jobs.parts import PartsOut, map_parts
@@ -50,7 +49,7 @@ def score_part(classifier: Classifier, path: Path) -> pa.Table:
     """`schemas.SAFETY_SCORES` of one part of `schemas.CLIP_SCORES`."""
     check_parquet(path, CLIP_SCORES)
     scored = [SAFETY_SCORES.empty_table()]
-    with pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         for batch in file.iter_batches(PAIRS_AT_ONCE, columns=["pair_id", "image_embedding"]):
             values = np.asarray(batch["image_embedding"].flatten()).astype(np.float32).reshape(batch.num_rows, -1)
             scores = classifier.score(torch.from_numpy(values)).numpy()

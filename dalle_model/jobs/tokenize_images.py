@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
 from dalle_datasets.image_batches import Pixels, centre, transformer_augmentation
 from dalle_datasets.images import ImageError, decode_image
-from dalle_datasets.parquet import check_parquet, read_parquet, write_parquet
+from dalle_datasets.parquet import check_parquet, open_parquet, read_parquet, write_parquet
 from dalle_datasets.row_order import seeded_random
 from dalle_datasets.schemas import CODEBOOK_USAGE, DROPPED_PAIRS, IMAGE_TOKENS, PAIRS
 from dalle_model.config.model import DVAEConfig
@@ -188,7 +187,7 @@ def count_tokens(parts: list[Path], codebook_size: int) -> NDArray[np.int64]:
     """How often each token occurs in the parts, int64 [codebook_size]."""
     occurrences = np.zeros(codebook_size, np.int64)
     for part in parts:
-        with pq.ParquetFile(part) as file:
+        with open_parquet(part) as file:
             for batch in file.iter_batches(columns=["image_tokens"]):
                 occurrences += np.bincount(batch["image_tokens"].flatten().to_numpy(), minlength=codebook_size)
     return occurrences
@@ -219,7 +218,7 @@ def _decoded(
         return [(row, made) for row, made, _ in rows]
 
     columns = ["pair_id", "image", *_COPIED]
-    with ThreadPoolExecutor(num_threads(settings)) as threads, pq.ParquetFile(part) as file:
+    with ThreadPoolExecutor(num_threads(settings)) as threads, open_parquet(part) as file:
         ahead: list[tuple[dict[str, Any], Future[tuple[Pixels | ImageError, float]]]] | None = None
         for batch in file.iter_batches(num_rows, columns=columns):
             submitted = [(row, threads.submit(timed_crops, row)) for row in batch.to_pylist()]

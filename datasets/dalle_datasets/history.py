@@ -6,7 +6,7 @@ captions: some 60 bytes, a thousandth of what it stands for. An old one that nob
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,11 +15,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dalle_datasets.buckets import by_key, read_tables
 from dalle_datasets.identity import content_id
 from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import atomic_path, list_parts, read_parts, write_parquet
+from dalle_datasets.parquet import RowsWriter, atomic_path, list_parts
 from dalle_datasets.schemas import COLLECTED, DROPPED_PAIRS, PAIRS
 from dalle_datasets.stage import MANIFEST
+
+ORDER = ("candidate_id", "stage", "reason", "page_url")
 
 
 def record_collection(layout: Layout, source: str, facts: Mapping[str, Any], finished_at: datetime, was_skipped: bool) -> Path | None:
@@ -43,24 +46,27 @@ def record_collection(layout: Layout, source: str, facts: Mapping[str, Any], fin
         with suppress(OSError):  # a file system without hard links: then the same rows are written once more
             path.hardlink_to(earlier[-1])
             return path
-    write_parquet(path, _outcomes(layout, source), COLLECTED, row_group_size=100_000)
+    with RowsWriter(path, COLLECTED, row_group_size=100_000) as writer:
+        outcomes = _outcomes(layout, source)
+        for bucket in by_key(layout.collections(source), "candidate_id", outcomes=outcomes):
+            for row in bucket["outcomes"].sort_by([(name, "ascending") for name in ORDER]).to_pylist():
+                writer.append(row)
     return path
 
 
-def _outcomes(layout: Layout, source: str) -> pa.Table:
-    """A row for each candidate, by id."""
-    kept = read_parts(layout.pairs(source), PAIRS, ["candidate_id", "image_url", "page_url"])
-    dropped = read_parts(layout.dropped(source), DROPPED_PAIRS, ["candidate_id", "image_url", "page_url", "stage", "reason"])
-    dropped_urls = pc.if_else(pc.equal(dropped["image_url"], ""), dropped["page_url"], dropped["image_url"])
-    return pa.table(
-        {
-            "candidate_id": pa.chunked_array([*kept["candidate_id"].chunks, *dropped["candidate_id"].chunks], pa.string()),
-            "url": pa.chunked_array([*kept["image_url"].chunks, *dropped_urls.chunks], pa.string()),
-            "page_url": pa.chunked_array([*kept["page_url"].chunks, *dropped["page_url"].chunks], pa.string()),
-            "stage": pa.chunked_array([pa.array(["kept"] * kept.num_rows, pa.string()), *dropped["stage"].chunks], pa.string()),
-            "reason": pa.chunked_array([pa.array([""] * kept.num_rows, pa.string()), *dropped["reason"].chunks], pa.string()),
-        }
-    ).sort_by([("candidate_id", "ascending"), ("stage", "ascending"), ("reason", "ascending"), ("page_url", "ascending")])
+def _outcomes(layout: Layout, source: str) -> Iterator[pa.Table]:
+    """A row for each candidate."""
+    for kept in read_tables(list_parts(layout.pairs(source)), PAIRS, ["candidate_id", "image_url", "page_url"]):
+        yield _as_collected(kept, kept["image_url"], pa.repeat("kept", kept.num_rows), pa.repeat("", kept.num_rows))
+    columns = ["candidate_id", "image_url", "page_url", "stage", "reason"]
+    for dropped in read_tables(list_parts(layout.dropped(source)), DROPPED_PAIRS, columns):
+        urls = pc.if_else(pc.equal(dropped["image_url"], ""), dropped["page_url"], dropped["image_url"])
+        yield _as_collected(dropped, urls, dropped["stage"], dropped["reason"])
+
+
+def _as_collected(table: pa.Table, urls: pa.Array, stages: pa.Array, reasons: pa.Array) -> pa.Table:
+    columns = [table["candidate_id"], urls, table["page_url"], stages, reasons]
+    return pa.table(columns, schema=COLLECTED.with_metadata(None))
 
 
 def read_facts(path: Path) -> dict[str, Any]:
@@ -74,7 +80,10 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 def _state_id(layout: Layout, source: str) -> str:
     """Of the pairs and drops as they lie there."""
-    drops = [hashlib.sha256(part.read_bytes()).hexdigest() for part in list_parts(layout.dropped(source))]
+    drops = []
+    for part in list_parts(layout.dropped(source)):
+        with part.open("rb") as file:
+            drops.append(hashlib.file_digest(file, "sha256").hexdigest())
     return content_id("collection", (layout.pairs(source) / MANIFEST).read_bytes(), *drops)
 
 

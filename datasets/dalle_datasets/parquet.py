@@ -62,6 +62,8 @@ MAX_GROUP_BYTES = 128 * 2**20
 """A row group of large pictures ends here, because a reader holds a whole one in memory."""
 MAX_PART_BYTES = 4 * 2**30
 """A part of large pictures ends here: one unit of work, of resuming and of copying."""
+_READ_BYTES = 2**20
+"""Columns are read in pieces of this size, not a whole row group at once."""
 
 
 def _options(schema: pa.Schema) -> dict[str, Any]:
@@ -128,6 +130,11 @@ def check_parquet(path: Path, schema: pa.Schema) -> pq.FileMetaData:
     return footer
 
 
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """A file to be read a piece at a time. pyarrow would keep all it has read of a file in memory until that is closed."""
+    return pq.ParquetFile(path, pre_buffer=False, buffer_size=_READ_BYTES)
+
+
 def list_parts(directory: Path) -> list[Path]:
     """The finished Parquet parts of a folder, in name order."""
     return sorted(directory.glob("*.parquet"))
@@ -146,7 +153,7 @@ def iter_batches(directory: Path, schema: pa.Schema, columns: list[str], batch_s
     """Stream the parts of a folder without holding more than one batch."""
     for part in list_parts(directory):
         check_parquet(part, schema)
-        with pq.ParquetFile(part) as file:
+        with open_parquet(part) as file:
             yield from file.iter_batches(batch_size, columns=columns)
 
 

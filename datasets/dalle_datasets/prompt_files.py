@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dalle_datasets.identity import prompt_id
+from dalle_datasets.parquet import open_parquet
 from dalle_datasets.schemas import DROPPED_PROMPTS, PROMPTS
 
 STANDARD_INPUT = "-"
@@ -186,7 +186,7 @@ def _read_json_lines(path: Path) -> Iterator[Row | _Malformed]:
 
 def _read_parquet(path: Path) -> Iterator[Row | _Malformed]:
     try:
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             names = file.schema_arrow.names
             column = _column(str(path), names)
             columns = [column, *({"prompt_set"} & set(names))]

@@ -19,6 +19,7 @@ DISCOVERY = {
     "duplicate_candidate": "the same address with the same caption, found once more",
     "meta_robots": "the page asks not to be used, in its head",
     "not_html": "a page that is no page",
+    "broken_line": "a line of a table that cannot be read",
 }
 """Codes that only discovery gives."""
 

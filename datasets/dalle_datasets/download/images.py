@@ -4,27 +4,35 @@ Every address is asked for once, however many captions it has. A first pass goes
 be temporary are asked again in a few passes. Rows of earlier runs are kept, so a later run fetches only what is new.
 """
 
+import itertools
 import json
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dalle_datasets.buckets import by_key, read_tables
 from dalle_datasets.config import DownloadConfig, SourceConfig
 from dalle_datasets.download.failures import FAILURES, OK
-from dalle_datasets.download.passes import cut, fetch_all, fetched_rows
-from dalle_datasets.identity import content_id
+from dalle_datasets.download.fetching import FETCHED
+from dalle_datasets.download.passes import fetch_all, fetched_rows
+from dalle_datasets.download.shards import Shards, write_shards
+from dalle_datasets.identity import content_id, content_id_of
 from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import atomic_path, list_parts, read_parquet, write_parquet
+from dalle_datasets.parquet import RowsWriter, atomic_path, check_parquet, list_parts, read_parquet, write_parquet
 from dalle_datasets.schemas import CANDIDATES, DROPPED_PAIRS, IMAGES
-from dalle_datasets.sources.discover import candidates_path
+from dalle_datasets.sources.discover import candidates_id, candidates_path
 from dalle_datasets.stage import Report, begin, finish, finished, inputs_id, silent
 
 VERSION = 1
+FROM_CANDIDATE = ("candidate_id", "image_url", "caption", "page_url", "source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +60,23 @@ def download_images(source: SourceConfig, download: DownloadConfig, layout: Layo
     path = candidates_path(layout, source.name)
     if not path.exists():
         raise ValueError(f"{path} does not exist; run discover for source {source.name!r} first")
-    candidates = read_parquet(path, CANDIDATES)
+    check_parquet(path, CANDIDATES)
     settings = _settings_id(source, download)
     folder = layout.images(source.name)
-    inputs = inputs_id("download", VERSION, settings, content_id("candidates", *candidates["candidate_id"].to_pylist()))
+    inputs = inputs_id("download", VERSION, settings, candidates_id(path))
     if (earlier := finished(folder, inputs)) is not None:
         return DownloadResult(**{**earlier, "num_fetched": 0, "skipped": True})
     begin(folder)
-    work = folder / f"work-{inputs}"
+    work = folder / f"work-{inputs_id(inputs, download.urls_per_shard)}"
     for other in folder.glob("work-*"):
         if other != work:
             shutil.rmtree(other)
     if not (work / "plan.json").exists():
-        kept = _keep_earlier_rows(folder, work / "parts", settings)
-        new = candidates.filter(pc.invert(pc.is_in(candidates["candidate_id"], kept)))
-        # By hash, so that the pictures of one host do not all come at once.
-        image_urls = sorted(pc.unique(new["image_url"]).to_pylist(), key=lambda url: content_id("url", url))
-        fetch_all(image_urls, work, source, download, report)
-        _write_parts(new, image_urls, work, settings, download.urls_per_shard)
-        plan = {"num_fetched": len(image_urls), "parts": [part.name for part in list_parts(work / "parts")]}
+        _keep_earlier_rows(folder, work / "parts", settings)
+        shards = _plan_shards(path, work, source, download)
+        fetch_all(shards, work, source, download, report)
+        _write_parts(shards, work, settings)
+        plan = {"num_fetched": shards.num_urls, "parts": [part.name for part in list_parts(work / "parts")]}
         with atomic_path(work / "plan.json") as partial:
             partial.write_text(json.dumps(plan))
     # From here on, everything is decided: a killed run continues with the same parts.
@@ -81,7 +87,7 @@ def download_images(source: SourceConfig, download: DownloadConfig, layout: Layo
     for part in list_parts(folder):
         if part.name not in plan["parts"]:
             part.unlink()
-    result = _summarise(source, layout, candidates, plan["num_fetched"])
+    result = _summarise(source, layout, work, plan["num_fetched"])
     finish(folder, inputs, asdict(result))
     shutil.rmtree(work)
     return result
@@ -94,74 +100,90 @@ def _settings_id(source: SourceConfig, download: DownloadConfig) -> str:
     )
 
 
-def _keep_earlier_rows(folder: Path, parts_dir: Path, settings: str) -> pa.Array:
-    """Put rows that need not be fetched again into `parts_dir` and return their candidate ids.
+def _keep_earlier_rows(folder: Path, parts_dir: Path, settings: str) -> None:
+    """Put rows that need not be fetched again into `parts_dir`.
 
     Failures that may have passed since are asked for again; fetched under other settings, every failure may be none now.
     """
     shutil.rmtree(parts_dir, ignore_errors=True)
     parts_dir.mkdir(parents=True)
-    kept: list[pa.Array] = [pa.array([], pa.string())]
     final = pa.array([OK, *(code for code, failure in FAILURES.items() if not failure.retryable)])
     for part in list_parts(folder):
-        target = parts_dir / f"part-{len(list_parts(parts_dir)):05d}.parquet"
+        target = _next_part(parts_dir)
         same_settings = (pq.read_metadata(part).metadata or {}).get(b"settings") == settings.encode()
-        rows = read_parquet(part, IMAGES, ["candidate_id", "status"])
-        keep = pc.is_in(rows["status"], final if same_settings else final[:1])
+        keep = pc.is_in(read_parquet(part, IMAGES, ["status"])["status"], final if same_settings else final[:1])
         if same_settings and pc.all(keep).as_py():
             target.hardlink_to(part)
         elif pc.any(keep).as_py():
             write_parquet(target, read_parquet(part, IMAGES).filter(keep), IMAGES, metadata={"settings": settings})
-        kept += rows["candidate_id"].filter(keep).chunks
-    return pa.chunked_array(kept).combine_chunks()
 
 
-def _write_parts(new: pa.Table, image_urls: list[str], work: Path, settings: str, urls_per_shard: int) -> None:
+def _plan_shards(candidates: Path, work: Path, source: SourceConfig, download: DownloadConfig) -> Shards:
+    """The candidates that no earlier run has the bytes of, by address."""
+    path, schema = work / "wanted.parquet", pa.schema([IMAGES.field(name) for name in FROM_CANDIDATE])
+
+    def wanted() -> Iterator[pa.Table]:
+        found = read_tables([candidates], CANDIDATES, schema.names)
+        kept = read_tables(list_parts(work / "parts"), IMAGES, ["candidate_id"])
+        for bucket in by_key(work, "candidate_id", found=found, kept=kept):
+            is_kept = pc.is_in(bucket["found"]["candidate_id"], bucket["kept"]["candidate_id"].combine_chunks())
+            table = bucket["found"].filter(pc.invert(is_kept))
+            yield table.append_column("order", pa.array([_place(url, source) for url in table["image_url"].to_pylist()], pa.string()))
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for bucket in by_key(work, "order", wanted=wanted()):
+            yield from sorted(bucket["wanted"].to_pylist(), key=itemgetter("order", "image_url", "candidate_id"))
+
+    write_shards(path, rows(), schema, download.urls_per_shard)
+    return Shards(path, download.urls_per_shard)
+
+
+def _place(image_url: str, source: SourceConfig) -> str:
+    """A hash, so that the pictures of one host do not all come at once; those of one tar do, because its index is read for them."""
+    return content_id("url", image_url.partition("/")[0] if source.kind == "webdatasets" else image_url)
+
+
+def _write_parts(shards: Shards, work: Path, settings: str) -> None:
     """One part for every shard: a row for each candidate of its addresses, in the order of their ids."""
-    ids = new["candidate_id"].to_pylist()
-    by_url: dict[str, list[int]] = {}
-    for row, url in enumerate(new["image_url"].to_pylist()):
-        by_url.setdefault(url, []).append(row)
-    for number, shard in enumerate(cut(image_urls, urls_per_shard)):
-        fetched = fetched_rows(work, number, shard)
-        rows = sorted((ids[row], row, url) for url in shard for row in by_url[url])
-        found = new.take(pa.array([row for _, row, _ in rows], pa.int64()))
-        place = {url: i for i, url in enumerate(fetched["image_url"].to_pylist())}
-        fetched = fetched.take(pa.array([place[url] for _, _, url in rows], pa.int64()))
-        part = found.select(["candidate_id", "image_url", "caption", "page_url", "source"])
+    for number in range(len(shards)):
+        part = shards.rows(number).sort_by("candidate_id")
+        fetched = fetched_rows(work, shards, number, FETCHED.names)
+        fetched = fetched.take(pc.index_in(part["image_url"], fetched["image_url"].combine_chunks()))
         for column in ("status", "error", "sha256", "image"):
             part = part.append_column(column, fetched[column])
-        target = work / "parts" / f"part-{len(list_parts(work / 'parts')):05d}.parquet"
-        write_parquet(target, part, IMAGES, metadata={"settings": settings})
+        write_parquet(_next_part(work / "parts"), part, IMAGES, metadata={"settings": settings})
 
 
-def _summarise(source: SourceConfig, layout: Layout, candidates: pa.Table, num_fetched: int) -> DownloadResult:
+def _next_part(parts_dir: Path) -> Path:
+    return parts_dir / f"part-{len(list_parts(parts_dir)):05d}.parquet"
+
+
+def _summarise(source: SourceConfig, layout: Layout, work: Path, num_fetched: int) -> DownloadResult:
     """Write the drops of this stage and count."""
     folder = layout.images(source.name)
-    current = candidates["candidate_id"].combine_chunks()
-    fields = ["candidate_id", "source", "status", "error", "caption", "image_url", "page_url", "sha256"]
-    rows = pa.concat_tables(read_parquet(part, IMAGES, fields) for part in list_parts(folder))
-    rows = rows.filter(pc.is_in(rows["candidate_id"], current)).sort_by("candidate_id")
-    failed = rows.filter(pc.not_equal(rows["status"], OK))
-    drops = pa.table(
-        {
-            "candidate_id": failed["candidate_id"],
-            "source": failed["source"],
-            "stage": pa.array(["download"] * failed.num_rows, pa.string()),
-            "reason": failed["status"],
-            "detail": pc.fill_null(failed["error"], ""),
-            "caption": failed["caption"],
-            "image_url": failed["image_url"],
-            "page_url": failed["page_url"],
-        }
-    )
-    write_parquet(layout.dropped(source.name) / "download.parquet", drops, DROPPED_PAIRS)
-    what = zip(rows["candidate_id"].to_pylist(), rows["status"].to_pylist(), rows["sha256"].to_pylist(), strict=True)
+    dropped: Counter[str] = Counter()
+    num_candidates = 0
+
+    def outcomes() -> Iterator[str]:
+        nonlocal num_candidates
+        current = read_tables([candidates_path(layout, source.name)], CANDIDATES, ["candidate_id"])
+        columns = ["candidate_id", "source", "status", "error", "caption", "image_url", "page_url", "sha256"]
+        for bucket in by_key(work, "candidate_id", current=current, rows=read_tables(list_parts(folder), IMAGES, columns)):
+            is_current = pc.is_in(bucket["rows"]["candidate_id"], bucket["current"]["candidate_id"].combine_chunks())
+            for row in bucket["rows"].filter(is_current).sort_by("candidate_id").to_pylist():
+                num_candidates += 1
+                if row["status"] != OK:
+                    dropped[row["status"]] += 1
+                    drops.append({**row, "stage": "download", "reason": row["status"], "detail": row["error"] or ""})
+                yield f"{row['candidate_id']} {row['status']} {row['sha256']}"
+
+    with RowsWriter(layout.dropped(source.name) / "download.parquet", DROPPED_PAIRS) as drops:
+        images_id = content_id_of(itertools.chain(["images"], outcomes()))
     return DownloadResult(
-        images_id=content_id("images", *(f"{candidate} {status} {sha256}" for candidate, status, sha256 in what)),
-        num_candidates=rows.num_rows,
-        num_images=rows.num_rows - failed.num_rows,
+        images_id=images_id,
+        num_candidates=num_candidates,
+        num_images=num_candidates - dropped.total(),
         num_fetched=num_fetched,
-        dropped=dict(sorted(Counter(failed["status"].to_pylist()).items())),
+        dropped=dict(sorted(dropped.items())),
         images=layout.relative(folder),
     )

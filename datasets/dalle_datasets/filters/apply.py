@@ -27,11 +27,11 @@ from dalle_datasets.filters.columns import GONE, Columns, ids_of
 from dalle_datasets.filters.duplicates import CODES, explain
 from dalle_datasets.filters.evaluation import evaluation_id, read_evaluation_set
 from dalle_datasets.filters.judge import judge, judge_together
-from dalle_datasets.filters.measure import BATCH_ROWS, READ_BYTES, measure_part
+from dalle_datasets.filters.measure import BATCH_ROWS, measure_part
 from dalle_datasets.identity import content_id_of, pair_id
 from dalle_datasets.images import canonical_bytes
 from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import PartsWriter, RowsWriter, check_parquet, list_parts, read_parquet, remove_stale
+from dalle_datasets.parquet import PartsWriter, RowsWriter, check_parquet, list_parts, open_parquet, read_parquet, remove_stale
 from dalle_datasets.schemas import DROPPED_PAIRS, IMAGES, MEASURES, PAIRS
 from dalle_datasets.sources.discover import candidates_path
 from dalle_datasets.splits import split_of
@@ -226,7 +226,7 @@ def _rows(part: Path, wanted: Set[str]) -> Iterator[dict[str, Any]]:
     """Rows of some candidates, few at a time in memory."""
     if not wanted:
         return
-    with pq.ParquetFile(part, buffer_size=READ_BYTES) as file:
+    with open_parquet(part) as file:
         for batch in file.iter_batches(BATCH_ROWS):
             chosen = pa.array([candidate_id in wanted for candidate_id in batch["candidate_id"].to_pylist()])
             yield from batch.filter(chosen).to_pylist()
@@ -260,7 +260,7 @@ def _count_drops(folder: Path) -> dict[str, dict[str, int]]:
         reasons: Counter[str] = Counter()
         path = folder / f"{stage}.parquet"
         check_parquet(path, DROPPED_PAIRS)
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             for batch in file.iter_batches(columns=["reason"]):
                 reasons.update(batch["reason"].to_pylist())
         counts[stage] = dict(sorted(reasons.items()))

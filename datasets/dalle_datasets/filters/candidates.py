@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dalle_datasets.filters.columns import ids_of
-from dalle_datasets.parquet import check_parquet
+from dalle_datasets.parquet import check_parquet, open_parquet
 from dalle_datasets.schemas import CANDIDATES
 
 ORIGINS = ("licence", "document")
@@ -41,7 +40,7 @@ def read_candidates(path: Path) -> Candidates:
     check_parquet(path, CANDIDATES)
     place_of: dict[str | None, int] = {None: 0}
     ids, origins = [np.zeros(0, np.uint64)], [np.zeros((0, len(ORIGINS)), np.int32)]
-    with pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         for batch in file.iter_batches(columns=["candidate_id", *ORIGINS]):
             ids.append(ids_of(batch["candidate_id"]))
             codes = [[place_of.setdefault(value, len(place_of)) for value in batch[name].to_pylist()] for name in ORIGINS]

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import pyarrow.parquet as pq
-
 from dalle_datasets.filters.hashes import Look, Looks, look_at
 from dalle_datasets.identity import content_id
 from dalle_datasets.images import ImageError, decode_image
+from dalle_datasets.parquet import open_parquet
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
 
@@ -67,7 +66,7 @@ def _read(place: Path) -> Iterator[tuple[str, bytes]]:
             yield name, path.read_bytes()
             continue
         row = 0
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             for batch in file.iter_batches(256, columns=["image"]):
                 for data in batch.column(0).to_pylist():
                     yield f"{name} row {row}", data or b""

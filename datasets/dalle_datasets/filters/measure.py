@@ -12,14 +12,12 @@ from dalle_datasets.filters.captions import boilerplate_share, count_letters, co
 from dalle_datasets.filters.hashes import look_at
 from dalle_datasets.filters.languages import detect_language
 from dalle_datasets.images import ImageError, decode_and_check, pixel_sha256
-from dalle_datasets.parquet import SchemaError, check_parquet, write_parquet
+from dalle_datasets.parquet import SchemaError, check_parquet, open_parquet, write_parquet
 from dalle_datasets.schemas import IMAGES, MEASURES
 from dalle_datasets.stage import inputs_id
 
 VERSION = 5
 BATCH_ROWS = 64
-READ_BYTES = 2**20
-"""Pictures are read in pieces of this size, not a whole row group at once."""
 
 
 def measure_part(images: Path, target: Path, filter: FilterConfig, max_pixels: int) -> int:
@@ -36,7 +34,7 @@ def measure_part(images: Path, target: Path, filter: FilterConfig, max_pixels: i
     except SchemaError:
         pass  # not there, or of another version
     measures = []
-    with pq.ParquetFile(images, buffer_size=READ_BYTES) as file:
+    with open_parquet(images) as file:
         for batch in file.iter_batches(BATCH_ROWS, columns=["candidate_id", "caption", "status", "image"]):
             measures += [measure(row, filter, max_pixels) for row in batch.to_pylist() if row["status"] == OK]
     write_parquet(target, pa.Table.from_pylist(measures, schema=MEASURES), MEASURES, metadata={"made_from": made_from})

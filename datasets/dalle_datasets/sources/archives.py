@@ -11,7 +11,8 @@ import pyarrow as pa
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
 from dalle_datasets.download.guard import OPT_OUT_DIRECTIVES, opt_out
-from dalle_datasets.sources.base import MAX_PAGE_BYTES, Discovered, Drop, Found, clean_caption, clean_url, encodable
+from dalle_datasets.sources.base import MAX_PAGE_BYTES, Drop, Found, clean_caption, clean_url, encodable
+from dalle_datasets.sources.discovered import Discovered
 from dalle_datasets.sources.html import read_page
 
 GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
@@ -87,7 +88,7 @@ def _read_record(record: WarcRecord, document: str, result: Discovered, user_age
         return
     date = record.headers.get("WARC-Date")
     if record.content_length > MAX_PAGE_BYTES:
-        result.drops.append(Drop("too_many_bytes", f"{record.content_length} bytes, {MAX_PAGE_BYTES} allowed", page_url))
+        result.add(drops=[Drop("too_many_bytes", f"{record.content_length} bytes, {MAX_PAGE_BYTES} allowed", page_url)])
     elif is_page:
         _read_response(record, page_url, document, date, result, user_agent_token)
     elif (body := _read_body(record, page_url, result)) is not None:
@@ -111,10 +112,10 @@ def _read_body(record: WarcRecord, page_url: str, result: Discovered) -> bytes |
             raise zlib.error("cannot be unpacked here")
         body = zlib.decompressobj(ZLIB_OR_GZIP).decompress(body, MAX_PAGE_BYTES + 1)
     except zlib.error as error:
-        result.drops.append(Drop("broken_body", f"Content-Encoding {encoding}: {error}", page_url))
+        result.add(drops=[Drop("broken_body", f"Content-Encoding {encoding}: {error}", page_url)])
         return None
     if len(body) > MAX_PAGE_BYTES:
-        result.drops.append(Drop("too_many_bytes", f"more than {MAX_PAGE_BYTES} bytes unpacked", page_url))
+        result.add(drops=[Drop("too_many_bytes", f"more than {MAX_PAGE_BYTES} bytes unpacked", page_url)])
         return None
     return body
 
@@ -146,13 +147,12 @@ def _read_response(record: WarcRecord, page_url: str, document: str, date: str |
     if headers.get_content_type() not in ("text/html", "application/xhtml+xml"):
         return
     if directive := opt_out(headers, user_agent_token):
-        result.drops.append(Drop("x_robots_tag", f"X-Robots-Tag: {directive}", page_url))
+        result.add(drops=[Drop("x_robots_tag", f"X-Robots-Tag: {directive}", page_url)])
         return
     if (body := _read_body(record, page_url, result)) is None:
         return
     page = read_page(body, page_url, headers, user_agent_token)
-    result.found += [found._replace(document=document, date=date) for found in page.found]
-    result.drops += page.drops
+    result.add([found._replace(document=document, date=date) for found in page.found], page.drops)
 
 
 def _read_wat(body: bytes, page_url: str, document: str, date: str | None, result: Discovered, user_agent_token: str) -> None:
@@ -175,21 +175,21 @@ def _read_wat(body: bytes, page_url: str, document: str, date: str | None, resul
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return  # the metadata of a request, or of the whole crawl
     if directive := opt_out(headers, user_agent_token):
-        result.drops.append(Drop("x_robots_tag", f"X-Robots-Tag: {directive}", page_url))
+        result.add(drops=[Drop("x_robots_tag", f"X-Robots-Tag: {directive}", page_url)])
         return
     if closed := directives & OPT_OUT_DIRECTIVES:
-        result.drops.append(Drop("meta_robots", f"<meta name=robots> says {min(closed)}", page_url))
+        result.add(drops=[Drop("meta_robots", f"<meta name=robots> says {min(closed)}", page_url)])
         return
     for position, link in enumerate(images):
         address, caption = clean_url(str(link.get("url") or ""), base), clean_caption(str(link.get("alt") or ""))
         if not caption:
             caption = clean_caption(str(link.get("title") or ""))
         if not caption:
-            result.drops.append(Drop("no_caption", "no alt text or title", page_url, address[:200]))
+            result.add(drops=[Drop("no_caption", "no alt text or title", page_url, address[:200])])
         elif not address.startswith(("http://", "https://")):
-            result.drops.append(Drop("bad_scheme", f"scheme {address.partition(':')[0][:20]!r}", page_url, address[:200], caption))
+            result.add(drops=[Drop("bad_scheme", f"scheme {address.partition(':')[0][:20]!r}", page_url, address[:200], caption)])
         else:
-            result.found.append(Found(address, caption, page_url, position, "img alt", document, date))
+            result.add([Found(address, caption, page_url, position, "img alt", document, date)])
 
 
 def _message(fields: list[tuple[str, str]]) -> Message:

@@ -5,7 +5,6 @@ import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import ftfy
@@ -52,22 +51,6 @@ class SeenPage(NamedTuple):
     etag: str | None
     last_modified: str | None
     links: list[str]
-
-
-@dataclass(slots=True)
-class Discovered:
-    """What a source gave."""
-
-    found: list[Found] = field(default_factory=list)
-    drops: list[Drop] = field(default_factory=list)
-    pages: list[SeenPage] = field(default_factory=list)
-    """Pages read, or unchanged since they were read."""
-    num_unchanged: int = 0
-    """How many of them did not change, so that their candidates are known."""
-    read_anew: set[str] = field(default_factory=set)
-    """Addresses of the others: earlier drops of theirs do not count any more."""
-    num_left: int = 0
-    """Pages known but not asked for."""
 
 
 def check_source(source: SourceConfig) -> None:

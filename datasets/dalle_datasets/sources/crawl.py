@@ -8,13 +8,14 @@ import logging
 import threading
 import urllib.parse
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from dalle_datasets.config import SourceConfig
 from dalle_datasets.download.failures import FetchError
 from dalle_datasets.download.fetching import Visitor
-from dalle_datasets.sources.base import Discovered, Drop, SeenPage, clean_url
+from dalle_datasets.sources.base import Drop, SeenPage, clean_url
+from dalle_datasets.sources.discovered import Discovered, KnownPages
 from dalle_datasets.sources.html import read_page
 from dalle_datasets.sources.sitemaps import read_sitemaps
 from dalle_datasets.stage import Report
@@ -27,10 +28,11 @@ def crawl(
     start_urls: tuple[str, ...],
     visitor: Visitor,
     user_agent_token: str,
-    known: Mapping[str, SeenPage],
+    known: KnownPages | None,
     num_hosts: int,
+    result: Discovered,
     report: Report,
-) -> Discovered:
+) -> None:
     """Read pages until there is none left or `source.max_pages` were asked for, of at most `num_hosts` hosts at a time.
 
     Pages in `known` are asked for only if they changed (conditional requests).
@@ -44,11 +46,13 @@ def crawl(
         with lock:
             num_asked += 1
             known_pages = num_asked + sum(len(host.queue) for host in hosts.values())
-            candidates = sum(len(host.result.found) for host in hosts.values())
-            report(num_asked, min(source.max_pages, known_pages), "pages", candidates=candidates)
+            report(num_asked, min(source.max_pages, known_pages), "pages", candidates=result.num_found)
 
     names = list(dict.fromkeys(map(_host_of, urls)))
-    hosts = {name: _Host(name, frozenset(names), visitor, user_agent_token, known, tick, stop) for name in names}
+    hosts = {
+        name: _Host(number, name, frozenset(names), visitor, user_agent_token, known, result, tick, stop)
+        for number, name in enumerate(names)
+    }
     for url in urls:
         hosts[_host_of(url)].follow([url])
     with ThreadPoolExecutor(min(num_hosts, len(hosts))) as pool:
@@ -62,7 +66,9 @@ def crawl(
                 _hand_over(hosts)
         finally:
             stop.set()  # whoever ends us does not wait for all pages of a host
-    return _join(source, list(hosts.values()))
+    result.num_left = sum(len(host.queue) for host in hosts.values())
+    if result.num_left:
+        logger.info("%d more pages are known; raise source.max_pages=%d to read them", result.num_left, source.max_pages)
 
 
 def _host_of(url: str) -> str:
@@ -80,45 +86,34 @@ def _hand_over(hosts: dict[str, "_Host"]) -> None:
         host.elsewhere.clear()
 
 
-def _join(source: SourceConfig, hosts: list["_Host"]) -> Discovered:
-    result = Discovered()
-    for host in hosts:
-        result.found += host.result.found
-        result.drops += host.result.drops
-        result.pages += host.result.pages
-        result.read_anew |= host.result.read_anew
-        result.num_unchanged += host.result.num_unchanged
-        result.num_left += len(host.queue)
-    if result.num_left:
-        logger.info("%d more pages are known; raise source.max_pages=%d to read them", result.num_left, source.max_pages)
-    return result
-
-
 class _Host:
     """The pages of one host. Only one thread at a time reads them."""
 
     def __init__(
         self,
+        number: int,
         name: str,
         site: frozenset[str],
         visitor: Visitor,
         user_agent_token: str,
-        known: Mapping[str, SeenPage],
+        known: KnownPages | None,
+        result: Discovered,
         tick: Callable[[], None],
         stop: threading.Event,
     ) -> None:
+        self.number = number
         self.name = name
         self.site = site
         self.visitor = visitor
         self.user_agent_token = user_agent_token
         self.known = known
+        self.result = result
         self.tick = tick
         self.stop = stop
         self.queue: deque[str] = deque()
         self.seen: set[str] = set()
         self.elsewhere: dict[str, None] = {}
         """Links to the other hosts of the site, in the order in which they were found."""
-        self.result = Discovered()
 
     def follow(self, links: list[str]) -> None:
         """Queue links to pages of this host that were not seen before, and keep those to the other hosts for later."""
@@ -134,8 +129,7 @@ class _Host:
         """Queue the pages of the host's sitemaps, and take the captioned images that they list."""
         for url in dict.fromkeys(urllib.parse.urljoin(start, "/") for start in self.queue if self.name):
             pages, found, drops = read_sitemaps(url, self.visitor, max_pages)
-            self.result.found += found
-            self.result.drops += drops
+            self.result.add(found, drops, self.number)
             self.follow(pages)
 
     def read(self, num_pages: int) -> None:
@@ -151,7 +145,7 @@ class _Host:
 
     def visit(self, url: str) -> None:
         """Read one page."""
-        earlier = self.known.get(url)
+        earlier = self.known.get(url) if self.known else None
         conditions = {}
         if earlier and earlier.etag:
             conditions["If-None-Match"] = earlier.etag
@@ -160,18 +154,17 @@ class _Host:
         try:
             answer = self.visitor.fetch(url, conditions)
         except FetchError as error:
-            self.result.drops.append(Drop(error.code, error.detail, url))
+            self.result.add(drops=[Drop(error.code, error.detail, url)])
             return
         if answer.status == 304 and earlier:
-            self.result.num_unchanged += 1
-            self.result.pages.append(earlier)
+            self.result.add_page(earlier, is_unchanged=True)
             self.follow(earlier.links)
             return
         page_url = clean_url(answer.url)
         page = read_page(answer.body, page_url, answer.headers, self.user_agent_token)
-        self.result.read_anew |= {url, page_url}
-        self.result.found += page.found
-        self.result.drops += page.drops
+        self.result.add_read_anew(url, page_url)
+        self.result.add(page.found, page.drops, self.number)
         if not page.is_closed:
-            self.result.pages.append(SeenPage(url, answer.headers.get("ETag"), answer.headers.get("Last-Modified"), page.links))
+            seen = SeenPage(url, answer.headers.get("ETag"), answer.headers.get("Last-Modified"), page.links)
+            self.result.add_page(seen, is_unchanged=False)
         self.follow(page.links)

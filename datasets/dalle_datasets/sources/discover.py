@@ -1,24 +1,38 @@
 """Stage 1: find candidates, that is addresses of images with a caption, and say why others were left out."""
 
+import itertools
+import shutil
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from dalle_datasets.buckets import by_key, read_tables
 from dalle_datasets.config import DownloadConfig, SourceConfig
 from dalle_datasets.download.fetching import Visitor
-from dalle_datasets.identity import candidate_id, content_id
+from dalle_datasets.identity import content_id, content_id_of
 from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import SchemaError, check_parquet, read_parquet, write_parquet
+from dalle_datasets.parquet import RowsWriter, SchemaError, check_parquet, open_parquet
 from dalle_datasets.schemas import CANDIDATES, DROPPED_PAIRS, PAGES
 from dalle_datasets.sources.archives import read_archive
-from dalle_datasets.sources.base import Discovered, Drop, Found, SeenPage, check_source, open_source, page_guard
+from dalle_datasets.sources.base import Drop, check_source, open_source, page_guard
 from dalle_datasets.sources.crawl import crawl
+from dalle_datasets.sources.discovered import (
+    DROPS_FILE,
+    FOUND,
+    FOUND_FILE,
+    PAGES_FILE,
+    PAGES_IN_GROUP,
+    READ_ANEW_FILE,
+    Discovered,
+    KnownPages,
+    drop_row,
+)
 from dalle_datasets.sources.documents import Reader, read_documents
 from dalle_datasets.sources.local_files import read_folder, read_tar
 from dalle_datasets.sources.tables import read_table
@@ -26,8 +40,8 @@ from dalle_datasets.stage import Report, begin, finish, finished, inputs_id, sil
 
 VERSION = 2
 CANDIDATES_FILE = "candidates.parquet"
-PAGES_FILE = "pages.parquet"
-DROP_ORDER = ("candidate_id", "page_url", "reason")
+AGAIN_FILE = "again.parquet"
+DROP_ORDER = ("candidate_id", "page_url", "reason", "image_url", "caption", "detail")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,67 +79,64 @@ def discover(
     if not refresh and (earlier := finished(folder, inputs)) is not None:
         return DiscoverResult(**{**earlier, "num_new": 0, "skipped": True})
     check_source(source)
-    known, old = _known(folder, source) if refresh else ({}, None)
+    known = _known(folder, source) if refresh else None
     begin(folder)
-    read = _read(source, download, known, report)
-    found, drops = _unique(read.found, read.drops, old)
-    candidates = _candidates_table(found, source.name)
-    num_new = candidates.num_rows
-    if old is not None:
-        new = candidates.filter(pc.invert(pc.is_in(candidates["candidate_id"], old["candidate_id"].combine_chunks())))
-        num_new = new.num_rows
-        candidates = pa.concat_tables([old, new]).sort_by("candidate_id")
-    if not candidates.num_rows:
-        raise ValueError(_explain_nothing(source, read, drops))
-    path = folder / CANDIDATES_FILE
-    write_parquet(path, candidates, CANDIDATES)
-    drops_path = layout.dropped(source.name) / "discover.parquet"
-    dropped = drops_table(drops, source.name)
-    if old is not None:
-        dropped = _with_earlier(dropped, drops_path, read.read_anew)
-    write_parquet(drops_path, dropped, DROPPED_PAIRS)
+    work = folder / "work"
+    shutil.rmtree(work, ignore_errors=True)
+    with Discovered(work, source.name) as read:
+        _read(source, download, known, read, report)
+    path, drops_path = candidates_path(layout, source.name), layout.dropped(source.name) / "discover.parquet"
+    num_candidates, num_new = _write_candidates(path, known is not None, read, source)
+    dropped = _write_drops(drops_path, known is not None, work)
     # Last: a page that is known will not be read again, so everything that was found on it is there before.
-    write_parquet(folder / PAGES_FILE, _pages_table(read.pages), PAGES, metadata={"reader": _reader_id(source)})
+    _write_pages(folder / PAGES_FILE, work, source)
     result = DiscoverResult(
-        candidates_id=content_id("candidates", *candidates["candidate_id"].to_pylist()),
-        num_candidates=candidates.num_rows,
+        candidates_id=candidates_id(path),
+        num_candidates=num_candidates,
         num_new=num_new,
-        num_pages=len(read.pages),
+        num_pages=read.num_pages,
         num_unchanged=read.num_unchanged,
         num_pages_left=read.num_left,
-        dropped=dict(sorted(Counter(dropped["reason"].to_pylist()).items())),
+        dropped=dropped,
         candidates=layout.relative(path),
     )
     finish(folder, inputs, asdict(result))
+    shutil.rmtree(work)
     return result
 
 
-def _read(source: SourceConfig, download: DownloadConfig, known: Mapping[str, SeenPage], report: Report) -> Discovered:
+def _read(source: SourceConfig, download: DownloadConfig, known: KnownPages | None, result: Discovered, report: Report) -> None:
     """Everything that the source has to offer and `known` does not cover."""
     with open_source(source) as (start_urls, connect_to):
         guard = page_guard(source, download, connect_to)
         if source.kind in ("emoji_scenes", "web_pages"):
             visitor = Visitor(guard, download.requests_per_s_per_host)
-            return crawl(source, start_urls, visitor, guard.user_agent_token, known, download.num_threads, report)
+            crawl(source, start_urls, visitor, guard.user_agent_token, known, download.num_threads, result, report)
+            return
         readers: dict[str, Reader] = {
             "web_archives": partial(read_archive, user_agent_token=guard.user_agent_token),
             "url_tables": read_table,
             "image_folders": read_folder,
             "webdatasets": read_tar,
         }
-        return read_documents(source, guard, known, readers[source.kind], report)
+        read_documents(source, guard, known, readers[source.kind], result, report)
 
 
-def _known(folder: Path, source: SourceConfig) -> tuple[dict[str, SeenPage], pa.Table | None]:
-    """Pages and candidates of an earlier run of the same reader."""
+def _known(folder: Path, source: SourceConfig) -> KnownPages | None:
+    """Pages of an earlier run of the same reader, if its candidates are there too."""
+    path = folder / PAGES_FILE
+    if not _is_of(path, PAGES) or not _is_of(folder / CANDIDATES_FILE, CANDIDATES):
+        return None
+    return KnownPages(path) if pq.read_metadata(path).metadata.get(b"reader") == _reader_id(source).encode() else None
+
+
+def _is_of(path: Path, schema: pa.Schema) -> bool:
+    """Whether a file is there, whole, and of this schema and version."""
     try:
-        footer = check_parquet(folder / PAGES_FILE, PAGES)
-        if (footer.metadata or {}).get(b"reader") != _reader_id(source).encode():
-            return {}, None
-        pages = [SeenPage(**row) for row in read_parquet(folder / PAGES_FILE, PAGES).to_pylist()]
-        return {page.page_url: page for page in pages}, read_parquet(folder / CANDIDATES_FILE, CANDIDATES)
+        check_parquet(path, schema)
     except SchemaError:
-        return {}, None
+        return False
+    return True
 
 
 def _reader_id(source: SourceConfig) -> str:
@@ -133,69 +144,76 @@ def _reader_id(source: SourceConfig) -> str:
     return inputs_id(VERSION, source.kind, source.user_agent, source.scene_size)
 
 
-def _pages_table(pages: list[SeenPage]) -> pa.Table:
-    return pa.Table.from_pylist([page._asdict() for page in sorted(pages)], schema=PAGES)
+def _write_candidates(path: Path, goes_on: bool, read: Discovered, source: SourceConfig) -> tuple[int, int]:
+    """Write the earlier candidates, if the run goes on from them, and the new ones, by id: a rerun makes the same file.
+
+    The first find of every (address, caption) stays, in this run or an earlier one; the others become drops in `AGAIN_FILE`.
+    Returns the numbers of candidates and of new ones. Raises `ValueError` if there are none.
+    """
+    num_new = 0
+    earlier = read_tables([path] if goes_on else [], CANDIDATES)
+    found = read_tables([read.folder / FOUND_FILE], FOUND)
+    with RowsWriter(path, CANDIDATES) as candidates, RowsWriter(read.folder / AGAIN_FILE, DROPPED_PAIRS) as again:
+        for bucket in by_key(read.folder, "candidate_id", earlier=earlier, found=found):
+            first = {row["candidate_id"]: row for row in bucket["earlier"].to_pylist()}
+            not_seen_again = set(first)
+            num_earlier = len(first)
+            for find in bucket["found"].sort_by([("reader", "ascending"), ("place", "ascending")]).to_pylist():
+                id = find["candidate_id"]
+                if id not in first:
+                    first[id] = find
+                elif id in not_seen_again and find["page_url"] == first[id]["page_url"]:
+                    not_seen_again.remove(id)  # the very find of the earlier run
+                else:
+                    detail = f"already found on {first[id]['page_url']}"
+                    drop = Drop("duplicate_candidate", detail, find["page_url"], find["image_url"], find["caption"])
+                    again.append(drop_row(drop, source.name))
+            num_new += len(first) - num_earlier
+            for id in sorted(first):
+                candidates.append(first[id])
+        if not candidates.num_rows:
+            raise ValueError(_explain_nothing(source, read))
+        return candidates.num_rows, num_new
 
 
-def _unique(found: list[Found], drops: list[Drop], old: pa.Table | None) -> tuple[list[Found], list[Drop]]:
-    """The first of every (address, caption), in this run or an earlier one; the others become drops."""
-    fields = ("image_url", "caption", "page_url")
-    earlier = zip(*(old[name].to_pylist() for name in fields), strict=True) if old is not None else ()
-    first_page = {(image_url, caption): page_url for image_url, caption, page_url in earlier}
-    first: dict[tuple[str, str], Found] = {}
-    again = []
-    for item in found:
-        key = (item.image_url, item.caption)
-        page_url = first_page.setdefault(key, item.page_url)
-        if key not in first and page_url == item.page_url:
-            first[key] = item
-        else:
-            again.append(Drop("duplicate_candidate", f"already found on {page_url}", item.page_url, item.image_url, item.caption))
-    return list(first.values()), drops + again
+def _write_drops(path: Path, goes_on: bool, work: Path) -> dict[str, int]:
+    """Write the drops of this run, and those of earlier ones that still hold: of pages that were not read again. Counts the reasons."""
+    read_anew = pq.read_table(work / READ_ANEW_FILE)["page_url"].combine_chunks()
+    tables = read_tables([path] if goes_on and _is_of(path, DROPPED_PAIRS) else [], DROPPED_PAIRS)
+    earlier = (table.filter(pc.invert(pc.is_in(table["page_url"], read_anew))) for table in tables)
+    now = read_tables([work / DROPS_FILE, work / AGAIN_FILE], DROPPED_PAIRS)
+    dropped: Counter[str] = Counter()
+    with RowsWriter(path, DROPPED_PAIRS) as writer:
+        for bucket in by_key(work, "candidate_id", earlier=earlier, now=now):
+            rows = bucket["now"].to_pylist()
+            seen = {(row["candidate_id"], row["page_url"]) for row in rows}
+            rows += [row for row in bucket["earlier"].to_pylist() if (row["candidate_id"], row["page_url"]) not in seen]
+            for row in sorted(rows, key=itemgetter(*DROP_ORDER)):
+                writer.append(row)
+                dropped[row["reason"]] += 1
+    return dict(sorted(dropped.items()))
 
 
-def _with_earlier(dropped: pa.Table, path: Path, read_anew: set[str]) -> pa.Table:
-    """`dropped` and the drops of earlier runs that still hold: of pages that were not read again."""
-    try:
-        earlier = read_parquet(path, DROPPED_PAIRS).to_pylist()
-    except SchemaError:
-        return dropped
-    now = set(zip(dropped["candidate_id"].to_pylist(), dropped["page_url"].to_pylist(), strict=True))
-    kept = [row for row in earlier if row["page_url"] not in read_anew and (row["candidate_id"], row["page_url"]) not in now]
-    rows = pa.concat_tables([dropped, pa.Table.from_pylist(kept, schema=DROPPED_PAIRS)])
-    return rows.sort_by([(name, "ascending") for name in DROP_ORDER])
+def _write_pages(path: Path, work: Path, source: SourceConfig) -> None:
+    """Write the pages in the order of a hash, which does not depend on who answered first."""
+    key = pa.field("page_id", pa.string())
+    tables = (
+        table.append_column(key, pa.array([content_id("page", url) for url in table["page_url"].to_pylist()], key.type))
+        for table in read_tables([work / PAGES_FILE], PAGES)
+    )
+    schema = PAGES.with_metadata({**PAGES.metadata, b"reader": _reader_id(source).encode()})
+    with RowsWriter(path, schema, PAGES_IN_GROUP) as writer:
+        for bucket in by_key(work, "page_id", pages=tables):
+            for row in bucket["pages"].sort_by([("page_id", "ascending")]).to_pylist():
+                writer.append(row)
 
 
-def _candidates_table(found: list[Found], source: str) -> pa.Table:
-    """In the order of their ids, so that a rerun writes the same file whatever the order of the pages."""
-    rows: list[dict[str, Any]] = [
-        {"candidate_id": candidate_id(item.image_url, item.caption), "source": source, **item._asdict()} for item in found
-    ]
-    rows.sort(key=lambda row: row["candidate_id"])
-    return pa.Table.from_pylist(rows, schema=CANDIDATES)
-
-
-def drops_table(drops: list[Drop], source: str) -> pa.Table:
-    """Drops of discovery: an image has the id it would have had as a candidate, a page one of its own."""
-    rows = [
-        {
-            "candidate_id": candidate_id(drop.image_url, drop.caption) if drop.image_url else content_id("page", drop.page_url),
-            "source": source,
-            "stage": "discover",
-            **drop._asdict(),
-        }
-        for drop in drops
-    ]
-    rows.sort(key=lambda row: [row[name] for name in DROP_ORDER])
-    return pa.Table.from_pylist(rows, schema=DROPPED_PAIRS)
-
-
-def _explain_nothing(source: SourceConfig, read: Discovered, drops: list[Drop]) -> str:
+def _explain_nothing(source: SourceConfig, read: Discovered) -> str:
     where = {"web_pages": "source.start_urls", "emoji_scenes": "source.kind=emoji_scenes"}.get(source.kind, "source.inputs")
-    reasons = ", ".join(f"{reason} {count}" for reason, count in Counter(drop.reason for drop in drops).most_common(3)) or "no images"
-    example = f"; for example {drops[0].page_url}: {drops[0].detail}" if drops else ""
+    reasons = ", ".join(f"{reason} {count}" for reason, count in read.reasons.most_common(3)) or "no images"
+    example = f"; for example {read.first_drop.page_url}: {read.first_drop.detail}" if read.first_drop else ""
     return (
-        f"{where}: no captioned image in {len(read.pages)} documents ({reasons}{example}); "
+        f"{where}: no captioned image in {read.num_pages} documents ({reasons}{example}); "
         "check the addresses, and download.allow_addresses if the site is on a private network"
     )
 
@@ -203,3 +221,10 @@ def _explain_nothing(source: SourceConfig, read: Discovered, drops: list[Drop]) 
 def candidates_path(layout: Layout, source: str) -> Path:
     """Where discovery leaves its candidates."""
     return layout.source(source) / CANDIDATES_FILE
+
+
+def candidates_id(path: Path) -> str:
+    """Id of a file of candidates, whatever else it says of them."""
+    with open_parquet(path) as file:
+        ids = (id for batch in file.iter_batches(columns=["candidate_id"]) for id in batch["candidate_id"].to_pylist())
+        return content_id_of(itertools.chain(["candidates"], ids))

@@ -3,14 +3,15 @@
 import glob
 import logging
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from dalle_datasets.config import SourceConfig
 from dalle_datasets.download.failures import FetchError
 from dalle_datasets.download.guard import Guard, fetch
-from dalle_datasets.sources.base import Discovered, Drop, SeenPage
+from dalle_datasets.sources.base import Drop, SeenPage
+from dalle_datasets.sources.discovered import Discovered, KnownPages
 from dalle_datasets.stage import Report
 
 logger = logging.getLogger(__name__)
@@ -22,31 +23,29 @@ Reader = Callable[[Path, str, Discovered], None]
 """(path of the file, name of the document, where to put what was found)."""
 
 
-def read_documents(source: SourceConfig, guard: Guard, known: Mapping[str, SeenPage], reader: Reader, report: Report) -> Discovered:
+def read_documents(
+    source: SourceConfig, guard: Guard, known: KnownPages | None, reader: Reader, result: Discovered, report: Report
+) -> None:
     """Run `reader` over every document of `source.inputs` that is not known unchanged.
 
     A document that cannot be fetched or read becomes a drop. Raises `ValueError` for an input that matches no file.
     """
-    result = Discovered()
     documents = list_documents(source.inputs)
     for done, document in enumerate(documents, 1):
-        earlier = known.get(document)
+        earlier = known.get(document) if known else None
         try:
             read = _read_url if document.startswith(("http://", "https://")) else _read_file
             page = read(document, guard, earlier, lambda path, document=document: reader(path, document, result))  # type: ignore[misc]
-            result.pages.append(page)
-            if page is earlier:
-                result.num_unchanged += 1
-            else:
-                result.read_anew.add(document)
+            result.add_page(page, is_unchanged=page is earlier)
+            if page is not earlier:
+                result.add_read_anew(document)
         except FetchError as error:
-            result.drops.append(Drop(error.code, error.detail, document))
+            result.add(drops=[Drop(error.code, error.detail, document)])
         except (OSError, ValueError, EOFError) as error:  # a broken file; what was read of it stays
             what = " ".join(str(error).split())
-            result.drops.append(Drop("broken_document", f"{type(error).__name__}: {what}"[:200], document))
+            result.add(drops=[Drop("broken_document", f"{type(error).__name__}: {what}"[:200], document)])
             logger.warning("%s is broken: %s; what was read before stays, the rest is missing; get it again and refresh", document, what)
-        report(done, len(documents), "documents", candidates=len(result.found))
-    return result
+        report(done, len(documents), "documents", candidates=result.num_found)
 
 
 def list_documents(inputs: tuple[str, ...]) -> list[str]:

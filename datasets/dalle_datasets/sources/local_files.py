@@ -14,12 +14,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
 from dalle_datasets.download.failures import FetchError
-from dalle_datasets.sources.base import Discovered, Drop, Found, clean_caption, encodable
+from dalle_datasets.sources.base import Drop, Found, clean_caption, encodable
+from dalle_datasets.sources.discovered import Discovered
 from dalle_datasets.sources.documents import list_documents
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
 CAPTION_FIELDS = ("caption", "text", "alt", "description", "title")
 MAX_CAPTION_BYTES = 1 << 20
+MAX_OPEN_TARS = 4
+"""Whose members are in memory; addresses are asked for in their order, so threads are at one or two tars at a time."""
 
 
 def read_folder(root: Path, document: str, result: Discovered) -> None:
@@ -128,12 +131,14 @@ class LocalReader:
     def _locate_member(self, tar_path: Path, inside: str) -> tuple[Path, int, int]:
         with self._lock:
             if tar_path not in self._members:
+                self._members = dict(list(self._members.items())[1 - MAX_OPEN_TARS :])
                 members = self._members[tar_path] = {}
                 with _open_tar(tar_path) as tar, contextlib.suppress(tarfile.TarError):  # discovery has said that it is damaged
                     members.update((member.name, (member.offset_data, member.size)) for member in tar if member.isfile())
-        if inside not in self._members[tar_path]:
+            place = self._members[tar_path].get(inside)
+        if place is None:
             raise FetchError("missing_file", f"{inside} is not in {tar_path.name}")
-        return tar_path, *self._members[tar_path][inside]
+        return tar_path, *place
 
 
 def _is_inside(path: Path, root: Path) -> bool:
@@ -143,11 +148,11 @@ def _is_inside(path: Path, root: Path) -> bool:
 
 def _add(result: Discovered, image_url: str, caption: str, document: str, position: int, found_in: str) -> None:
     if encodable(image_url) != image_url:
-        result.drops.append(Drop("bad_url", "its name is not UTF-8", document, encodable(image_url), caption))
+        result.add(drops=[Drop("bad_url", "its name is not UTF-8", document, encodable(image_url), caption)])
     elif caption:
-        result.found.append(Found(image_url, caption, document, position, found_in, document))
+        result.add([Found(image_url, caption, document, position, found_in, document)])
     else:
-        result.drops.append(Drop("no_caption", "no caption file or entry", document, image_url))
+        result.add(drops=[Drop("no_caption", "no caption file or entry", document, image_url)])
 
 
 def _read_metadata(root: Path) -> Iterator[tuple[str, str]]:

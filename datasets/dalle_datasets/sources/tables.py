@@ -3,26 +3,32 @@
 Columns are recognised by the names that LAION, COYO, DataComp and others use; Conceptual Captions' TSV files have no header.
 """
 
+import io
+import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv as csv
-import pyarrow.json as json
-import pyarrow.parquet as pq
 
-from dalle_datasets.sources.base import Discovered, Drop, Found, clean_caption, clean_url
+from dalle_datasets.parquet import open_parquet
+from dalle_datasets.sources.base import Drop, Found, clean_caption, clean_url, encodable
+from dalle_datasets.sources.discovered import Discovered
 
 URL_COLUMNS = ("image_url", "url", "img_url", "photo_image_url", "image", "src", "link")
 CAPTION_COLUMNS = ("caption", "text", "alt", "alt_text", "top_caption", "description", "photo_description", "title")
 PAGE_COLUMNS = ("page_url", "context_page_url", "photo_url", "referrer", "document_url")
 LICENCE_COLUMNS = ("licence", "license", "license_url", "licence_url", "rights")
+BATCH_ROWS = 10_000
+MAX_LINE_BYTES = 1 << 20
+"""Of a line of JSON."""
 
 
 def read_table(path: Path, document: str, result: Discovered) -> None:
     """Add the rows of a table to `result`. Raises `ValueError` for a table without the columns, `OSError` for a broken file."""
     position = 0
-    for table in _batches(path, document):
+    for table in _batches(path, document, result):
         url_column, caption_column = (
             _column(table, URL_COLUMNS, document, "addresses"),
             _column(table, CAPTION_COLUMNS, document, "captions"),
@@ -36,25 +42,25 @@ def read_table(path: Path, document: str, result: Discovered) -> None:
             image_url, caption = clean_url(str(url or "")), clean_caption(str(text or ""))
             page_url = str(page or document)
             if not caption:
-                result.drops.append(Drop("no_caption", f"row {position} has no caption", page_url, image_url[:200]))
+                result.add(drops=[Drop("no_caption", f"row {position} has no caption", page_url, image_url[:200])])
             elif not image_url.startswith(("http://", "https://")):
-                result.drops.append(Drop("bad_scheme", f"row {position} has {image_url[:40]!r}", page_url, image_url[:200], caption))
+                result.add(drops=[Drop("bad_scheme", f"row {position} has {image_url[:40]!r}", page_url, image_url[:200], caption)])
             else:
                 licence = clean_caption(str(licence or "")) or None
-                result.found.append(Found(image_url, caption, page_url, position, "table", document, licence=licence))
+                result.add([Found(image_url, caption, page_url, position, "table", document, licence=licence)])
             position += 1
 
 
-def _batches(path: Path, document: str) -> Iterator[pa.Table]:
+def _batches(path: Path, document: str, result: Discovered) -> Iterator[pa.Table]:
     """The table in pieces. Compression is recognised by the name of the file."""
     kind = next((suffix for suffix in reversed(Path(document.partition("?")[0]).suffixes) if suffix not in (".gz", ".zst", ".bz2")), "")
     if kind == ".parquet":
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(10_000):
+        with open_parquet(path) as file:
+            for batch in file.iter_batches(BATCH_ROWS):
                 yield pa.Table.from_batches([batch])
     elif kind in (".jsonl", ".ndjson", ".json"):
         with pa.input_stream(path, compression="detect") as stream:
-            yield json.read_json(stream)
+            yield from _json_tables(io.BufferedReader(stream), document, result)
     elif kind in (".csv", ".tsv", ".txt"):
         delimiter = "," if kind == ".csv" else "\t"
         with pa.input_stream(path, compression="detect") as stream:
@@ -68,6 +74,24 @@ def _batches(path: Path, document: str) -> Iterator[pa.Table]:
                 yield pa.Table.from_batches([batch])
     else:
         raise ValueError(f"{document}: tables end in .csv, .tsv, .jsonl or .parquet, perhaps with .gz")
+
+
+def _json_tables(stream: io.BufferedReader, document: str, result: Discovered) -> Iterator[pa.Table]:
+    """JSON lines as tables of text; a field need not be in every line. Lines that are no objects become drops."""
+    names: dict[str, None] = {}
+    numbered = enumerate(iter(lambda: stream.readline(MAX_LINE_BYTES), b""), 1)
+    while lines := list(itertools.islice(numbered, BATCH_ROWS)):
+        rows = []
+        for number, line in lines:
+            try:
+                rows.append({encodable(name): value for name, value in json.loads(line).items()})
+            except (ValueError, AttributeError, RecursionError) as error:
+                if not line.isspace():
+                    detail = f"line {number} is no JSON object of at most {MAX_LINE_BYTES} bytes ({error})"
+                    result.add(drops=[Drop("broken_line", detail[:200], document)])
+        names |= dict.fromkeys(name for row in rows for name in row)
+        texts = {name: [None if row.get(name) is None else encodable(str(row[name])) for row in rows] for name in names}
+        yield pa.table({name: pa.array(column, pa.string()) for name, column in texts.items()})
 
 
 def _names(path: Path, delimiter: str) -> list[str] | None:

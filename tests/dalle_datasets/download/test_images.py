@@ -194,7 +194,7 @@ def test_a_killed_run_continues_where_it_was(web, layout, monkeypatch, stop_afte
 
     with monkeypatch.context() as patch:
         if stop_after == "first pass":
-            patch.setattr(passes, "_statuses", killed)
+            patch.setattr(passes, "_retryable", killed)
         elif stop_after == "retry":
             patch.setattr(images, "_write_parts", killed)
         elif stop_after == "parts":

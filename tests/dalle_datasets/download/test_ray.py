@@ -146,7 +146,7 @@ def test_a_killed_run_leaves_no_ray_behind_and_is_continued(web, tmp_path):
     run.wait()
     wait_for(lambda: not processes_with(mark), 20)
     (work,) = layout.images("web").glob("work-*")
-    shards = pq.read_table(work / "urls.parquet", partitioning=None)["image_url"].to_pylist()
+    shards = pq.read_table(work / "urls", partitioning=None)["image_url"].to_pylist()
     done = {url for number in finished_shards(work / "img2dataset") for url in shards[2 * number : 2 * number + 2]}
     again = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
     assert again.stdout == "12\n"

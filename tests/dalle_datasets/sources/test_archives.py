@@ -7,7 +7,6 @@ import resource
 import pytest
 
 from dalle_datasets.sources.archives import read_archive
-from dalle_datasets.sources.base import Discovered
 
 DATE = "2021-02-24T12:00:00Z"
 
@@ -34,16 +33,18 @@ def image(url, alt, **more):
     return {"path": "IMG@/src", "url": url, "alt": alt, **more}
 
 
-def read(tmp_path, data, name="crawl.warc"):
-    path = tmp_path / name
-    path.write_bytes(data)
-    result = Discovered()
-    read_archive(path, name, result, "open-dalle")
-    return result
+@pytest.fixture
+def read(tmp_path, found_by):
+    def run(data, name="crawl.warc"):
+        path = tmp_path / name
+        path.write_bytes(data)
+        return found_by(lambda result: read_archive(path, name, result, "open-dalle"))
+
+    return run
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
-def test_pages_of_a_warc(tmp_path, packed):
+def test_pages_of_a_warc(read, packed):
     records = [
         record("warcinfo", "", "application/warc-fields", b"software: x\r\n"),
         record("request", "http://a.example/", "application/http; msgtype=request", b"GET / HTTP/1.1\r\n\r\n"),
@@ -53,7 +54,7 @@ def test_pages_of_a_warc(tmp_path, packed):
         response("http://b.example/", '<img src="/z.png" alt="un chat rouge">', headers="Content-Type: text/html; charset=utf-8"),
     ]
     data = b"".join(gzip.compress(r) if packed else r for r in records)
-    result = read(tmp_path, data, "crawl.warc.gz" if packed else "crawl.warc")
+    result = read(data, "crawl.warc.gz" if packed else "crawl.warc")
     assert [(f.image_url, f.caption, f.page_url, f.position, f.found_in, f.date) for f in result.found] == [
         ("http://a.example/p/x.png", "a red cat", "http://a.example/p/1.html", 0, "img alt", DATE),
         ("http://b.example/z.png", "un chat rouge", "http://b.example/", 0, "img alt", DATE),
@@ -62,10 +63,9 @@ def test_pages_of_a_warc(tmp_path, packed):
     assert [(d.reason, d.image_url) for d in result.drops] == [("no_caption", "http://a.example/p/y.png")]
 
 
-def test_archived_pages_opt_out_as_on_the_web(tmp_path):
+def test_archived_pages_opt_out_as_on_the_web(read):
     cat = '<img src="x.png" alt="a red cat">'
     result = read(
-        tmp_path,
         response("http://a.example/1", f'<meta name="robots" content="noai">{cat}')
         + response("http://a.example/2", cat, headers="Content-Type: text/html\r\nX-Robots-Tag: noimageai"),
     )
@@ -73,7 +73,7 @@ def test_archived_pages_opt_out_as_on_the_web(tmp_path):
     assert [(d.reason, d.page_url) for d in result.drops] == [("meta_robots", "http://a.example/1"), ("x_robots_tag", "http://a.example/2")]
 
 
-def test_links_of_a_wat(tmp_path):
+def test_links_of_a_wat(read):
     data = (
         wat(
             "http://a.example/p/1.html",
@@ -85,77 +85,75 @@ def test_links_of_a_wat(tmp_path):
         + record("metadata", "http://a.example/5", "application/json", b'{"Envelope": {"Payload-Metadata": {"HTTP-Request-Metadata": {}}}}')
         + record("metadata", "http://a.example/6", "application/json", b"{broken")
     )
-    result = read(tmp_path, gzip.compress(data), "crawl.warc.wat.gz")
+    result = read(gzip.compress(data), "crawl.warc.wat.gz")
     assert [(f.image_url, f.caption, f.position) for f in result.found] == [
         ("http://a.example/p/x.png", "a red cat", 0), ("http://a.example/y.png", "a dog", 1), ("http://cdn.example/i/x.png", "b", 0)
     ]  # fmt: skip
     assert [(d.reason, d.page_url[-1]) for d in result.drops] == [("bad_scheme", "l"), ("meta_robots", "3"), ("x_robots_tag", "4")]
 
 
-def test_what_was_read_of_a_broken_archive_stays(tmp_path):
+def test_what_was_read_of_a_broken_archive_stays(tmp_path, found_by):
     data = gzip.compress(response("http://a.example/", '<img src="x.png" alt="a red cat">')) + gzip.compress(b"no record at all\r\n" * 9)
     path = tmp_path / "broken.warc.gz"
     path.write_bytes(data)
-    result = Discovered()
-    with pytest.raises((OSError, ValueError, EOFError)):
-        read_archive(path, "broken", result, "open-dalle")
-    assert len(result.found) == 1
+
+    def broken(result):
+        with pytest.raises((OSError, ValueError, EOFError)):
+            read_archive(path, "broken", result, "open-dalle")
+
+    assert len(found_by(broken).found) == 1
 
 
-def test_packed_bodies_are_unpacked(tmp_path):
+def test_packed_bodies_are_unpacked(read):
     """wget and Heritrix store what the server sent; Common Crawl has unpacked it before."""
     cat = b'<img src="x.png" alt="a red cat">'
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n"
     packed = head + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(cat)
     chunked = head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(cat), cat)
     kind = "application/http; msgtype=response"
-    result = read(
-        tmp_path, record("response", "http://a.example/1", kind, packed) + record("response", "http://a.example/2", kind, chunked)
-    )
+    result = read(record("response", "http://a.example/1", kind, packed) + record("response", "http://a.example/2", kind, chunked))
     assert [(f.page_url, f.caption) for f in result.found] == [("http://a.example/1", "a red cat"), ("http://a.example/2", "a red cat")]
 
 
-def test_a_body_that_swells_is_dropped(tmp_path):
+def test_a_body_that_swells_is_dropped(read):
     bomb = gzip.compress(bytes(200 * 2**20))
     body = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: gzip\r\n\r\n" + bomb
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     kind = "application/http; msgtype=response"
-    result = read(tmp_path, record("response", "http://a.example/", kind, body) + response("http://b.example/", "<img src=x.png alt=cat>"))
+    result = read(record("response", "http://a.example/", kind, body) + response("http://b.example/", "<img src=x.png alt=cat>"))
     assert [(d.reason, d.detail) for d in result.drops] == [("too_many_bytes", "more than 10485760 bytes unpacked")]
     assert len(result.found) == 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KB
 
 
 @pytest.mark.parametrize(("encoding", "body"), [("gzip", gzip.compress(b"x")[:10] + b"\xff" * 20), ("br", b"x")])
-def test_a_body_that_cannot_be_unpacked(tmp_path, encoding, body):
+def test_a_body_that_cannot_be_unpacked(read, encoding, body):
     head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: {encoding}\r\n\r\n".encode()
-    result = read(tmp_path, record("response", "http://a.example/", "application/http; msgtype=response", head + body))
+    result = read(record("response", "http://a.example/", "application/http; msgtype=response", head + body))
     assert [(d.reason, d.detail.startswith(f"Content-Encoding {encoding}: ")) for d in result.drops] == [("broken_body", True)]
 
 
 @pytest.mark.parametrize("header", ["Content-Encoding: gzip", "Transfer-Encoding: chunked"])
-def test_headers_of_bodies_that_were_unpacked_before(tmp_path, header):
+def test_headers_of_bodies_that_were_unpacked_before(read, header):
     cat = "<img src=x.png alt=cat>\r\n"
-    result = read(tmp_path, response("http://a.example/", cat, headers=f"Content-Type: text/html\r\n{header}"))
+    result = read(response("http://a.example/", cat, headers=f"Content-Type: text/html\r\n{header}"))
     assert [f.caption for f in result.found] == ["cat"]
 
 
-def test_a_bad_chunk_costs_nobody_else_anything(tmp_path):
+def test_a_bad_chunk_costs_nobody_else_anything(read):
     cat = "<img src=x.png alt=cat>"
     bad = response("http://a.example/", f"17\r\n{cat}\r\nzz\r\nabc", headers="Content-Type: text/html\r\nTransfer-Encoding: chunked")
-    assert [f.page_url for f in read(tmp_path, bad + response("http://b.example/", cat)).found] == [
+    assert [f.page_url for f in read(bad + response("http://b.example/", cat)).found] == [
         "http://a.example/",
         "http://b.example/",
     ]
 
 
-def test_nested_json_is_no_crash(tmp_path):
-    result = read(
-        tmp_path, record("metadata", "http://a.example/", "application/json", b"[" * 200_000) + response("http://a.example/", "x")
-    )
+def test_nested_json_is_no_crash(read):
+    result = read(record("metadata", "http://a.example/", "application/json", b"[" * 200_000) + response("http://a.example/", "x"))
     assert not result.found
 
 
-def test_halves_of_characters_do_not_reach_our_files(tmp_path):
-    result = read(tmp_path, wat("http://a.example/", [image("\ud800x.png", "a red \udfff cat")]))
+def test_halves_of_characters_do_not_reach_our_files(read):
+    result = read(wat("http://a.example/", [image("\ud800x.png", "a red \udfff cat")]))
     assert [(f.image_url, f.caption) for f in result.found] == [("http://a.example/?x.png", "a red \ufffd cat")]

@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -15,7 +16,6 @@ from dalle_datasets.parquet import read_parquet
 from dalle_datasets.schemas import CANDIDATES, DROPPED_PAIRS, PAGES
 from dalle_datasets.sources.crawl import crawl
 from dalle_datasets.sources.discover import candidates_path, discover
-from dalle_datasets.stage import silent
 
 LOCAL = DownloadConfig(allow_addresses=("127.0.0.1",), requests_per_s_per_host=0)
 GUARD = Guard(user_agent="open-dalle/0.1", timeout_s=5, deadline_s=5, max_bytes=10**6, allow_addresses=("127.0.0.1",))
@@ -43,11 +43,11 @@ def publish(webs, num_pages, wait_s=lambda: 0.0):
             put_page(web, f"/{i}.html", body, wait_s)
 
 
-def outcome(webs, tmp_path, name, **settings):
+def outcome(webs, tmp_path, name, download=LOCAL, **settings):
     """Every row that discovery wrote, with ports replaced by the number of the host."""
     source = SourceConfig(start_urls=tuple(web.url("/0.html") for web in webs), **settings)
     layout = Layout(tmp_path / name)
-    result = discover(source, LOCAL, layout)
+    result = discover(source, download, layout)
     tables = (
         read_parquet(candidates_path(layout, "web"), CANDIDATES, ["image_url", "caption", "page_url", "position"]),
         read_parquet(layout.dropped("web") / "discover.parquet", DROPPED_PAIRS),
@@ -142,7 +142,7 @@ def test_every_host_gets_its_share_of_the_pages(webs, tmp_path):
     assert result.num_pages_left > 0
 
 
-def test_who_ends_a_crawl_does_not_wait_for_all_of_it(webs):
+def test_who_ends_a_crawl_does_not_wait_for_all_of_it(webs, found_by):
     publish(webs, 200, lambda: 0.02)
 
     class Stop(BaseException):
@@ -155,16 +155,15 @@ def test_who_ends_a_crawl_does_not_wait_for_all_of_it(webs):
     source = SourceConfig(start_urls=tuple(web.url("/0.html") for web in webs), max_pages=600)
     start = time.monotonic()
     with pytest.raises(Stop):
-        crawl(source, source.start_urls, Visitor(GUARD, 0), "open-dalle", {}, 16, report)
+        found_by(lambda result: crawl(source, source.start_urls, Visitor(GUARD, 0), "open-dalle", None, 16, result, report))
     assert time.monotonic() - start < 2
 
 
-def test_one_thread_is_enough(webs):
+def test_one_thread_is_enough(webs, tmp_path):
     publish(webs, 6)
-    source = SourceConfig(start_urls=tuple(web.url("/0.html") for web in webs))
-    one, many = (crawl(source, source.start_urls, Visitor(GUARD, 0), "open-dalle", {}, n, silent) for n in (1, 16))
-    assert (one.found, one.drops, one.pages) == (many.found, many.drops, many.pages)
-    assert len(one.pages) == 18
+    one, many = (outcome(webs, tmp_path, f"{n}", replace(LOCAL, num_threads=n)) for n in (1, 16))
+    assert one[0].num_pages == 18
+    assert one[1] == many[1]
 
 
 def test_the_rules_of_a_host_hold_for_redirects_too(web, tmp_path):

@@ -23,7 +23,6 @@ from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import read_parquet
 from dalle_datasets.schemas import CANDIDATES, DROPPED_PAIRS
 from dalle_datasets.sources.archives import read_archive
-from dalle_datasets.sources.base import Discovered
 from dalle_datasets.sources.discover import candidates_path, discover
 from dalle_datasets.sources.local_files import LocalReader
 
@@ -183,11 +182,11 @@ def test_a_document_that_was_cut_off_is_reported_and_what_it_held_is_kept(tmp_pa
     assert "what was read before stays, the rest is missing; get it again and refresh" in caplog.text
 
 
-def test_a_zstd_archive_that_was_cut_off(tmp_path):
+def test_a_zstd_archive_that_was_cut_off(tmp_path, found_by):
     path = tmp_path / "crawl.warc.zst"
     path.write_bytes(DOCUMENTS["crawl.warc.zst"][1][:-20])
     with pytest.raises(OSError, match=r"cut off or damaged after 0 records, 0 unpacked bytes \(Truncated compressed stream\)"):
-        read_archive(path, "crawl", Discovered(), "open-dalle")
+        found_by(lambda result: read_archive(path, "crawl", result, "open-dalle"))
 
 
 def test_every_whole_record_before_the_cut_is_kept(tmp_path):

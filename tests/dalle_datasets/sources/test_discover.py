@@ -1,15 +1,16 @@
 """Discovery over real HTTP."""
 
 import gzip
+from contextlib import contextmanager
 
 import pyarrow.compute as pc
 import pytest
 
+from dalle_datasets import parquet
 from dalle_datasets.config import DownloadConfig, SourceConfig
 from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import read_parquet
 from dalle_datasets.schemas import CANDIDATES, DROPPED_PAIRS
-from dalle_datasets.sources import discover as module
 from dalle_datasets.sources.discover import candidates_path, discover
 
 LOCAL = DownloadConfig(allow_addresses=("127.0.0.1",))
@@ -245,14 +246,16 @@ def test_a_refresh_that_is_killed_loses_nothing(web, layout, monkeypatch, file):
     class Killed(BaseException):
         pass
 
-    def write(path, *rest, **more):
-        if path.name == file:
-            raise Killed
-        write_parquet(path, *rest, **more)
+    @contextmanager
+    def killed_before_renaming(path):
+        with atomic_path(path) as partial:
+            yield partial
+            if path.name == file and path.parent.name != "work":
+                raise Killed
 
-    write_parquet = module.write_parquet
+    atomic_path = parquet.atomic_path
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(module, "write_parquet", write)
+        patch.setattr(parquet, "atomic_path", killed_before_renaming)
         discover(source, LOCAL, layout, refresh=True)
     again = discover(source, LOCAL, layout, refresh=True)
     assert (again.num_candidates, again.dropped) == (2, {"no_caption": 2})

@@ -131,7 +131,7 @@ main(["run", "collect_pairs", "--set", "paths.data_root={tmp_path}", "--set", "s
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 1, done.stderr
-    assert "candidates.parquet" in last
+    assert ".parquet: File too large" in last
     assert "free some space or choose another data root" in last
     assert "Traceback" not in done.stderr
     assert not list(Path(tmp_path).rglob("*.partial")), "half a file must not stay behind"

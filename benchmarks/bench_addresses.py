@@ -1,0 +1,112 @@
+"""How much memory and time discovery and download take as the number of addresses grows, against holding the addresses as Python objects.
+
+    python benchmarks/bench_addresses.py [NUM_ADDRESSES ...]
+
+A URL table, one row in ten a repeat; nobody listens at the addresses, so the download is all book-keeping: one pass and one retry of
+everything. Each measurement runs in a process of its own.
+"""
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dalle_datasets.config import DownloadConfig, SourceConfig
+from dalle_datasets.download.images import download_images
+from dalle_datasets.layout import Layout
+from dalle_datasets.sources.base import Drop, Found
+from dalle_datasets.sources.discover import discover
+from dalle_datasets.sources.tables import read_table
+
+TABLE = "addresses.parquet"
+ROWS_AT_ONCE = 10_000
+DOWNLOAD = DownloadConfig(
+    runner="threads", retries=1, retry_wait_s=0.1, num_threads=8, allow_addresses=("127.0.0.1",), requests_per_s_per_host=0
+)
+
+
+def write_table(root: Path, num_addresses: int) -> None:
+    """A table of addresses with captions."""
+    schema = pa.schema([("url", pa.string()), ("text", pa.string())])
+    with pq.ParquetWriter(root / TABLE, schema) as file:
+        for first in range(0, num_addresses, ROWS_AT_ONCE):
+            numbers = [i if i % 10 else i // 2 for i in range(first, min(num_addresses, first + ROWS_AT_ONCE))]
+            digests = [hashlib.sha256(b"%d" % number).hexdigest() for number in numbers]
+            urls = [f"http://127.0.0.1:9/{digest[:24]}/picture-{number}.jpg" for digest, number in zip(digests, numbers, strict=True)]
+            texts = [f"a photo of the thing {digest[24:40]}, number {number}" for digest, number in zip(digests, numbers, strict=True)]
+            file.write_table(pa.table([urls, texts], schema=schema))
+
+
+def in_python(root: Path) -> int:
+    """The naive form: every address an object, in a list."""
+
+    class Listed:
+        def __init__(self) -> None:
+            self.found: list[Found] = []
+
+        def add(self, found: Iterable[Found] = (), drops: Iterable[Drop] = ()) -> None:
+            self.found += found
+
+    result = Listed()
+    read_table(root / TABLE, TABLE, result)  # type: ignore[arg-type]
+    return len({(found.image_url, found.caption): found for found in result.found})
+
+
+def discovered(root: Path) -> int:
+    """The stage."""
+    return discover(_source(root), DOWNLOAD, Layout(root)).num_candidates
+
+
+def downloaded(root: Path) -> int:
+    """The stage."""
+    return download_images(_source(root), DOWNLOAD, Layout(root)).num_candidates
+
+
+def _source(root: Path) -> SourceConfig:
+    return SourceConfig(kind="url_tables", inputs=(str(root / TABLE),))
+
+
+def in_child(what: Callable[[Path], int], root: Path) -> dict[str, Any]:
+    """`what(root)` in a process of its own, whose peak memory is nobody else's."""
+    code = f"import bench_addresses, pathlib; bench_addresses.measure(bench_addresses.{what.__name__}, pathlib.Path({str(root)!r}))"
+    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=Path(__file__).parent).stdout
+    answer: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return answer
+
+
+def measure(what: Callable[[Path], int], root: Path) -> None:
+    """Print what a process took."""
+    start = time.process_time()
+    num_candidates = what(root)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    peak_mb = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+    print(json.dumps({"candidates": num_candidates, "seconds": time.process_time() - start, "mb": peak_mb}))
+
+
+def main() -> None:
+    """Measure and print one line for each number of addresses."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("num_addresses", type=int, nargs="*", default=[2_000, 100_000])
+    for num_addresses in parser.parse_args().num_addresses:
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder)
+            write_table(root, num_addresses)
+            found = {what.__name__: in_child(what, root) for what in (in_python, discovered, downloaded)}
+            assert len({row["candidates"] for row in found.values()}) == 1
+            figures = "; ".join(
+                f"{name} {row['mb']:.0f} MB, {1e6 * row['seconds'] / num_addresses:.0f} CPU µs an address" for name, row in found.items()
+            )
+            print(f"{num_addresses} addresses: {figures}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""What a source gives, on disk as it is found: a discovery of any size takes the memory of a few thousand rows."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dalle_datasets.identity import candidate_id, content_id
+from dalle_datasets.parquet import RowsWriter, check_parquet
+from dalle_datasets.schemas import CANDIDATES, DROPPED_PAIRS, PAGES
+from dalle_datasets.sources.base import Drop, Found, SeenPage
+
+FOUND_FILE, DROPS_FILE, PAGES_FILE, READ_ANEW_FILE = "found.parquet", "drops.parquet", "pages.parquet", "read_anew.parquet"
+PAGES_IN_GROUP = 64
+"""Few, because a page may have thousands of links, and because one of them is looked up by reading its group."""
+FOUND = CANDIDATES.append(pa.field("reader", pa.int32())).append(pa.field("place", pa.int64()))
+"""A candidate, who found it, and when: the finds of a reader are in the order of their places."""
+_READ_ANEW = pa.schema([pa.field("page_url", pa.string())])
+
+
+class Discovered:
+    """Rows for four files of a folder, which are there when the `with` block ends well. Threads may share it.
+
+    Of every `reader`, a number, the order of the finds is kept, whatever the others do meanwhile.
+    """
+
+    def __init__(self, folder: Path, source: str) -> None:
+        self.folder = folder
+        self.num_found = 0
+        self.num_pages = 0
+        """Pages (or documents) read, or unchanged since they were read."""
+        self.num_unchanged = 0
+        """How many of them did not change, so that their candidates are known."""
+        self.num_left = 0
+        """Pages known but not asked for."""
+        self.reasons: Counter[str] = Counter()
+        self.first_drop: Drop | None = None
+        self._source = source
+        self._lock = threading.Lock()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        def writer(name: str, schema: pa.Schema, row_group_size: int = 4_096) -> RowsWriter:
+            return self._stack.enter_context(RowsWriter(self.folder / name, schema, row_group_size))
+
+        self._found, self._drops = writer(FOUND_FILE, FOUND), writer(DROPS_FILE, DROPPED_PAIRS)
+        self._pages, self._read_anew = writer(PAGES_FILE, PAGES, PAGES_IN_GROUP), writer(READ_ANEW_FILE, _READ_ANEW)
+        return self
+
+    def add(self, found: Iterable[Found] = (), drops: Iterable[Drop] = (), reader: int = 0) -> None:
+        """Keep candidates, and what cannot become one."""
+        with self._lock:
+            for item in found:
+                id = candidate_id(item.image_url, item.caption)
+                place = {"reader": reader, "place": self._found.num_rows}
+                self._found.append({"candidate_id": id, "source": self._source, **place, **item._asdict()})
+            self.num_found = self._found.num_rows
+            for drop in drops:
+                self._drops.append(drop_row(drop, self._source))
+                self.reasons[drop.reason] += 1
+                self.first_drop = self.first_drop or drop
+
+    def add_page(self, page: SeenPage, is_unchanged: bool) -> None:
+        """Keep a page that was read, or that did not change since."""
+        with self._lock:
+            self._pages.append(page._asdict())
+            self.num_pages += 1
+            self.num_unchanged += is_unchanged
+
+    def add_read_anew(self, *page_urls: str) -> None:
+        """Keep addresses of pages that were read: earlier drops of theirs do not count any more."""
+        with self._lock:
+            for page_url in page_urls:
+                self._read_anew.append({"page_url": page_url})
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._stack.__exit__(kind, error, traceback)
+
+
+def drop_row(drop: Drop, source: str) -> dict[str, Any]:
+    """A drop of discovery: an image has the id it would have had as a candidate, a page one of its own."""
+    id = candidate_id(drop.image_url, drop.caption) if drop.image_url else content_id("page", drop.page_url)
+    return {"candidate_id": id, "source": source, "stage": "discover", **drop._asdict()}
+
+
+class KnownPages:
+    """The pages of an earlier discovery. Their addresses are in memory, their links stay on disk. Threads may share it."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises `SchemaError`."""
+        check_parquet(path, PAGES)
+        self._file = pq.ParquetFile(path)
+        self._place_of: dict[str, tuple[int, int]] = {}
+        for group in range(self._file.num_row_groups):
+            urls = self._file.read_row_group(group, ["page_url"])["page_url"].to_pylist()
+            self._place_of.update((url, (group, row)) for row, url in enumerate(urls))
+        self._lock = threading.Lock()
+
+    def get(self, page_url: str) -> SeenPage | None:
+        """The page as it was, if it was read."""
+        if page_url not in self._place_of:
+            return None
+        group, row = self._place_of[page_url]
+        with self._lock:
+            rows = self._file.read_row_group(group)
+        return SeenPage(**rows.slice(row, 1).to_pylist()[0])
