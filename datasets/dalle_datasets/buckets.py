@@ -1,8 +1,8 @@
 """Joining and sorting more rows than fit in memory: rows whose keys begin alike are brought together, and looked at a bucket at a time.
 
 Keys are hex digits of a hash, so buckets are equally large, and what is sorted within each bucket is sorted altogether. Up to
-`ROWS_IN_MEMORY` rows there is one bucket and no file. With more, a bucket is 1/256 of the rows. (DuckDB's sort was tried first: it
-ends with an error, not slowly, once long texts make some 100 times its memory.)
+`ROWS_IN_MEMORY` rows there is one bucket and no file. With more, a bucket is 1/256 of the rows. (DuckDB's sort was tried first: with a
+limit of memory it ends with an error once long texts make some five to ten times that.)
 """
 
 import itertools

@@ -11,13 +11,15 @@ import http.client
 import io
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
 from email.utils import parsedate_to_datetime
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from dalle_datasets.download.addresses import is_allowed, join_url, split_url
 from dalle_datasets.download.failures import FetchError
@@ -258,10 +260,7 @@ def _connect(host: str, port: int, guard: Guard, clock: _Clock) -> socket.socket
     """A connection to the first address of `host` that is public, or allowed, and answers."""
     if host in guard.connect_to:
         return socket.create_connection(guard.connect_to[host], clock.wait_s())
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (socket.gaierror, UnicodeError) as error:
-        raise FetchError("dns", f"{host} does not resolve ({error})") from error
+    found = _look_up(host, port, clock.wait_s())
     last_error: OSError | FetchError = FetchError("dns", f"{host} has no address")
     for family, kind, protocol, _, address in found:
         if not is_allowed(str(address[0]), guard.allow_addresses):
@@ -276,6 +275,28 @@ def _connect(host: str, port: int, guard: Guard, clock: _Clock) -> socket.socket
             connection.close()
             last_error = error
     raise last_error
+
+
+def _look_up(host: str, port: int, wait_s: float) -> list[Any]:
+    """What `socket.getaddrinfo` says, if it says it in time: a name server that is silent would hold it up for as long as it likes."""
+    answer: Future[list[Any]] = Future()
+
+    def ask(flags: int = 0) -> None:
+        try:
+            answer.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    if host.replace(".", "").isdigit() or ":" in host:
+        ask(socket.AI_NUMERICHOST)
+    else:
+        threading.Thread(target=ask, daemon=True).start()
+    try:
+        return answer.result(wait_s)
+    except TimeoutError as error:
+        raise FetchError("dns", f"{host} was not resolved in {wait_s:g} s") from error
+    except (socket.gaierror, UnicodeError) as error:
+        raise FetchError("dns", f"{host} does not resolve ({error})") from error
 
 
 @functools.cache

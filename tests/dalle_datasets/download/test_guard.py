@@ -274,3 +274,20 @@ def test_failures_survive_their_text_form():
     for code in FAILURES:
         assert parse_failure(str(FetchError(code, "a: detail"))) == (code, "a: detail")
     assert parse_failure("HTTP Error 404") == ("connect", "HTTP Error 404")
+
+
+def test_a_silent_name_server_does_not_hold_us_up(web, monkeypatch):
+    released = threading.Event()
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host, *args, **options):
+        if host == "silent.example":
+            released.wait(30)
+        return real(host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    start = time.monotonic()
+    error = failure("http://silent.example/a.png", replace(GUARD, timeout_s=0.3))
+    assert (error.code, error.detail) == ("dns", "silent.example was not resolved in 0.3 s")
+    assert time.monotonic() - start < 5
+    released.set()
