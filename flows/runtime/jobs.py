@@ -36,6 +36,10 @@ PROGRESS_FILE = "progress.json"
 STALL_S = 1_800.0
 """No job is silent for half an hour: one that is hangs, e.g. on a file system that went away."""
 
+SPIN_COUNT = "10000"
+"""How long a thread of OpenMP waits for the others before it sleeps (`GOMP_SPINCOUNT`). By default it spins for milliseconds, and takes
+the processor from the very thread it waits for when anything else runs on the machine: half the speed (benchmarks/RESULTS.md)."""
+
 
 def run_job(job: str, config: Config, inputs: Mapping[str, str]) -> dict[str, Any]:
     """The result of a job with these settings and inputs, made now unless it exists: here, or in the work pool `flow.pool`.
@@ -111,14 +115,15 @@ def commands_of(job: str, run_dir: Path, num_processes: int) -> list[Command]:
     if num_processes > 1 and job not in PARALLEL_JOBS + SHARED_JOBS:
         raise ValueError(f"{job} runs in one process, not in {num_processes}; only {', '.join(PARALLEL_JOBS + SHARED_JOBS)} run in several")
     program = ["-m", "dalle_model.jobs", job, str(run_dir)]
+    openmp = {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", SPIN_COUNT)}
     if num_processes == 1:
-        return [Command([sys.executable, *program])]
+        return [Command([sys.executable, *program], openmp)]
     if job in SHARED_JOBS:
         threads = str(max(1, (os.cpu_count() or 1) // num_processes))
-        shared = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
-        return [Command([sys.executable, *program], {**shared, "LOCAL_RANK": str(i)}) for i in range(num_processes)]
+        openmp["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", threads)
+        return [Command([sys.executable, *program], {**openmp, "LOCAL_RANK": str(i)}) for i in range(num_processes)]
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
-    return [Command([sys.executable, *torchrun, *program])]
+    return [Command([sys.executable, *torchrun, *program], openmp)]
 
 
 @dataclass(slots=True)

@@ -128,6 +128,15 @@ def test_several_processes_of_a_training_mean_torchrun(tmp_path):
     ]
 
 
+def test_threads_of_a_job_wait_politely_unless_told_otherwise(tmp_path, monkeypatch):
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    for job, num_processes in (("train_bpe", 1), ("train_dvae", 2), ("generate_images", 2)):
+        assert {command.env["GOMP_SPINCOUNT"] for command in jobs.commands_of(job, tmp_path, num_processes)} == {"10000"}
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    (command,) = jobs.commands_of("train_bpe", tmp_path, 1)
+    assert command.env["GOMP_SPINCOUNT"] == "7"
+
+
 def test_several_processes_of_a_shared_job_are_on_their_own(config, monkeypatch, tmp_path):
     fake_job(
         monkeypatch,
