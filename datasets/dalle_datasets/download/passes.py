@@ -45,7 +45,7 @@ def fetch_all(shards: Shards, work: Path, source: SourceConfig, download: Downlo
             allow_addresses=download.allow_addresses, connect_to=connect_to,
         )  # fmt: skip
         fetch_image = Visitor(guard, download.requests_per_s_per_host).fetch_image
-        if is_local(source):
+        if source.kind in ("image_folders", "webdatasets"):
             _fetch_shards(shards, work / "first", LocalReader(source.inputs, download.max_bytes).fetch_image, download, report)
         elif download.runner == "img2dataset":
             _write_urls(shards, work / "urls", download.urls_per_shard)
@@ -55,11 +55,6 @@ def fetch_all(shards: Shards, work: Path, source: SourceConfig, download: Downlo
         for attempt in range(download.retries):
             again = _asked_again(work, shards, attempt, download)
             _fetch_shards(again, work / f"retry-{attempt}", fetch_image, download, report)
-
-
-def is_local(source: SourceConfig) -> bool:
-    """Whether the bytes lie on this machine, so that nobody must be asked for them."""
-    return source.kind in ("image_folders", "webdatasets")
 
 
 def fetched_rows(work: Path, shards: Shards, number: int, columns: list[str]) -> pa.Table:
