@@ -7,6 +7,7 @@ from typing import Any
 
 from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import atomic_path
+from dalle_datasets.stage import MANIFEST
 from dalle_model.config.sections import fingerprint, to_dict
 from dalle_model.config.tree import Config
 from dalle_model.jobs.contract import JOBS, declarations
@@ -22,10 +23,13 @@ def pipeline_id(config: Config) -> str:
 
 
 def finished_pipeline(layout: Layout, config: Config) -> dict[str, Any] | None:
-    """The account of a finished pipeline with these settings whose files are all still there, else None."""
+    """The account of a finished pipeline with these settings, if its files and the pairs it began with are all still there."""
     try:
         account: dict[str, Any] = json.loads(layout.pipeline(pipeline_id(config)).read_text())
-    except (OSError, ValueError):
+        pairs = json.loads((layout.pairs(config.source.name) / MANIFEST).read_text())["result"]["pairs_id"]
+        if pairs != account["results"]["filter"]["pairs_id"]:
+            return None  # collected again since, with other settings or from pages that have changed
+    except (OSError, ValueError, KeyError):
         return None
     lost = [path for result in (account, *account["results"].values()) if isinstance(result, dict) for path in lost_files(layout, result)]
     return None if lost else account

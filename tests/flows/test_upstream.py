@@ -10,7 +10,7 @@ import pytest
 
 from dalle_datasets.filters import apply
 from dalle_datasets.layout import Layout
-from dalle_datasets.stage import finish
+from dalle_datasets.stage import begin, finish
 from dalle_model.config.presets import preset
 from dalle_model.jobs.contract import prepare, write_json
 from flows.runtime.collected import collecting
@@ -150,13 +150,18 @@ def test_a_deleted_checkpoint_is_named(config, tmp_path):
 def test_a_finished_pipeline_counts_only_with_all_its_files(config, tmp_path):
     layout = Layout(tmp_path)
     assert finished_pipeline(layout, config) is None
-    save_pipeline(layout, config, {"report": "report/index.html", "results": {"train_bpe": {"tokenizer": "tokenizers/bpe0"}}})
+    results = {"filter": {"pairs_id": "pairs0"}, "train_bpe": {"tokenizer": "tokenizers/bpe0"}}
+    save_pipeline(layout, config, {"report": "report/index.html", "results": results})
+    begin(layout.pairs(config.source.name))
+    finish(layout.pairs(config.source.name), "inputs", {"pairs_id": "pairs0"})
     assert finished_pipeline(layout, config) is None
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "index.html").touch()
     (tmp_path / "tokenizers" / "bpe0").mkdir(parents=True)
     assert finished_pipeline(layout, config)
     assert finished_pipeline(layout, preset("demo", {"paths.data_root": str(tmp_path), "seed": 1})) is None
+    finish(layout.pairs(config.source.name), "other inputs", {"pairs_id": "collected again"})
+    assert finished_pipeline(layout, config) is None
 
 
 def test_the_place_of_the_data_does_not_name_the_pipeline(config):
