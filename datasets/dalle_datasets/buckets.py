@@ -18,6 +18,8 @@ from dalle_datasets.parquet import check_parquet, open_parquet
 
 ROWS_IN_MEMORY = 50_000
 BYTES_IN_MEMORY = 64 * 2**20
+ROWS_AT_ONCE = 1_024
+"""Read from a file; a page may have thousands of links."""
 _PREFIXES = [f"{number:02x}" for number in range(256)]
 
 
@@ -44,7 +46,7 @@ def read_tables(paths: Iterable[Path], schema: pa.Schema, columns: list[str] | N
     for path in paths:
         check_parquet(path, schema)
         with open_parquet(path) as file:
-            for batch in file.iter_batches(columns=columns):
+            for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
                 yield pa.Table.from_batches([batch]).replace_schema_metadata()
 
 
