@@ -1,6 +1,6 @@
 """What does collecting cost: our download and filter stages against plain img2dataset, on the same addresses in one run.
 
-    python benchmarks/bench_collect.py [NUM_IMAGES] [--rounds N]
+    python benchmarks/bench_collect.py [NUM_IMAGES] [--rounds N] [--filter-processes N]
 
 A local server answers every address with the same picture, so that the figures are about the reader and not about the network.
 Plain img2dataset runs as its users run it for the same purpose: raw bytes to Parquet, same threads, one worker process. Both take turns;
@@ -69,13 +69,15 @@ def _cpu_s() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def collect(urls: Path, layout: Layout, num_images: int, run: Callable[[str, Callable[[], object]], None]) -> None:
+def collect(urls: Path, layout: Layout, num_images: int, filter_processes: int, run: Callable[[str, Callable[[], object]], None]) -> None:
     """Our three stages."""
     source = SourceConfig(kind="url_tables", inputs=(str(urls),))
     download = DownloadConfig(allow_addresses=("127.0.0.1",), requests_per_s_per_host=0)
     run("discover (URL table)", lambda: discover(source, download, layout))
     run("download_images", lambda: download_images(source, download, layout))
-    limits = FilterConfig(max_captions_per_image=num_images, captions_per_image=num_images, near_duplicates=True)
+    limits = FilterConfig(
+        max_captions_per_image=num_images, captions_per_image=num_images, near_duplicates=True, num_processes=filter_processes
+    )
     run("filter_pairs", lambda: filter_pairs(source, download, limits, ShardsConfig(), layout))
 
 
@@ -84,6 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("num_images", type=int, nargs="?", default=2_000)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--filter-processes", type=int, default=1, help="filter.num_processes; img2dataset has a worker and its parent")
     arguments = parser.parse_args()
     num_images = arguments.num_images
     least: dict[str, tuple[float, float]] = {}
@@ -109,7 +112,7 @@ def main() -> None:
             for number in range(arguments.rounds):
                 command = [sys.executable, str(root / "plain.py"), str(root / "urls.parquet"), str(root / f"plain-{number}")]
                 run("img2dataset alone", lambda command=command: subprocess.run(command, check=True, capture_output=True))  # type: ignore[misc]
-                collect(root / "urls.parquet", Layout(root / f"data-{number}"), num_images, run)
+                collect(root / "urls.parquet", Layout(root / f"data-{number}"), num_images, arguments.filter_processes, run)
             plain = least.pop("img2dataset alone")
             ours = [sum(figures) for figures in zip(*least.values(), strict=True)]
             print(f"all of our stages / img2dataset alone: {ours[0] / plain[0]:.2f} in CPU time, {ours[1] / plain[1]:.2f} in wall time")

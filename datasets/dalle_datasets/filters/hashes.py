@@ -51,7 +51,7 @@ def look_at(image: Image.Image) -> Look:
     row = np.asarray(grey.resize((9, 8), Image.Resampling.LANCZOS), np.int16)
     thumbnail = image.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX)
     return Look(
-        phash=_number(waves > np.median(waves[1:])),
+        phash=_number(waves > np.partition(waves[1:], 31)[31]),  # the median of 63; `np.median` takes four times as long
         dhash=_number((row[:, 1:] - row[:, :-1] > FLAT_LEVELS).ravel()),
         thumbnail=thumbnail.tobytes(),
         contrast=float(samples.std()),
