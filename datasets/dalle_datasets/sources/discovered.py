@@ -2,8 +2,8 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -41,6 +41,8 @@ class Discovered:
         """Pages known but not asked for."""
         self.reasons: Counter[str] = Counter()
         self.first_drop: Drop | None = None
+        self.error: OSError | None = None
+        """Why nothing more can be kept, e.g. a full disk: not the fault of the document that is being read."""
         self._source = source
         self._lock = threading.Lock()
         self._stack = ExitStack()
@@ -55,7 +57,7 @@ class Discovered:
 
     def add(self, found: Iterable[Found] = (), drops: Iterable[Drop] = (), reader: int = 0) -> None:
         """Keep candidates, and what cannot become one."""
-        with self._lock:
+        with self._writing():
             for item in found:
                 id = candidate_id(item.image_url, item.caption)
                 place = {"reader": reader, "place": self._found.num_rows}
@@ -68,16 +70,25 @@ class Discovered:
 
     def add_page(self, page: SeenPage, is_unchanged: bool) -> None:
         """Keep a page that was read, or that did not change since."""
-        with self._lock:
+        with self._writing():
             self._pages.append(page._asdict())
             self.num_pages += 1
             self.num_unchanged += is_unchanged
 
     def add_read_anew(self, *page_urls: str) -> None:
         """Keep addresses of pages that were read: earlier drops of theirs do not count any more."""
-        with self._lock:
+        with self._writing():
             for page_url in page_urls:
                 self._read_anew.append({"page_url": page_url})
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._lock:
+            try:
+                yield
+            except OSError as error:
+                self.error = error
+                raise
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._stack.__exit__(kind, error, traceback)

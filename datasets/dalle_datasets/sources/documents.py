@@ -42,6 +42,8 @@ def read_documents(
         except FetchError as error:
             result.add(drops=[Drop(error.code, error.detail, document)])
         except (OSError, ValueError, EOFError) as error:  # a broken file; what was read of it stays
+            if result.error is not None:
+                raise result.error from error
             what = " ".join(str(error).split())
             result.add(drops=[Drop("broken_document", f"{type(error).__name__}: {what}"[:200], document)])
             logger.warning("%s is broken: %s; what was read before stays, the rest is missing; get it again and refresh", document, what)

@@ -1,8 +1,10 @@
 """Documents on disk and on the web, all the way to stored images."""
 
 import gzip
+import hashlib
 import io
 import json
+import resource
 import tarfile
 
 import pytest
@@ -44,6 +46,21 @@ def test_new_documents_are_added_and_old_ones_not_read_again(tmp_path, layout):
     later = discover(source, LOCAL, layout, refresh=True)
     assert (later.num_new, later.num_unchanged, later.num_pages, later.num_candidates) == (1, 1, 2, 2)
     assert captions(layout) == ["first one", "second one"]
+
+
+def test_a_full_disk_is_not_the_fault_of_a_document(tmp_path, layout):
+    """A limit on the size of files stands in for it: keeping what was found fails in the middle of a document."""
+    rows = "".join(f"http://a.example/{hashlib.sha256(b'%d' % i).hexdigest()}.png,caption {i}\n" for i in range(10_000))
+    (tmp_path / "1.csv").write_text(f"url,caption\n{rows}")
+    source = SourceConfig(kind="url_tables", inputs=(str(tmp_path / "1.csv"),))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"could not write .*\.parquet: File too large; free some space or choose another data root"):
+            discover(source, LOCAL, layout)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert discover(source, LOCAL, layout).num_candidates == 10_000
 
 
 def test_documents_may_be_fetched(web, layout):
