@@ -8,17 +8,15 @@ everything. Each measurement runs in a process of its own.
 
 import argparse
 import hashlib
-import json
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from timing import in_child, peak_mb
 
 from dalle_datasets.config import DownloadConfig, SourceConfig
 from dalle_datasets.download.images import download_images
@@ -29,6 +27,7 @@ from dalle_datasets.sources.tables import read_table
 
 TABLE = "addresses.parquet"
 ROWS_AT_ONCE = 10_000
+IMPORTED_S = time.process_time()
 DOWNLOAD = DownloadConfig(
     runner="threads", retries=1, retry_wait_s=0.1, num_threads=8, allow_addresses=("127.0.0.1",), requests_per_s_per_host=0
 )
@@ -46,7 +45,7 @@ def write_table(root: Path, num_addresses: int) -> None:
             file.write_table(pa.table([urls, texts], schema=schema))
 
 
-def in_python(root: Path) -> int:
+def in_python(root: Path) -> dict[str, Any]:
     """The naive form: every address an object, in a list."""
 
     class Listed:
@@ -58,38 +57,26 @@ def in_python(root: Path) -> int:
 
     result = Listed()
     read_table(root / TABLE, TABLE, result)  # type: ignore[arg-type]
-    return len({(found.image_url, found.caption): found for found in result.found})
+    return taken(len({(found.image_url, found.caption): found for found in result.found}))
 
 
-def discovered(root: Path) -> int:
+def discovered(root: Path) -> dict[str, Any]:
     """The stage."""
-    return discover(_source(root), DOWNLOAD, Layout(root)).num_candidates
+    return taken(discover(_source(root), DOWNLOAD, Layout(root)).num_candidates)
 
 
-def downloaded(root: Path) -> int:
+def downloaded(root: Path) -> dict[str, Any]:
     """The stage."""
-    return download_images(_source(root), DOWNLOAD, Layout(root)).num_candidates
+    return taken(download_images(_source(root), DOWNLOAD, Layout(root)).num_candidates)
+
+
+def taken(num_candidates: int) -> dict[str, Any]:
+    """What this process took since its imports."""
+    return {"candidates": num_candidates, "seconds": time.process_time() - IMPORTED_S, "mb": peak_mb()}
 
 
 def _source(root: Path) -> SourceConfig:
     return SourceConfig(kind="url_tables", inputs=(str(root / TABLE),))
-
-
-def in_child(what: Callable[[Path], int], root: Path) -> dict[str, Any]:
-    """`what(root)` in a process of its own, whose peak memory is nobody else's."""
-    code = f"import bench_addresses, pathlib; bench_addresses.measure(bench_addresses.{what.__name__}, pathlib.Path({str(root)!r}))"
-    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=Path(__file__).parent).stdout
-    answer: dict[str, Any] = json.loads(output.splitlines()[-1])
-    return answer
-
-
-def measure(what: Callable[[Path], int], root: Path) -> None:
-    """Print what a process took."""
-    start = time.process_time()
-    num_candidates = what(root)
-    lines = Path("/proc/self/status").read_text().splitlines()
-    peak_mb = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
-    print(json.dumps({"candidates": num_candidates, "seconds": time.process_time() - start, "mb": peak_mb}))
 
 
 def main() -> None:
@@ -100,7 +87,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
             write_table(root, num_addresses)
-            found = {what.__name__: in_child(what, root) for what in (in_python, discovered, downloaded)}
+            found = {what.__name__: in_child("bench_addresses", what.__name__, root) for what in (in_python, discovered, downloaded)}
             assert len({row["candidates"] for row in found.values()}) == 1
             figures = "; ".join(
                 f"{name} {row['mb']:.0f} MB, {1e6 * row['seconds'] / num_addresses:.0f} CPU µs an address" for name, row in found.items()

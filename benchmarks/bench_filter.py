@@ -11,9 +11,6 @@ flipped so that tiles are no copies of each other.
 import argparse
 import hashlib
 import io
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from PIL import Image
+from timing import in_child, peak_mb
 
 from dalle_datasets.config import DownloadConfig, FilterConfig, ShardsConfig, SourceConfig
 from dalle_datasets.filters import apply
@@ -146,20 +144,6 @@ def judge_a_million(root: Path) -> dict[str, Any]:
     return {"rows": len(columns.candidates), "seconds": seconds, "mb": peak_mb(), "start_mb": at_start}
 
 
-def peak_mb() -> float:
-    """Largest resident size of this program so far (not, as `getrusage` has it, of the one that started it)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
-
-
-def in_child(what: Callable[[Path], dict[str, Any]], root: Path) -> dict[str, Any]:
-    """`what(root)` in a process of its own, whose peak memory is nobody else's."""
-    code = f"import json, pathlib, bench_filter; print(json.dumps(bench_filter.{what.__name__}(pathlib.Path({str(root)!r}))))"
-    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=Path(__file__).parent).stdout
-    answer: dict[str, Any] = json.loads(output.splitlines()[-1])
-    return answer
-
-
 def main() -> None:
     """Measure and print one line for each size."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -168,11 +152,11 @@ def main() -> None:
         for num_images in parser.parse_args().num_images:
             root = Path(folder) / str(num_images)
             write_images(Layout(root), num_images)
-            found = in_child(filter_in_this_process, root)
+            found = in_child("bench_filter", "filter_in_this_process", root)
             phases = ", ".join(f"{name} {1e3 * seconds / num_images:.3f}" for name, seconds in found["seconds"].items())
             print(f"{num_images} images, ms of CPU per image: {phases}; peak {found['mb']:.0f} MB, {found['start_mb']:.0f} at the start")
             print(f"  {found['pairs']} pairs, dropped {found['dropped']}", flush=True)
-        found = in_child(judge_a_million, root)
+        found = in_child("bench_filter", "judge_a_million", root)
         print(
             f"{found['rows']} rows judged together in {found['seconds']['judge together']:.1f} s of CPU; "
             f"peak {found['mb']:.0f} MB, {found['start_mb']:.0f} with the columns in memory"

@@ -4,12 +4,12 @@ Each is a file path, or an http(s) address with the SHA-256 of the file in `enco
 optional, and checked if given). Nothing in the files is executed (`dalle_model.dvae.openai`).
 """
 
-import hashlib
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+from dalle_datasets.identity import file_sha256
 from dalle_datasets.parquet import atomic_path
 from dalle_model.dvae import DVAE, save_dvae
 from dalle_model.jobs.contract import JobRun
@@ -56,7 +56,7 @@ def fetch(run: JobRun, name: str) -> Path:
         path = Path(where) if Path(where).is_absolute() else run.layout.root / where
         if not path.exists():
             raise ValueError(f"import_weights: {name} = {path} does not exist; correct the path (relative ones start at the data root)")
-    if expected and (found := _sha256(path)) != expected:
+    if expected and (found := file_sha256(path)) != expected:
         if path.is_relative_to(run.run_dir):
             path.unlink()  # so that the next try downloads it again
         raise ValueError(f"import_weights: {where} has SHA-256 {found}, expected {expected}; it is damaged or another file")
@@ -78,8 +78,3 @@ def _download(address: str, path: Path) -> None:
             "check the address, or download the file yourself and give its path"
         ) from error
     report_progress(1, 1, "files", megabytes=path.stat().st_size / 2**20)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

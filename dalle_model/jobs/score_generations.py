@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dalle_datasets.parquet import atomic_path, check_parquet, list_column, write_parquet
+from dalle_datasets.parquet import atomic_path, check_parquet, list_column, open_parquet, write_parquet
 from dalle_datasets.schemas import GENERATION_EMBEDDINGS, GENERATIONS, RERANK_SCORES
 from dalle_model.clip import Clip, cosine
 from dalle_model.jobs.contract import JobRun
@@ -35,7 +35,7 @@ def run(run: JobRun) -> dict[str, Any]:
     num_pictures = check_parquet(generations, GENERATIONS).num_rows
     scored: list[pa.Table] = []
     with (
-        pq.ParquetFile(generations) as file,
+        open_parquet(generations) as file,
         atomic_path(embeddings_path) as partial,
         pq.ParquetWriter(partial, GENERATION_EMBEDDINGS, compression="zstd", compression_level=1) as vectors,
     ):

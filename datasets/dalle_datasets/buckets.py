@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dalle_datasets.parquet import check_parquet, open_parquet
+from dalle_datasets.parquet import iter_file
 
 ROWS_IN_MEMORY = 50_000
 BYTES_IN_MEMORY = 64 * 2**20
@@ -44,10 +44,8 @@ def read_tables(paths: Iterable[Path], schema: pa.Schema, columns: list[str] | N
     plain = schema.with_metadata(None).empty_table()
     yield plain.select(columns) if columns else plain
     for path in paths:
-        check_parquet(path, schema)
-        with open_parquet(path) as file:
-            for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
-                yield pa.Table.from_batches([batch]).replace_schema_metadata()
+        for batch in iter_file(path, schema, columns, ROWS_AT_ONCE):
+            yield pa.Table.from_batches([batch]).replace_schema_metadata()
 
 
 class _Partition:
@@ -57,12 +55,14 @@ class _Partition:
         self.runs: list[Path] = []
         self._key, self._folder, self._name = key, folder, name
         held: list[pa.Table] = []
+        num_rows = num_bytes = 0
         for table in tables:
             held.append(table)
-            if sum(table.num_rows for table in held) > ROWS_IN_MEMORY or sum(table.nbytes for table in held) > BYTES_IN_MEMORY:
+            num_rows, num_bytes = num_rows + table.num_rows, num_bytes + table.nbytes
+            if num_rows > ROWS_IN_MEMORY or num_bytes > BYTES_IN_MEMORY:
                 self.rest = pa.concat_tables(held)
                 self.spill()
-                held = [self.rest]
+                held, num_rows, num_bytes = [self.rest], 0, 0
         self.rest = pa.concat_tables(held)
 
     def spill(self) -> None:

@@ -4,7 +4,6 @@ The folders of candidates, images and pairs hold only the newest state. A record
 captions: some 60 bytes, a thousandth of what it stands for. An old one that nobody asks for can be deleted.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dalle_datasets.buckets import by_key, read_tables
-from dalle_datasets.identity import content_id
+from dalle_datasets.identity import content_id, file_sha256
 from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import RowsWriter, atomic_path, list_parts
 from dalle_datasets.schemas import COLLECTED, DROPPED_PAIRS, PAIRS
@@ -80,10 +79,7 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 def _state_id(layout: Layout, source: str) -> str:
     """Of the pairs and drops as they lie there."""
-    drops = []
-    for part in list_parts(layout.dropped(source)):
-        with part.open("rb") as file:
-            drops.append(hashlib.file_digest(file, "sha256").hexdigest())
+    drops = map(file_sha256, list_parts(layout.dropped(source)))
     return content_id("collection", (layout.pairs(source) / MANIFEST).read_bytes(), *drops)
 
 

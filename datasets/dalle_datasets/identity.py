@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 
 ID_LENGTH = 16
 
@@ -19,6 +20,12 @@ def content_id_of(parts: Iterable[str | bytes]) -> str:
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
     return digest.hexdigest()[:ID_LENGTH]
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file of any size, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def candidate_id(image_url: str, caption: str) -> str:

@@ -152,9 +152,14 @@ def read_parts(directory: Path, schema: pa.Schema, columns: list[str] | None = N
 def iter_batches(directory: Path, schema: pa.Schema, columns: list[str], batch_size: int) -> Iterator[pa.RecordBatch]:
     """Stream the parts of a folder without holding more than one batch."""
     for part in list_parts(directory):
-        check_parquet(part, schema)
-        with open_parquet(part) as file:
-            yield from file.iter_batches(batch_size, columns=columns)
+        yield from iter_file(part, schema, columns, batch_size)
+
+
+def iter_file(path: Path, schema: pa.Schema, columns: list[str] | None = None, batch_size: int = 65_536) -> Iterator[pa.RecordBatch]:
+    """Stream one file in the same way. Raises `SchemaError`."""
+    check_parquet(path, schema)
+    with open_parquet(path) as file:
+        yield from file.iter_batches(batch_size, columns=columns)
 
 
 def write_parts(

@@ -74,10 +74,11 @@ def generate(
 def best_rows(layout: "Layout", made: Mapping[str, Any], keep: int) -> Iterator[dict[str, Any]]:
     """The rows of the `keep` best candidates of each prompt, best first."""
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
+
+    from dalle_datasets.parquet import open_parquet
 
     best: dict[str, list[dict[str, Any]]] = {}
-    with pq.ParquetFile(layout.root / made["generations"]) as file:
+    with open_parquet(layout.root / made["generations"]) as file:
         for batch in file.iter_batches(columns=["generation_id", "prompt_id", "prompt", "clip_score", "rank", "image_path"]):
             for row in batch.filter(pc.less_equal(batch["rank"], keep)).to_pylist():
                 best.setdefault(row["prompt_id"], []).append(row)

@@ -41,7 +41,7 @@ def named(name: str, where: str, sha256: str) -> dict[str, str]:
 
     Raises `ValueError` when the file does not exist.
     """
-    import hashlib
+    from dalle_datasets.identity import file_sha256
 
     if where.startswith(("http://", "https://")):
         return {name: where} | ({f"{name}_sha256": sha256} if sha256 else {})
@@ -49,6 +49,5 @@ def named(name: str, where: str, sha256: str) -> dict[str, str]:
     if not path.is_file():
         raise ValueError(f"--{name} {where}: the file does not exist; download OpenAI's {name}.pkl first, or give its address")
     if not sha256:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = file_sha256(path)
     return {name: str(path), f"{name}_sha256": sha256}

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from dalle_datasets.catalog.queries import run_query
 from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import list_parts
+from dalle_datasets.parquet import list_parts, open_parquet
 from dalle_model.config.sections import from_dict, to_dict
 from dalle_model.config.tree import Config
 from flows.report.curves import Logged, logged_by
@@ -241,7 +239,7 @@ def drop_examples(layout: Layout, per_reason: int = 3) -> dict[tuple[str, str], 
 def _training_examples(layout: Layout, source: str) -> Iterator[Example]:
     """The first pairs of the first part."""
     for part in list_parts(layout.pairs(source))[:1]:
-        with pq.ParquetFile(part) as file:
+        with open_parquet(part) as file:
             batch = next(file.iter_batches(NUM_TRAINING_EXAMPLES, columns=["caption", "image"]), None)
             for row in batch.to_pylist() if batch else []:
                 yield Example(embed_bytes(row["image"], EXAMPLE_SIDE), row["caption"])

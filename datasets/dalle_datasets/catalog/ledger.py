@@ -5,7 +5,6 @@ transaction. When a path comes back with other content its old rows are replaced
 are removed; `replaced_parts` remembers both.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import pyarrow as pa
 from dalle_datasets import schemas
 from dalle_datasets.catalog.migrations import transaction, utc_now
 from dalle_datasets.catalog.sql_files import read_sql
+from dalle_datasets.identity import file_sha256
 from dalle_datasets.layout import Layout
 from dalle_datasets.parquet import SchemaError, check_parquet, list_parts
 
@@ -84,8 +84,7 @@ def ingest_file(con: duckdb.DuckDBPyConnection, layout: Layout, kind: str, path:
     """One file, unless the ledger has it with the same content."""
     footer = check_parquet(path, KINDS[kind].schema)
     relative = layout.relative(path)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_sha256(path)
     old = known_parts(con, kind, relative).get(relative)
     if old == digest:
         return Ingested(unchanged=1)

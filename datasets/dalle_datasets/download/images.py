@@ -26,7 +26,7 @@ from dalle_datasets.download.passes import fetch_all, fetched_rows
 from dalle_datasets.download.shards import Shards, write_shards
 from dalle_datasets.identity import content_id, content_id_of
 from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import RowsWriter, atomic_path, check_parquet, list_parts, read_parquet, write_parquet
+from dalle_datasets.parquet import RowsWriter, atomic_path, list_parts, read_parquet, write_parquet
 from dalle_datasets.schemas import CANDIDATES, DROPPED_PAIRS, IMAGES
 from dalle_datasets.sources.discover import candidates_id, candidates_path
 from dalle_datasets.stage import Report, begin, finish, finished, inputs_id, silent
@@ -60,7 +60,6 @@ def download_images(source: SourceConfig, download: DownloadConfig, layout: Layo
     path = candidates_path(layout, source.name)
     if not path.exists():
         raise ValueError(f"{path} does not exist; run discover for source {source.name!r} first")
-    check_parquet(path, CANDIDATES)
     settings = _settings_id(source, download)
     folder = layout.images(source.name)
     inputs = inputs_id("download", VERSION, settings, candidates_id(path))

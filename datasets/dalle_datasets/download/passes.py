@@ -48,7 +48,7 @@ def fetch_all(shards: Shards, work: Path, source: SourceConfig, download: Downlo
         if source.kind in ("image_folders", "webdatasets"):
             _fetch_shards(shards, work / "first", LocalReader(source.inputs, download.max_bytes).fetch_image, download, report)
         elif download.runner == "img2dataset":
-            _write_urls(shards, work / "urls", download.urls_per_shard)
+            _write_urls(shards, work / "urls")
             _run_img2dataset(work / "urls", work / "img2dataset", shards, guard, download, report)
         else:
             _fetch_shards(shards, work / "first", fetch_image, download, report)
@@ -110,9 +110,9 @@ def _retryable(work: Path, shards: Shards) -> Iterator[dict[str, Any]]:
                 yield {"image_url": row["image_url"], "shard": number}
 
 
-def _write_urls(shards: Shards, folder: Path, urls_per_shard: int) -> None:
+def _write_urls(shards: Shards, folder: Path) -> None:
     """Lists for img2dataset, which cuts them into the same shards."""
-    step = max(1, URLS_PER_FILE // urls_per_shard)
+    step = max(1, URLS_PER_FILE // shards.urls_per_shard)
     for first in range(0, len(shards), step):
         urls = [url for number in range(first, min(first + step, len(shards))) for url in shards.urls(number)]
         write_parquet(folder / f"{first:08d}.parquet", pa.table({"image_url": urls}), pa.schema([("image_url", pa.string())]))

@@ -17,7 +17,7 @@ class Shards:
 
     def __init__(self, path: Path, urls_per_shard: int) -> None:
         self._file = pq.ParquetFile(path)  # kept open, because its footer describes every shard
-        self._urls_per_shard = urls_per_shard
+        self.urls_per_shard = urls_per_shard
         self.num_urls = int(self._file.metadata.metadata[NUM_URLS])
 
     def __len__(self) -> int:
@@ -33,7 +33,7 @@ class Shards:
 
     def size(self, number: int) -> int:
         """How many addresses a shard has."""
-        return min(self._urls_per_shard, self.num_urls - number * self._urls_per_shard)
+        return min(self.urls_per_shard, self.num_urls - number * self.urls_per_shard)
 
 
 def write_shards(path: Path, rows: Iterable[dict[str, Any]], schema: pa.Schema, urls_per_shard: int) -> None:

@@ -31,7 +31,7 @@ from dalle_datasets.filters.measure import BATCH_ROWS, measure_part
 from dalle_datasets.identity import content_id_of, pair_id
 from dalle_datasets.images import canonical_bytes
 from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import PartsWriter, RowsWriter, check_parquet, list_parts, open_parquet, read_parquet, remove_stale
+from dalle_datasets.parquet import PartsWriter, RowsWriter, check_parquet, iter_file, list_parts, open_parquet, read_parquet, remove_stale
 from dalle_datasets.schemas import DROPPED_PAIRS, IMAGES, MEASURES, PAIRS
 from dalle_datasets.sources.discover import candidates_path
 from dalle_datasets.splits import split_of
@@ -258,11 +258,8 @@ def _count_drops(folder: Path) -> dict[str, dict[str, int]]:
     counts = {}
     for stage in STAGES:
         reasons: Counter[str] = Counter()
-        path = folder / f"{stage}.parquet"
-        check_parquet(path, DROPPED_PAIRS)
-        with open_parquet(path) as file:
-            for batch in file.iter_batches(columns=["reason"]):
-                reasons.update(batch["reason"].to_pylist())
+        for batch in iter_file(folder / f"{stage}.parquet", DROPPED_PAIRS, ["reason"]):
+            reasons.update(batch["reason"].to_pylist())
         counts[stage] = dict(sorted(reasons.items()))
     return counts
 

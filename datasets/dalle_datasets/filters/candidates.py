@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dalle_datasets.filters.columns import ids_of
-from dalle_datasets.parquet import check_parquet, open_parquet
+from dalle_datasets.parquet import iter_file
 from dalle_datasets.schemas import CANDIDATES
 
 ORIGINS = ("licence", "document")
@@ -37,14 +37,12 @@ class Candidates(NamedTuple):
 
 def read_candidates(path: Path) -> Candidates:
     """Read a file of `schemas.CANDIDATES`, a batch at a time. Raises `SchemaError`."""
-    check_parquet(path, CANDIDATES)
     place_of: dict[str | None, int] = {None: 0}
     ids, origins = [np.zeros(0, np.uint64)], [np.zeros((0, len(ORIGINS)), np.int32)]
-    with open_parquet(path) as file:
-        for batch in file.iter_batches(columns=["candidate_id", *ORIGINS]):
-            ids.append(ids_of(batch["candidate_id"]))
-            codes = [[place_of.setdefault(value, len(place_of)) for value in batch[name].to_pylist()] for name in ORIGINS]
-            origins.append(np.array(codes, np.int32).T)
+    for batch in iter_file(path, CANDIDATES, ["candidate_id", *ORIGINS]):
+        ids.append(ids_of(batch["candidate_id"]))
+        codes = [[place_of.setdefault(value, len(place_of)) for value in batch[name].to_pylist()] for name in ORIGINS]
+        origins.append(np.array(codes, np.int32).T)
     all_ids = np.concatenate(ids)
     order = np.argsort(all_ids)
     return Candidates(all_ids[order], np.concatenate(origins)[order], list(place_of))

@@ -17,7 +17,7 @@ from dalle_datasets.config import DownloadConfig, SourceConfig
 from dalle_datasets.download.fetching import Visitor
 from dalle_datasets.identity import content_id, content_id_of
 from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import RowsWriter, SchemaError, check_parquet, open_parquet
+from dalle_datasets.parquet import RowsWriter, SchemaError, check_parquet, iter_file
 from dalle_datasets.schemas import CANDIDATES, DROPPED_PAIRS, PAGES
 from dalle_datasets.sources.archives import read_archive
 from dalle_datasets.sources.base import Drop, check_source, open_source, page_guard
@@ -224,7 +224,6 @@ def candidates_path(layout: Layout, source: str) -> Path:
 
 
 def candidates_id(path: Path) -> str:
-    """Id of a file of candidates, whatever else it says of them."""
-    with open_parquet(path) as file:
-        ids = (id for batch in file.iter_batches(columns=["candidate_id"]) for id in batch["candidate_id"].to_pylist())
-        return content_id_of(itertools.chain(["candidates"], ids))
+    """Id of a file of candidates, whatever else it says of them. Raises `SchemaError`."""
+    ids = (id for batch in iter_file(path, CANDIDATES, ["candidate_id"]) for id in batch["candidate_id"].to_pylist())
+    return content_id_of(itertools.chain(["candidates"], ids))
