@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 from timing import in_child, peak_mb
 
 from dalle_datasets.config import DownloadConfig, SourceConfig
-from dalle_datasets.download.images import download_images
-from dalle_datasets.layout import Layout
+from dalle_datasets.download.download_images import download_images
 from dalle_datasets.sources.base import Drop, Found
 from dalle_datasets.sources.discover import discover
 from dalle_datasets.sources.tables import read_table
+from dalle_datasets.store.layout import Layout
 
 TABLE = "addresses.parquet"
 ROWS_AT_ONCE = 10_000

@@ -23,10 +23,10 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from dalle_datasets.config import DownloadConfig, FilterConfig, ShardsConfig, SourceConfig
-from dalle_datasets.download.images import download_images
-from dalle_datasets.filters.apply import filter_pairs
-from dalle_datasets.layout import Layout
+from dalle_datasets.download.download_images import download_images
+from dalle_datasets.filters.filter_pairs import filter_pairs
 from dalle_datasets.sources.discover import discover
+from dalle_datasets.store.layout import Layout
 
 SERVER = """
 import http.server, sys

@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from dalle_datasets.image_batches import centre, transformer_augmentation
+from dalle_datasets.demo.emoji_scenes import all_scenes, draw_scene
 from dalle_datasets.images import decode_image
-from dalle_datasets.sources.emoji_scenes import all_scenes, draw_scene
+from dalle_datasets.loading.image_batches import centre, transformer_augmentation
 from dalle_model.config.model import DVAEConfig
 from dalle_model.config.presets import preset
 from dalle_model.dvae import DVAE, load_dvae
@@ -37,7 +37,7 @@ from dalle_model.dvae.image_tokenizer import COMPILE_FOR_CUDA, Encode, ImageToke
 from dalle_model.dvae.likelihood import map_pixels, unmap_pixels
 from dalle_model.dvae.loss import dvae_loss
 from dalle_model.jobs.train_dvae import as_floats, as_tensor
-from dalle_model.training.loop import autocast
+from dalle_model.precision import autocast
 
 SIZES = {"small": DVAEConfig(image_size=64, codebook_size=512, hidden_width=64), "paper": DVAEConfig()}
 

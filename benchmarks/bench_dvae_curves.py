@@ -20,7 +20,7 @@ from bench_dvae_objective import write_pairs
 
 from dalle_model.config.presets import preset
 from dalle_model.jobs import train_dvae
-from dalle_model.jobs.contract import execute, prepare
+from dalle_model.running.run_dir import execute, prepare
 
 PAPER = {
     "dvae.codebook_init": "random",

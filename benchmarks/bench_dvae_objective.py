@@ -22,15 +22,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dalle_datasets.identity import pair_id
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import write_parts
-from dalle_datasets.schemas import PAIRS
-from dalle_datasets.sources.emoji_scenes import all_scenes, caption_scene, draw_scene
+from dalle_datasets.demo.emoji_scenes import all_scenes, caption_scene, draw_scene
+from dalle_datasets.store.ids import pair_id
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import write_parts
+from dalle_datasets.store.schemas import PAIRS
 from dalle_model.config.presets import preset
 from dalle_model.dvae.relaxation import gumbel_softmax
 from dalle_model.jobs import train_dvae
-from dalle_model.jobs.contract import execute, prepare
+from dalle_model.running.run_dir import execute, prepare
 
 NUM_SCENES = 3_000
 STRAIGHT_THROUGH = "straight_through"

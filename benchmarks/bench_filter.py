@@ -23,15 +23,15 @@ from PIL import Image
 from timing import in_child, peak_mb
 
 from dalle_datasets.config import DownloadConfig, FilterConfig, ShardsConfig, SourceConfig
-from dalle_datasets.filters import apply
+from dalle_datasets.demo.emoji_scenes import all_scenes, draw_scene
+from dalle_datasets.filters import filter_pairs as filtering
 from dalle_datasets.filters.columns import Columns
 from dalle_datasets.filters.judge import judge_together
-from dalle_datasets.identity import candidate_id
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import write_parquet
-from dalle_datasets.schemas import CANDIDATES, DROPPED_PAIRS, IMAGES
 from dalle_datasets.sources.discover import candidates_path
-from dalle_datasets.sources.emoji_scenes import all_scenes, draw_scene
+from dalle_datasets.store.ids import candidate_id
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import write_parquet
+from dalle_datasets.store.schemas import CANDIDATES, DROPPED_PAIRS, IMAGES
 
 ROWS_PER_PART = 1_000
 SIDE = 96
@@ -111,10 +111,10 @@ def filter_in_this_process(root: Path) -> dict[str, Any]:
         judge_together(columns, *rest)
 
     at_start = peak_mb()
-    phases = {name: getattr(apply, name) for name in ("_measure", "_judge", "_write_drops", "_write_pairs")}
+    phases = {name: getattr(filtering, name) for name in ("_measure", "_judge", "_write_drops", "_write_pairs")}
     for name, work in {**phases, "judge_together": together}.items():
-        setattr(apply, name, clocked(name.strip("_").replace("_", " "), work))
-    clocked_filter = clocked("all", apply.filter_pairs)
+        setattr(filtering, name, clocked(name.strip("_").replace("_", " "), work))
+    clocked_filter = clocked("all", filtering.filter_pairs)
     result = clocked_filter(SourceConfig(), DownloadConfig(), LIMITS, ShardsConfig(), Layout(root))
     return {"seconds": seconds, "mb": peak_mb(), "start_mb": at_start, "pairs": result.num_pairs, "dropped": result.dropped}
 

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from dalle_datasets.parquet import write_parts
-from dalle_datasets.schemas import TRAINING_SET
-from dalle_datasets.token_batches import TokenBatches
+from dalle_datasets.loading.token_batches import TokenBatches
+from dalle_datasets.store.parquet import write_parts
+from dalle_datasets.store.schemas import TRAINING_SET
 from dalle_model.config.model import StreamShape, TokenizerConfig
-from dalle_model.config.plan import training_flops_per_token
 from dalle_model.config.presets import preset
 from dalle_model.jobs.train_transformer import encode_batch
 from dalle_model.text import BpeTokenizer
+from dalle_model.transformer.cost import training_flops_per_token
 
 USEFUL_FLOPS = 0.6 * 788e12
 WORDS = ("a", "the", "red", "old", "small", "photo", "of", "with", "in", "front", "house", "river", "cat", "child", "street", "night")

@@ -13,15 +13,15 @@ from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from dalle_model.config.plan import DeviceMemory, plan_transformer
 from dalle_model.config.presets import preset
 from dalle_model.config.tree import Config
 from dalle_model.jobs.train_transformer import parts, weighted_loss
+from dalle_model.precision import autocast
 from dalle_model.training.distribute import Batch, DistributedNetwork
-from dalle_model.training.loop import autocast
 from dalle_model.training.optim import MovingAverage, build_optimizer
 from dalle_model.training.parallel import World
 from dalle_model.transformer import DALLETransformer
+from dalle_model.transformer.cost import DeviceMemory, plan_transformer
 
 
 def peak(config: Config, pairs: int) -> int:

@@ -34,10 +34,10 @@ from PIL import Image
 from dalle_datasets.catalog.connection import connect
 from dalle_datasets.catalog.ingest import ingest_dropped_pairs, ingest_pairs
 from dalle_datasets.config import DownloadConfig, FilterConfig, ShardsConfig, SourceConfig
-from dalle_datasets.download.images import download_images
-from dalle_datasets.filters.apply import filter_pairs
-from dalle_datasets.layout import Layout
+from dalle_datasets.download.download_images import download_images
+from dalle_datasets.filters.filter_pairs import filter_pairs
 from dalle_datasets.sources.discover import discover
+from dalle_datasets.store.layout import Layout
 
 NUM_HOSTS = 4
 FIGURES_PER_PAGE = 50

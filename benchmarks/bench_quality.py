@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import read_parquet
-from dalle_datasets.prompts import scene_prompts, write_prompts
-from dalle_datasets.schemas import EVALUATIONS, GENERATIONS
+from dalle_datasets.prompts.write import scene_prompts, write_prompts
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import read_parquet
+from dalle_datasets.store.schemas import EVALUATIONS, GENERATIONS
 from dalle_model.config.presets import preset
-from dalle_model.jobs.contract import execute, prepare
+from dalle_model.running.run_dir import execute, prepare
 from dalle_model.sampling.rerank import bootstrap_interval
 from flows.runtime.upstream import inputs_of
 

@@ -24,12 +24,12 @@ from timing import least_cpu_seconds, print_ratios
 
 from dalle_model.config.generation import SamplingConfig
 from dalle_model.config.model import StreamShape, TransformerConfig
-from dalle_model.config.plan import forward_flops_per_token
 from dalle_model.config.presets import preset
 from dalle_model.sampling.generate import candidate_seeds, sample_image_tokens
 from dalle_model.sampling.logits import FREE, choose_tokens
 from dalle_model.transformer import DALLETransformer
 from dalle_model.transformer.cache import ImageDecoder, read_text
+from dalle_model.transformer.cost import forward_flops_per_token
 from dalle_model.transformer.slots import slot_plan
 
 POSITIONS = 8

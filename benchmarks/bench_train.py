@@ -16,9 +16,9 @@ from peer_dalle_pytorch import peer_updates
 from timing import least_cpu_seconds, print_ratios
 
 from dalle_model.config.model import StreamShape, TransformerConfig
-from dalle_model.config.plan import forward_flops_per_token
 from dalle_model.transformer import DALLETransformer
 from dalle_model.transformer.attention import build_attention
+from dalle_model.transformer.cost import forward_flops_per_token
 
 # transformer, stream, pairs per update
 SIZES = {

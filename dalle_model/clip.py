@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dalle_model.config.model import ClipConfig
-from dalle_model.training.checkpoint import load_weights, save_weights
 from dalle_model.training.fitting import fit_weights
+from dalle_model.weights import load_weights, save_weights
 
 # Shapes: B pictures, N candidates, P captions, E embedding, S side of the picture the network sees.
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from dalle_datasets.identity import prompt_id
-from dalle_datasets.layout import open_data_root
-from dalle_datasets.token_batches import pad_tokens
+from dalle_datasets.loading.token_batches import pad_tokens
+from dalle_datasets.store.ids import prompt_id
+from dalle_datasets.store.layout import open_data_root
 from dalle_model.config.tree import Config
-from dalle_model.jobs.contract import JobRun
 from dalle_model.jobs.generate_images import decode_batches, load_networks
-from dalle_model.jobs.prompt_checks import sort_out
+from dalle_model.prompt_checks import sort_out
+from dalle_model.running.run_dir import JobRun
 from dalle_model.sampling.generate import candidate_seeds, sample_image_tokens
 from dalle_model.sampling.rerank import score_candidates
 

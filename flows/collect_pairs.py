@@ -9,11 +9,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
 from dalle_datasets.catalog.ingest import ingest_collections, ingest_dropped_pairs, ingest_pairs
-from dalle_datasets.download.images import DownloadResult, download_images
-from dalle_datasets.filters.apply import FilterResult, filter_pairs
+from dalle_datasets.download.download_images import DownloadResult, download_images
+from dalle_datasets.filters.filter_pairs import FilterResult, filter_pairs
 from dalle_datasets.history import record_collection
-from dalle_datasets.layout import open_data_root
 from dalle_datasets.sources.discover import DiscoverResult, discover
+from dalle_datasets.store.layout import open_data_root
 from dalle_model.config.tree import Config
 from flows.report import write_collection_report
 from flows.report.collection_data import collect_collection

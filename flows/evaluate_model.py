@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow
 
-from dalle_model.jobs.contract import read_result, run_directory
+from dalle_model.running.run_dir import read_result, run_directory
 from flows.generate_images import choose_prompts
 from flows.runtime.parameters import Overrides, config_from_parameters
 from flows.runtime.tasks import catalogue, run_job

@@ -5,7 +5,7 @@ from prefect.cache_policies import NO_CACHE
 
 from dalle_datasets.catalog.checks import run_checks
 from dalle_datasets.catalog.ingest import ingest_everything
-from dalle_datasets.layout import open_data_root
+from dalle_datasets.store.layout import open_data_root
 from dalle_model.config.tree import Config
 from flows.runtime.parameters import Overrides, config_from_parameters
 from flows.runtime.tasks import catalog_writer, publish_catalog

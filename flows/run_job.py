@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect import flow
 
-from dalle_model.jobs.contract import open_run, read_result
+from dalle_model.running.run_dir import open_run, read_result
 from flows.runtime.jobs import is_finished, start_job
 
 

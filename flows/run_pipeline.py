@@ -9,7 +9,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from dalle_datasets.catalog.runs import log_stage_times
-from dalle_datasets.layout import open_data_root
+from dalle_datasets.store.layout import open_data_root
 from dalle_model.config.tree import Config
 from flows.collect_pairs import collect_pairs
 from flows.evaluate_model import evaluate_model

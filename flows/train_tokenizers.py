@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow
 
-from dalle_datasets.layout import open_data_root
+from dalle_datasets.store.layout import open_data_root
 from flows.runtime.artifacts import raise_codebook_alarm, show_training
 from flows.runtime.parameters import Overrides, config_from_parameters
 from flows.runtime.tasks import catalogue, run_job

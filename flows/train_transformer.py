@@ -6,7 +6,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from dalle_datasets.catalog.training_sets import export_training_set
-from dalle_datasets.layout import open_data_root
+from dalle_datasets.store.layout import open_data_root
 from dalle_model.config.tree import Config
 from flows.runtime.artifacts import show_training
 from flows.runtime.parameters import Overrides, config_from_parameters

@@ -21,20 +21,20 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from dalle_datasets import schemas
+from dalle_datasets.demo.emoji_scenes import PROMPT_SETS, Scene, caption_scene, draw_scene, prompts, split_scenes
 from dalle_datasets.history import record_collection
-from dalle_datasets.identity import generation_id, pair_id, prompt_id
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import write_parquet, write_parts
-from dalle_datasets.sources.emoji_scenes import PROMPT_SETS, Scene, caption_scene, draw_scene, prompts, split_scenes
-from dalle_datasets.stage import finish
+from dalle_datasets.store import schemas
+from dalle_datasets.store.ids import generation_id, pair_id, prompt_id
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.manifest import finish
+from dalle_datasets.store.parquet import write_parquet, write_parts
 
 # Before anything imports Prefect: no telemetry, no log lines between pytest's dots.
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+from dalle_model.config.parsing import to_dict
 from dalle_model.config.presets import preset
-from dalle_model.config.sections import to_dict
 
 SOURCE = "emoji_scenes"
 GRID = 4
@@ -327,7 +327,7 @@ class DataRoot:
         return chosen.id
 
     def run(self, run_id: str, inputs: dict[str, str], result: dict[str, Any], metrics: list[dict[str, Any]] | None = None) -> Path:
-        """A finished run directory, as `dalle_model.jobs.contract` writes it."""
+        """A finished run directory, as `dalle_model.running.run_dir` writes it."""
         job, number = run_id.rsplit("-", 1)
         job, started = job.replace("-", "_"), 1_790_000_000.0 + 60 * int(number)
         overrides = {"dvae.codebook_size": CODEBOOK_SIZE, "sampling.num_images": self.num_candidates, "train_transformer.max_steps": 5}

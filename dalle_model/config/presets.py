@@ -9,7 +9,7 @@ from typing import Any
 from dalle_datasets.config import DownloadConfig, FilterConfig, PathsConfig, ShardsConfig, SourceConfig
 from dalle_model.config.generation import EvaluateConfig, SamplingConfig
 from dalle_model.config.model import ClipConfig, DVAEConfig, TokenizerConfig, TransformerConfig
-from dalle_model.config.sections import with_overrides
+from dalle_model.config.parsing import with_overrides
 from dalle_model.config.training import TrainClipConfig, TrainDVAEConfig, TrainTransformerConfig
 from dalle_model.config.tree import Config
 

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from dalle_model.config.sections import LATER
+from dalle_model.config.parsing import LATER
 
 Sharding = Literal["replicated", "full", "hybrid"]
 """`replicated`: every process holds everything (DDP). `full`: weights, gradients, AdamW's moments and the average are cut into as many

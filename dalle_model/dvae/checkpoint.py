@@ -1,12 +1,12 @@
-"""A dVAE on disk: safetensors and a config, identified by both (`dalle_model.training.checkpoint`)."""
+"""A dVAE on disk: safetensors and a config, identified by both (`dalle_model.weights`)."""
 
 from pathlib import Path
 
 from dalle_model.config.model import DVAEConfig
-from dalle_model.config.sections import from_dict, to_dict
+from dalle_model.config.parsing import from_dict, to_dict
 from dalle_model.dvae.model import DVAE
-from dalle_model.training.checkpoint import load_weights, save_weights
 from dalle_model.training.fitting import fit_weights
+from dalle_model.weights import load_weights, save_weights
 
 
 def save_dvae(directory: Path, model: DVAE) -> str:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dalle_model.dvae.model import DVAE
-from dalle_model.training.loop import autocast
+from dalle_model.precision import autocast
 
 # Shapes: B pictures of one batch, N pictures of the largest batch, H W pixels, n image tokens of a picture
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dalle_datasets.locks import held, holder_of
-from dalle_model.jobs.contract import JOBS, SHARED_JOBS, execute, open_run
+from dalle_datasets.store.locks import held, holder_of
+from dalle_model.running.run_dir import JOBS, SHARED_JOBS, execute, open_run
 
 
 def main(arguments: list[str]) -> int:

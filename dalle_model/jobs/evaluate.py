@@ -9,12 +9,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from dalle_datasets.parquet import check_parquet, open_parquet, read_parquet, write_parquet
-from dalle_datasets.schemas import EVALUATIONS, GENERATIONS, PROMPTS
-from dalle_datasets.sources.emoji_checker import ATTRIBUTES, EmojiChecker, right_attributes
-from dalle_datasets.sources.emoji_scenes import Scene
-from dalle_model.jobs.contract import JobRun
-from dalle_model.jobs.progress import report_progress
+from dalle_datasets.demo.emoji_checker import ATTRIBUTES, EmojiChecker, right_attributes
+from dalle_datasets.demo.emoji_scenes import Scene
+from dalle_datasets.store.parquet import check_parquet, open_parquet, read_parquet, write_parquet
+from dalle_datasets.store.schemas import EVALUATIONS, GENERATIONS, PROMPTS
+from dalle_model.running.progress import report_progress
+from dalle_model.running.run_dir import JobRun
 from dalle_model.sampling.rerank import best_of, bootstrap_interval
 
 SECTIONS = ()

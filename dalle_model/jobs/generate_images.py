@@ -18,20 +18,20 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from dalle_datasets.identity import generation_id
-from dalle_datasets.image_batches import MAX_PIXELS, centre
 from dalle_datasets.images import decode_image
-from dalle_datasets.parquet import list_column, read_parquet, write_parquet
-from dalle_datasets.schemas import DROPPED_PROMPTS, GENERATION_PARTS, PROMPTS
-from dalle_datasets.token_batches import pad_tokens
+from dalle_datasets.loading.image_batches import MAX_PIXELS, centre
+from dalle_datasets.loading.token_batches import pad_tokens
+from dalle_datasets.store.ids import generation_id
+from dalle_datasets.store.parquet import list_column, read_parquet, write_parquet
+from dalle_datasets.store.schemas import DROPPED_PROMPTS, GENERATION_PARTS, PROMPTS
 from dalle_model.clip import Clip
 from dalle_model.dvae import DVAE, load_dvae
-from dalle_model.jobs.claims import work_off
-from dalle_model.jobs.contract import JobRun
-from dalle_model.jobs.generation_units import Unit, is_whole, join_parts, part_path, plan_units, write_contact_sheets
-from dalle_model.jobs.pictures import save_picture
-from dalle_model.jobs.progress import report_progress
-from dalle_model.jobs.prompt_checks import sort_out
+from dalle_model.generated.image_files import save_picture
+from dalle_model.generated.units import Unit, is_whole, join_parts, part_path, plan_units, write_contact_sheets
+from dalle_model.prompt_checks import sort_out
+from dalle_model.running.claims import work_off
+from dalle_model.running.progress import report_progress
+from dalle_model.running.run_dir import JobRun
 from dalle_model.sampling.generate import FREE, candidate_seeds, sample_image_tokens
 from dalle_model.sampling.rerank import embed_candidates, load_scorer, score_embeddings
 from dalle_model.text import BpeTokenizer

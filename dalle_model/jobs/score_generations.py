@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dalle_datasets.parquet import atomic_path, check_parquet, list_column, open_parquet, write_parquet
-from dalle_datasets.schemas import GENERATION_EMBEDDINGS, GENERATIONS, RERANK_SCORES
+from dalle_datasets.store.parquet import atomic_path, check_parquet, list_column, open_parquet, write_parquet
+from dalle_datasets.store.schemas import GENERATION_EMBEDDINGS, GENERATIONS, RERANK_SCORES
 from dalle_model.clip import Clip, cosine
-from dalle_model.jobs.contract import JobRun
-from dalle_model.jobs.progress import report_progress
+from dalle_model.running.progress import report_progress
+from dalle_model.running.run_dir import JobRun
 from dalle_model.sampling.rerank import load_scorer
 from dalle_model.training.parallel import own_device
 

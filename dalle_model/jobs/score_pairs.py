@@ -13,12 +13,12 @@ import pyarrow.compute as pc
 import torch
 from PIL import Image
 
-from dalle_datasets.image_batches import centre
-from dalle_datasets.parquet import check_parquet, list_column, open_parquet, read_parquet
-from dalle_datasets.schemas import CLIP_SCORES, PAIRS
+from dalle_datasets.loading.image_batches import centre
+from dalle_datasets.store.parquet import check_parquet, list_column, open_parquet, read_parquet
+from dalle_datasets.store.schemas import CLIP_SCORES, PAIRS
 from dalle_model.clip import Clip, cosine
-from dalle_model.jobs.contract import JobRun
-from dalle_model.jobs.parts import PartsOut, map_parts
+from dalle_model.running.parts import PartsOut, map_parts
+from dalle_model.running.run_dir import JobRun
 from dalle_model.sampling.rerank import load_scorer
 from dalle_model.training.parallel import own_device
 

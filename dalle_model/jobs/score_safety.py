@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from dalle_datasets.parquet import check_parquet, open_parquet, read_parquet
-from dalle_datasets.schemas import CLIP_SCORES, SAFETY_SCORES
-from dalle_model.jobs.contract import JobRun
-from dalle_model.jobs.parts import PartsOut, map_parts
+from dalle_datasets.store.parquet import check_parquet, open_parquet, read_parquet
+from dalle_datasets.store.schemas import CLIP_SCORES, SAFETY_SCORES
+from dalle_model.running.parts import PartsOut, map_parts
+from dalle_model.running.run_dir import JobRun
 from dalle_model.safety import SCORES, Classifier, load_classifier
 from dalle_model.sampling.rerank import load_scorer
 

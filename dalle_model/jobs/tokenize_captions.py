@@ -5,10 +5,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dalle_datasets.parquet import read_parquet
-from dalle_datasets.schemas import PAIRS, TEXT_TOKENS
-from dalle_model.jobs.contract import JobRun
-from dalle_model.jobs.parts import PartsOut, map_parts
+from dalle_datasets.store.parquet import read_parquet
+from dalle_datasets.store.schemas import PAIRS, TEXT_TOKENS
+from dalle_model.running.parts import PartsOut, map_parts
+from dalle_model.running.run_dir import JobRun
 from dalle_model.text import BpeTokenizer
 
 SECTIONS = ("shards",)

@@ -17,19 +17,19 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from dalle_datasets.image_batches import Pixels, centre, transformer_augmentation
 from dalle_datasets.images import ImageError, decode_image
-from dalle_datasets.parquet import check_parquet, open_parquet, read_parquet, write_parquet
-from dalle_datasets.row_order import seeded_random
-from dalle_datasets.schemas import CODEBOOK_USAGE, DROPPED_PAIRS, IMAGE_TOKENS, PAIRS
+from dalle_datasets.loading.image_batches import Pixels, centre, transformer_augmentation
+from dalle_datasets.loading.row_order import seeded_random
+from dalle_datasets.store.parquet import check_parquet, open_parquet, read_parquet, write_parquet
+from dalle_datasets.store.schemas import CODEBOOK_USAGE, DROPPED_PAIRS, IMAGE_TOKENS, PAIRS
 from dalle_model.config.model import DVAEConfig
 from dalle_model.config.tokenizing import TokenizeImagesConfig
 from dalle_model.dvae import load_dvae
 from dalle_model.dvae.image_tokenizer import ImageTokenizer
 from dalle_model.dvae.loss import codebook_perplexity
-from dalle_model.jobs.contract import JobRun
-from dalle_model.jobs.parts import PartsOut, map_parts
-from dalle_model.jobs.progress import report_progress
+from dalle_model.running.parts import PartsOut, map_parts
+from dalle_model.running.progress import report_progress
+from dalle_model.running.run_dir import JobRun
 from dalle_model.training.parallel import own_device
 
 SECTIONS = ("tokenize_images", "shards")

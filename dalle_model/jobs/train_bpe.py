@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dalle_datasets.parquet import iter_batches
-from dalle_datasets.schemas import PAIRS
-from dalle_model.jobs.contract import JobRun
-from dalle_model.jobs.progress import report_progress
+from dalle_datasets.store.parquet import iter_batches
+from dalle_datasets.store.schemas import PAIRS
+from dalle_model.running.progress import report_progress
+from dalle_model.running.run_dir import JobRun
 from dalle_model.text import BpeTokenizer
 
 SECTIONS = ("tokenizer",)

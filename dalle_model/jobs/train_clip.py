@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dalle_datasets.image_batches import ImageBatch, ImageBatches
+from dalle_datasets.loading.image_batches import ImageBatch, ImageBatches
 from dalle_model.clip import Clip, build_clip, contrastive_loss, import_pretrained, save_clip
 from dalle_model.config.training import TrainClipConfig
 from dalle_model.dvae import DVAE, load_dvae
-from dalle_model.jobs.contract import JobRun
-from dalle_model.jobs.progress import report_progress
+from dalle_model.running.progress import report_progress
+from dalle_model.running.run_dir import JobRun
 from dalle_model.text import BpeTokenizer
 from dalle_model.training.loop import mix, train
 from dalle_model.training.parallel import World, join_world

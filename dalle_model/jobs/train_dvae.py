@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from dalle_datasets.image_batches import ImageBatches, Square, centre, dvae_augmentation, dvae_augmentation_with_flip
-from dalle_datasets.parquet import atomic_path
+from dalle_datasets.loading.image_batches import ImageBatches, Square, centre, dvae_augmentation, dvae_augmentation_with_flip
+from dalle_datasets.store.parquet import atomic_path
 from dalle_model.config.model import DVAEConfig
 from dalle_model.config.training import TrainDVAEConfig
 from dalle_model.config.tree import Config
@@ -29,15 +29,15 @@ from dalle_model.dvae.likelihood import logit_laplace_log_prob, map_pixels, soft
 from dalle_model.dvae.loss import codebook_perplexity, dvae_loss
 from dalle_model.dvae.model import DecoderBlock, EncoderBlock
 from dalle_model.dvae.relaxation import cosine_schedule, kl_to_uniform
-from dalle_model.jobs.contract import JobRun
-from dalle_model.jobs.progress import report_progress
+from dalle_model.precision import available_precision
+from dalle_model.running.progress import report_progress
+from dalle_model.running.run_dir import JobRun
+from dalle_model.training.checkpoints import list_training_states
 from dalle_model.training.distribute import Part
 from dalle_model.training.loop import mix, train
 from dalle_model.training.metrics import MetricsLog
 from dalle_model.training.parallel import World, join_world
-from dalle_model.training.precision import available_precision
 from dalle_model.training.prefetch import prefetch
-from dalle_model.training.states import list_training_states
 
 SECTIONS = ("dvae", "train_dvae")
 VERSION = 1

@@ -10,18 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dalle_datasets.token_batches import TokenBatch, TokenBatches, pad_tokens
-from dalle_model.config.plan import training_flops_per_token
+from dalle_datasets.loading.token_batches import TokenBatch, TokenBatches, pad_tokens
 from dalle_model.config.tree import Config
-from dalle_model.jobs.contract import JobRun
-from dalle_model.jobs.progress import report_progress
+from dalle_model.precision import autocast
+from dalle_model.running.progress import report_progress
+from dalle_model.running.run_dir import JobRun
 from dalle_model.text import BpeTokenizer
 from dalle_model.training.distribute import Part
-from dalle_model.training.gradient_scales import BranchScaler
-from dalle_model.training.loop import autocast, mix, train
+from dalle_model.training.loop import mix, train
 from dalle_model.training.parallel import World, join_world, sum_numbers
 from dalle_model.training.prefetch import prefetch
 from dalle_model.transformer import NO_TOKEN, DALLETransformer, save_transformer
+from dalle_model.transformer.branch_scales import BranchScaler
+from dalle_model.transformer.cost import training_flops_per_token
 
 SECTIONS = ("tokenizer", "dvae", "transformer", "train_transformer")
 VERSION = 1

@@ -22,6 +22,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from dalle_model.config.training import TrainConfig
+from dalle_model.precision import SHORT_DTYPES
 from dalle_model.training.compression import GradientCompression
 from dalle_model.training.parallel import World
 
@@ -143,16 +144,15 @@ def _mesh(config: TrainConfig, world: World) -> DeviceMesh:
 
 def _shard(parts: Sequence[Part], mesh: DeviceMesh, config: TrainConfig) -> None:
     """Cut every part. Numbers stay what they are in one process: vectors, and what is summed over processes, are float32."""
-    types = {"bf16": torch.bfloat16, "fp16": torch.float16}
     low_precision = MixedPrecisionPolicy(
-        param_dtype=types.get(config.precision),
+        param_dtype=SHORT_DTYPES.get(config.precision),
         reduce_dtype=torch.float32,
         cast_forward_inputs=False,
         param_dtype_override_fn=lambda parameter: None if parameter.ndim >= 2 else parameter.dtype,
     )
     for part in parts:
         part.module.to(memory_format=torch.contiguous_format)  # FSDP2 cuts no other
-        is_low = part.is_low_precision and config.precision in types
+        is_low = part.is_low_precision and config.precision in SHORT_DTYPES
         fully_shard(part.module, mesh=mesh, mp_policy=low_precision if is_low else MixedPrecisionPolicy(cast_forward_inputs=False))
         for method in part.methods:
             register_fsdp_forward_method(part.module, method)

@@ -7,25 +7,25 @@ step, so a training that was killed and started again computes the same numbers 
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from dalle_model.config.training import TrainConfig
-from dalle_model.training.checkpoint import save_batch, save_weights
+from dalle_model.precision import autocast
+from dalle_model.training.checkpoints import TrainingStates
 from dalle_model.training.distribute import Batch, ComputeLoss, DistributedNetwork, Parts
-from dalle_model.training.gradient_scales import BranchScaler
 from dalle_model.training.metrics import MetricsLog
 from dalle_model.training.optim import MovingAverage, PlateauHalving, build_optimizer, learning_rate_at
 from dalle_model.training.parallel import World, average_numbers, blaming_the_absent, join_world
 from dalle_model.training.speed import Speed, append_speed
 from dalle_model.training.spikes import SpikeWatch
-from dalle_model.training.states import TrainingStates
+from dalle_model.transformer.branch_scales import BranchScaler
+from dalle_model.weights import save_batch, save_weights
 
 Scaler = torch.amp.GradScaler | BranchScaler
 
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 class Report(Protocol):
-    """How progress leaves the loop: `dalle_model.jobs.progress.report_progress`."""
+    """How progress leaves the loop: `dalle_model.running.progress.report_progress`."""
 
     def __call__(self, done: int, total: int, unit: str, **numbers: float) -> None: ...
 
@@ -191,12 +191,6 @@ def mix(seed: int, step: int) -> int:
     value = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
     value ^= value >> 31
     return (value * 0xD6E8FEB86659FD93 & 0xFFFFFFFFFFFFFFFF) >> 1
-
-
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """Matrix products in bf16 or fp16; nothing for fp32."""
-    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    return torch.autocast(device.type, kinds[precision]) if precision in kinds else nullcontext()
 
 
 @dataclass(slots=True)

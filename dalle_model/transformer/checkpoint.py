@@ -1,13 +1,13 @@
-"""A transformer on disk: safetensors and a config, identified by both (`dalle_model.training.checkpoint`)."""
+"""A transformer on disk: safetensors and a config, identified by both (`dalle_model.weights`)."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from dalle_model.config.model import StreamShape, TransformerConfig
-from dalle_model.config.sections import from_dict, to_dict
-from dalle_model.training.checkpoint import load_weights, save_weights
+from dalle_model.config.parsing import from_dict, to_dict
 from dalle_model.training.fitting import fit_weights
 from dalle_model.transformer.model import DALLETransformer
+from dalle_model.weights import load_weights, save_weights
 
 
 def save_transformer(directory: Path, model: DALLETransformer, made_from: Mapping[str, str] | None = None) -> str:

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dalle_model.config.model import StreamShape, TransformerConfig
-from dalle_model.training.gradient_scales import BranchScale, BranchScaler
 from dalle_model.transformer.attention import build_attention
+from dalle_model.transformer.branch_scales import BranchScale, BranchScaler
 from dalle_model.transformer.loss import NO_TARGET, sum_cross_entropy
 from dalle_model.transformer.masks import layer_kinds
 

@@ -14,12 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dalle_datasets.buckets import by_key, read_tables
-from dalle_datasets.identity import content_id, file_sha256
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import RowsWriter, atomic_path, list_parts
-from dalle_datasets.schemas import COLLECTED, DROPPED_PAIRS, PAIRS
-from dalle_datasets.stage import MANIFEST
+from dalle_datasets.store.buckets import by_key, read_tables
+from dalle_datasets.store.ids import content_id, file_sha256
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.manifest import MANIFEST
+from dalle_datasets.store.parquet import RowsWriter, atomic_path, list_parts
+from dalle_datasets.store.schemas import COLLECTED, DROPPED_PAIRS, PAIRS
 
 ORDER = ("candidate_id", "stage", "reason", "page_url")
 

@@ -14,7 +14,7 @@ app = typer.Typer(help="The DuckDB catalog: schema, checks, the readers' copy.",
 def migrate(preset: Preset = "demo", settings: Settings = None) -> None:
     """Bring the catalog's schema up to date, creating it if need be."""
     from dalle_datasets.catalog.connection import connect
-    from dalle_datasets.layout import open_data_root
+    from dalle_datasets.store.layout import open_data_root
 
     config = resolve(preset, settings)
     layout = open_data_root(config.paths.data_root)
@@ -27,7 +27,7 @@ def check(preset: Preset = "demo", settings: Settings = None) -> None:
     """Run the integrity checks on the published copy; exit status 1 if one finds something."""
     from dalle_datasets.catalog.checks import run_checks
     from dalle_datasets.catalog.connection import open_published
-    from dalle_datasets.layout import open_data_root
+    from dalle_datasets.store.layout import open_data_root
 
     with open_published(open_data_root(resolve(preset, settings).paths.data_root)) as con:
         results = run_checks(con)
@@ -44,7 +44,7 @@ def publish(preset: Preset = "demo", settings: Settings = None) -> None:
     """Make the copy that `dalle query` reads."""
     from dalle_datasets.catalog.connection import connect
     from dalle_datasets.catalog.snapshot import publish as make_copy
-    from dalle_datasets.layout import open_data_root
+    from dalle_datasets.store.layout import open_data_root
 
     config = resolve(preset, settings)
     layout = open_data_root(config.paths.data_root)
@@ -56,7 +56,7 @@ def publish(preset: Preset = "demo", settings: Settings = None) -> None:
 def rebuild(preset: Preset = "demo", settings: Settings = None) -> None:
     """Make the catalog again from the files alone, and publish it."""
     from dalle_datasets.catalog.snapshot import rebuild as make_again
-    from dalle_datasets.layout import open_data_root
+    from dalle_datasets.store.layout import open_data_root
 
     config = resolve(preset, settings)
     layout = open_data_root(config.paths.data_root)

@@ -36,7 +36,7 @@ def show(
     section: Annotated[str, typer.Option(help="Only one section, e.g. `transformer`.")] = "",
 ) -> None:
     """Print every setting, its meaning above it, as lines that `--set` understands."""
-    from dalle_model.config.sections import meanings
+    from dalle_model.config.parsing import meanings
     from dalle_model.config.tree import Config
 
     said = meanings(Config)
@@ -70,7 +70,7 @@ def plan(
     """
     from rich.table import Table
 
-    from dalle_model.config.plan import DeviceMemory, plan_transformer
+    from dalle_model.transformer.cost import DeviceMemory, plan_transformer
 
     config = resolve(preset, settings)
     kinds: dict[str, Sharding] = {"replicated": "replicated", "full": "full", "hybrid": "hybrid", "": config.train_transformer.sharding}
@@ -110,7 +110,7 @@ def plan(
 
 def flatten(preset: str, settings: list[str] | None) -> dict[str, str]:
     """Dotted settings and their values as `--set` would take them."""
-    from dalle_model.config.sections import to_dict
+    from dalle_model.config.parsing import to_dict
 
     def walk(node: object, path: str) -> dict[str, str]:
         if isinstance(node, dict):

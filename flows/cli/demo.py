@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def demo(preset: Preset = "demo", settings: Settings = None) -> None:
     """Run the whole pipeline in this process and show what came of it. What exists already is not made again."""
-    from dalle_datasets.layout import open_data_root
+    from dalle_datasets.store.layout import open_data_root
     from flows.cli.summary import print_summary
     from flows.runtime.pipeline_result import finished_pipeline
 
@@ -29,7 +29,7 @@ def run_with_prefect(flow_name: str, config: "Config", preset: str, overrides: d
     """Run a flow with bars on the terminal and a private Prefect server; returns what the flow returns."""
     from importlib import import_module
 
-    from dalle_datasets.layout import open_data_root
+    from dalle_datasets.store.layout import open_data_root
     from flows.cli.display import ConsoleDisplay
     from flows.runtime.prefect_server import private_server
     from flows.runtime.progress import shown_on, watched

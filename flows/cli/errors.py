@@ -8,9 +8,9 @@ INTERRUPTED = 130
 
 # By name, because importing their modules would load DuckDB or Prefect before `dalle --help` can answer.
 _WORK_FAILED = {
-    ("dalle_datasets.parquet", "SchemaError"),
+    ("dalle_datasets.store.parquet", "SchemaError"),
     ("dalle_datasets.catalog.connection", "CatalogBusyError"),
-    ("dalle_model.jobs.contract", "JobFailed"),
+    ("dalle_model.running.run_dir", "JobFailed"),
     ("flows.runtime.prefect_server", "PrefectServerFailed"),
 }
 

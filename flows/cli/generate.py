@@ -12,7 +12,7 @@ from flows.cli.options import Preset, Settings, parse_settings
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from dalle_datasets.layout import Layout
+    from dalle_datasets.store.layout import Layout
 
 SHOWN = 12
 """Pictures that `--show` draws at most, however many prompts there are."""
@@ -42,7 +42,7 @@ def generate(
     from dalle_datasets.catalog.connection import connect
     from dalle_datasets.catalog.ingest import ingest_run
     from dalle_datasets.catalog.snapshot import publish
-    from dalle_datasets.layout import open_data_root
+    from dalle_datasets.store.layout import open_data_root
     from flows.cli.display import ConsoleDisplay
     from flows.runtime.jobs import run_job
     from flows.runtime.parameters import config_from_parameters
@@ -75,7 +75,7 @@ def best_rows(layout: "Layout", made: Mapping[str, Any], keep: int) -> Iterator[
     """The rows of the `keep` best candidates of each prompt, best first."""
     import pyarrow.compute as pc
 
-    from dalle_datasets.parquet import open_parquet
+    from dalle_datasets.store.parquet import open_parquet
 
     best: dict[str, list[dict[str, Any]]] = {}
     with open_parquet(layout.root / made["generations"]) as file:

@@ -41,7 +41,7 @@ def named(name: str, where: str, sha256: str) -> dict[str, str]:
 
     Raises `ValueError` when the file does not exist.
     """
-    from dalle_datasets.identity import file_sha256
+    from dalle_datasets.store.ids import file_sha256
 
     if where.startswith(("http://", "https://")):
         return {name: where} | ({f"{name}_sha256": sha256} if sha256 else {})

@@ -21,7 +21,7 @@ def job(
     """
     import json
 
-    from dalle_model.jobs.contract import open_run, read_result
+    from dalle_model.running.run_dir import open_run, read_result
     from flows.cli.display import ConsoleDisplay
     from flows.runtime.jobs import start_job
     from flows.runtime.progress import shown_on

@@ -25,7 +25,7 @@ def query(
 ) -> None:
     """Run a named or typed query on the published copy of the catalog."""
     from dalle_datasets.catalog import queries
-    from dalle_datasets.layout import Layout, open_data_root
+    from dalle_datasets.store.layout import Layout, open_data_root
 
     if show_list:
         _print_list()

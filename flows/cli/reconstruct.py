@@ -25,7 +25,7 @@ def reconstruct(
     """
     import shutil
 
-    from dalle_datasets.layout import open_data_root
+    from dalle_datasets.store.layout import open_data_root
     from flows.cli.display import ConsoleDisplay
     from flows.runtime.jobs import run_job
     from flows.runtime.progress import shown_on

@@ -13,7 +13,7 @@ def report(
     settings: Settings = None,
 ) -> None:
     """Write an HTML report again from the published catalog and the files beside it, and print its path."""
-    from dalle_datasets.layout import open_data_root
+    from dalle_datasets.store.layout import open_data_root
     from flows.report import write_collection_report, write_report
 
     config = resolve(preset, settings)

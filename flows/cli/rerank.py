@@ -19,7 +19,7 @@ def rerank(
     from dalle_datasets.catalog.connection import connect
     from dalle_datasets.catalog.ingest import ingest_run
     from dalle_datasets.catalog.snapshot import publish
-    from dalle_datasets.layout import open_data_root
+    from dalle_datasets.store.layout import open_data_root
     from flows.cli.display import ConsoleDisplay
     from flows.runtime.jobs import run_job
     from flows.runtime.progress import note, shown_on

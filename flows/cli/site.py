@@ -14,7 +14,7 @@ def site(
     port: Annotated[int, typer.Option(min=1, max=65_535, help="Port on the loopback address.")] = 8080,
 ) -> None:
     """Serve the demo's web site for a browser until Ctrl-C."""
-    from dalle_datasets.sources.demo_site import publish_site
+    from dalle_datasets.demo.demo_site import publish_site
     from flows.runtime.parameters import config_from_parameters
 
     config = config_from_parameters(preset, {**parse_settings(settings), "source.port": port})

@@ -19,7 +19,7 @@ def status(
     from rich.markup import escape
     from rich.table import Table
 
-    from dalle_datasets.layout import Layout
+    from dalle_datasets.store.layout import Layout
     from flows.runtime.overview import Status, newest_runs, stages
 
     config = resolve(preset, settings)

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.panel import Panel
 from rich.table import Table
 
-from dalle_datasets.layout import Layout
+from dalle_datasets.store.layout import Layout
 from flows.cli.output import results_console
 
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import atomic_path
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import atomic_path
 from dalle_model.config.tree import Config
 
 if TYPE_CHECKING:

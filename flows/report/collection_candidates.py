@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from dalle_datasets.download.failures import FAILURES
 from dalle_datasets.filters.base import REASONS
+from dalle_datasets.web.failures import FAILURES
 from flows.report.collection_data import Cluster, CollectionData
 from flows.report.data import Example, Row
 from flows.report.elements import card, heading, image, stack, table, two_columns

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from dalle_datasets.catalog.queries import NoFilesError
-from dalle_datasets.layout import Layout
+from dalle_datasets.store.layout import Layout
 from flows.report.data import EXAMPLE_SIDE, Example, Row, drop_examples, rows
 from flows.report.downloaded import find_images
 from flows.report.pictures import Embedded, embed_bytes

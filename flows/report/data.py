@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from dalle_datasets.catalog.queries import run_query
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import list_parts, open_parquet
-from dalle_model.config.sections import from_dict, to_dict
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import list_parts, open_parquet
+from dalle_model.config.parsing import from_dict, to_dict
 from dalle_model.config.tree import Config
 from flows.report.curves import Logged, logged_by
 from flows.report.downloaded import find_images

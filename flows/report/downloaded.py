@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping
 
 import pyarrow.parquet as pq
 
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import list_parts
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import list_parts
 
 MAX_PARTS = 2_000
 """Parts of a source that are looked through; the ids of two million candidates take some seconds."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from dalle_model.config.sections import to_dict
+from dalle_model.config.parsing import to_dict
 from flows.report.data import Example, ReportData, Row
 from flows.report.elements import caption_and_score, card, facts, folded, heading, image, settings, table, two_columns
 from flows.report.figures import histogram, horizontal_bars

@@ -12,9 +12,9 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from dalle_datasets.catalog.queries import ask
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import read_parquet
-from dalle_datasets.schemas import GENERATIONS
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import read_parquet
+from dalle_datasets.store.schemas import GENERATIONS
 from dalle_model.config.tree import Config
 from flows.report.collection import CHANGES, remarks
 from flows.report.collection_candidates import STAGES

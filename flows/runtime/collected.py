@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dalle_datasets.layout import Layout
-from dalle_datasets.locks import held, holder_of
-from dalle_datasets.parquet import atomic_path
-from dalle_datasets.stage import MANIFEST
-from dalle_model.config.sections import to_dict
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.locks import held, holder_of
+from dalle_datasets.store.manifest import MANIFEST
+from dalle_datasets.store.parquet import atomic_path
+from dalle_model.config.parsing import to_dict
 from dalle_model.config.tree import Config
 from flows.runtime.progress import note
 
@@ -25,11 +25,11 @@ _MOST_NAMED = 3
 
 def collection_versions() -> dict[str, int]:
     """Stage -> edition of its code."""
-    from dalle_datasets.download import images
-    from dalle_datasets.filters import apply
+    from dalle_datasets.download import download_images
+    from dalle_datasets.filters import filter_pairs
     from dalle_datasets.sources import discover
 
-    return {"discover": discover.VERSION, "download": images.VERSION, "filter": apply.VERSION}
+    return {"discover": discover.VERSION, "download": download_images.VERSION, "filter": filter_pairs.VERSION}
 
 
 def collection_settings(config: Config) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelling
 
-from dalle_model.jobs.contract import JobFailed, read_result
+from dalle_model.running.run_dir import JobFailed, read_result
 from flows.runtime.jobs import PROGRESS_FILE, read_progress, title_of
 from flows.runtime.prefect_server import PrefectServerFailed, is_private
 from flows.runtime.progress import Progress, Stage, note, watched

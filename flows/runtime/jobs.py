@@ -16,9 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from dalle_datasets.layout import Layout
+from dalle_datasets.store.layout import Layout
 from dalle_model.config.tree import Config
-from dalle_model.jobs.contract import PARALLEL_JOBS, SHARED_JOBS, JobFailed, prepare, read_result, write_json
+from dalle_model.running.run_dir import PARALLEL_JOBS, SHARED_JOBS, JobFailed, prepare, read_result, write_json
 from flows.runtime.processes import ChildFailed, Command, stream_together
 from flows.runtime.progress import Progress, Stage, note, parse_progress, watched
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dalle_datasets.layout import Layout
-from dalle_datasets.locks import is_held
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.locks import is_held
 from dalle_model.config.tree import Config
-from dalle_model.jobs.contract import read_result, run_directory
+from dalle_model.running.run_dir import read_result, run_directory
 from flows.runtime.jobs import lost_files, read_progress, title_of
 from flows.runtime.upstream import MADE_BY, READS, find, inputs_of
 

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import atomic_path
-from dalle_datasets.stage import MANIFEST
-from dalle_model.config.sections import fingerprint, to_dict
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.manifest import MANIFEST
+from dalle_datasets.store.parquet import atomic_path
+from dalle_model.config.parsing import fingerprint, to_dict
 from dalle_model.config.tree import Config
-from dalle_model.jobs.contract import JOBS, declarations
+from dalle_model.running.run_dir import JOBS, declarations
 from flows.runtime.collected import collection_versions
 from flows.runtime.jobs import lost_files
 

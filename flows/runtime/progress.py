@@ -1,6 +1,6 @@
 """Where progress goes: bars on the terminal when a person started the flow, Prefect artifacts and logs otherwise.
 
-A job says how far it is with `dalle_model.jobs.progress.report_progress`; the flow that started it hands
+A job says how far it is with `dalle_model.running.progress.report_progress`; the flow that started it hands
 every such line to the `Stage` of that job.
 """
 
@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
 
-from dalle_model.jobs.progress import PREFIX
+from dalle_model.running.progress import PREFIX
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dalle_datasets.catalog.queries import run_sql
-from dalle_datasets.layout import Layout, open_data_root
-from dalle_datasets.prompt_files import PromptRows, read_prompts, table_prompts, text_prompts
-from dalle_datasets.prompts import scene_prompts, validation_prompts, write_prompts
+from dalle_datasets.prompts.read import PromptRows, read_prompts, table_prompts, text_prompts
+from dalle_datasets.prompts.write import scene_prompts, validation_prompts, write_prompts
+from dalle_datasets.store.layout import Layout, open_data_root
 from dalle_model.config.tree import Config
 from flows.runtime.upstream import find
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dalle_datasets.layout import Layout
+from dalle_datasets.store.layout import Layout
 from dalle_model.config.tree import Config
-from dalle_model.jobs.contract import read_result
+from dalle_model.running.run_dir import read_result
 from flows.runtime.upstream import find
 
 RunJob = Callable[[str, Config, Mapping[str, str]], dict[str, Any]]

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from dalle_datasets.parquet import atomic_path
+from dalle_datasets.store.parquet import atomic_path
 
 
 @dataclass(slots=True)

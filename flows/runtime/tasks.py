@@ -17,9 +17,9 @@ from prefect.runtime import deployment
 from dalle_datasets.catalog import ingest
 from dalle_datasets.catalog.connection import connect
 from dalle_datasets.catalog.snapshot import publish
-from dalle_datasets.layout import open_data_root
+from dalle_datasets.store.layout import open_data_root
 from dalle_model.config.tree import Config
-from dalle_model.jobs.contract import run_directory
+from dalle_model.running.run_dir import run_directory
 from flows.runtime import jobs
 from flows.runtime.progress import note
 from flows.runtime.stage_times import timed

@@ -9,10 +9,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dalle_datasets.layout import Layout
-from dalle_datasets.stage import MANIFEST
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.manifest import MANIFEST
 from dalle_model.config.tree import Config
-from dalle_model.jobs.contract import read_result, run_directory
+from dalle_model.running.run_dir import read_result, run_directory
 from flows.runtime.collected import check_collected
 from flows.runtime.jobs import lost_files
 

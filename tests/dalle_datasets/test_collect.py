@@ -18,13 +18,13 @@ from PIL import Image
 from dalle_datasets.catalog.connection import connect
 from dalle_datasets.catalog.ingest import ingest_dropped_pairs, ingest_pairs
 from dalle_datasets.config import DownloadConfig, FilterConfig, ShardsConfig, SourceConfig
-from dalle_datasets.download.images import download_images
-from dalle_datasets.filters.apply import filter_pairs
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import list_parts, read_parts
-from dalle_datasets.schemas import DROPPED_PAIRS, IMAGES, PAIRS
-from dalle_datasets.sources.demo_site import build_site, expected_drops
+from dalle_datasets.demo.demo_site import build_site, expected_drops
+from dalle_datasets.download.download_images import download_images
+from dalle_datasets.filters.filter_pairs import filter_pairs
 from dalle_datasets.sources.discover import discover
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import list_parts, read_parts
+from dalle_datasets.store.schemas import DROPPED_PAIRS, IMAGES, PAIRS
 
 SOURCE = SourceConfig(name="emoji", kind="emoji_scenes", num_scenes=96, scene_size=32)
 SHARDS = ShardsConfig(rows_per_part=40, row_group_size=20)
@@ -69,8 +69,8 @@ def test_captions_and_pictures_belong_together(collected):
     """The pictures of the site are drawn again and compared."""
     import random
 
+    from dalle_datasets.demo.emoji_scenes import caption_scene, draw_scene, split_scenes
     from dalle_datasets.images import decode_image, pixel_sha256
-    from dalle_datasets.sources.emoji_scenes import caption_scene, draw_scene, split_scenes
 
     layout, _, _, result = collected
     scenes = split_scenes(96)["training"]
@@ -128,9 +128,9 @@ def test_a_killed_collection_ends_with_the_same_pairs(collected, tmp_path, after
         textwrap.dedent(f"""\
         from pathlib import Path
         from dalle_datasets.config import *
-        from dalle_datasets.download.images import download_images
-        from dalle_datasets.filters.apply import filter_pairs
-        from dalle_datasets.layout import Layout
+        from dalle_datasets.download.download_images import download_images
+        from dalle_datasets.filters.filter_pairs import filter_pairs
+        from dalle_datasets.store.layout import Layout
         from dalle_datasets.sources.discover import discover
 
         layout = Layout(Path({str(tmp_path / "data")!r}))

@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from dalle_datasets.config import DownloadConfig, FilterConfig, ShardsConfig, SourceConfig
-from dalle_datasets.download.images import download_images
-from dalle_datasets.filters.apply import filter_pairs
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import list_parts, read_parts
-from dalle_datasets.schemas import DROPPED_PAIRS, IMAGES, PAIRS
+from dalle_datasets.download.download_images import download_images
+from dalle_datasets.filters.filter_pairs import filter_pairs
 from dalle_datasets.sources.discover import discover
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import list_parts, read_parts
+from dalle_datasets.store.schemas import DROPPED_PAIRS, IMAGES, PAIRS
 
 LIMITS = FilterConfig(min_side=16, min_caption_words=1)
 DEADLINE_S = 2.0

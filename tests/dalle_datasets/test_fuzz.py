@@ -19,17 +19,17 @@ import pytest
 from PIL import Image
 
 from dalle_datasets.config import DownloadConfig, FilterConfig, ShardsConfig, SourceConfig
-from dalle_datasets.download.failures import FAILURES, FetchError
-from dalle_datasets.download.guard import Guard, fetch
-from dalle_datasets.download.images import download_images
-from dalle_datasets.filters.apply import filter_pairs
+from dalle_datasets.download.download_images import download_images
 from dalle_datasets.filters.captions import boilerplate_share, count_letters, count_words, has_markup, has_personal, is_file_name
+from dalle_datasets.filters.filter_pairs import filter_pairs
 from dalle_datasets.images import ImageError, canonical_bytes, decode_image
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import read_parquet, read_parts
-from dalle_datasets.schemas import DROPPED_PAIRS, PAGES, PAIRS
 from dalle_datasets.sources.discover import discover
 from dalle_datasets.sources.html import read_page
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import read_parquet, read_parts
+from dalle_datasets.store.schemas import DROPPED_PAIRS, PAGES, PAIRS
+from dalle_datasets.web.failures import FAILURES, FetchError
+from dalle_datasets.web.guard import Guard, fetch
 
 MAX_PIXELS = 1_000_000
 FEW, MANY = 1_000, 10_000

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from dalle_datasets.config import DownloadConfig, FilterConfig, ShardsConfig, SourceConfig
-from dalle_datasets.download.images import download_images
-from dalle_datasets.filters.apply import filter_pairs
+from dalle_datasets.download.download_images import download_images
+from dalle_datasets.filters.filter_pairs import filter_pairs
 from dalle_datasets.history import read_facts, record_collection
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import list_parts, read_parquet
-from dalle_datasets.schemas import COLLECTED
 from dalle_datasets.sources.discover import discover
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import list_parts, read_parquet
+from dalle_datasets.store.schemas import COLLECTED
 
 SOURCE = SourceConfig(name="emoji", kind="emoji_scenes", num_scenes=64, scene_size=32)
 MOMENT = datetime(2026, 1, 5, 6, 0, tzinfo=UTC)

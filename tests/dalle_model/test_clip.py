@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from dalle_datasets.sources.emoji_scenes import Scene, caption_scene, draw_scene
+from dalle_datasets.demo.emoji_scenes import Scene, caption_scene, draw_scene
 from dalle_model.clip import build_clip, contrastive_loss, cosine, import_pretrained, load_clip, save_clip
 from dalle_model.config.model import ClipConfig, TokenizerConfig
 from dalle_model.text import BpeTokenizer

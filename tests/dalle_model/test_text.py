@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dalle_datasets.sources.emoji_scenes import all_scenes, caption_scene
+from dalle_datasets.demo.emoji_scenes import all_scenes, caption_scene
 from dalle_model.config.model import TokenizerConfig
 from dalle_model.text import BpeTokenizer, normalise_caption
 
@@ -71,7 +71,7 @@ def test_training_again_in_another_process_gives_the_same_id(tokenizer, tmp_path
     """`tokenizers` counts words in hash maps whose order differs between processes; ties between merges must not."""
     script = (
         "import random\n"
-        "from dalle_datasets.sources.emoji_scenes import all_scenes, caption_scene\n"
+        "from dalle_datasets.demo.emoji_scenes import all_scenes, caption_scene\n"
         "from dalle_model.config.model import TokenizerConfig\n"
         "from dalle_model.text import BpeTokenizer\n"
         "captions = [caption_scene(s, random.Random(i)) for i, s in enumerate(all_scenes()[::7])]\n"

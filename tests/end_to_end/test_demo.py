@@ -11,7 +11,7 @@ import pytest
 
 from dalle_datasets.catalog.connection import open_published
 from dalle_datasets.catalog.snapshot import contents
-from dalle_datasets.layout import Layout
+from dalle_datasets.store.layout import Layout
 
 pytestmark = pytest.mark.slow
 

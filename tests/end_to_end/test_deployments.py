@@ -12,11 +12,11 @@ import pytest
 import yaml
 from prefect.client.orchestration import get_client
 
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import write_parts
-from dalle_datasets.schemas import PAIRS
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import write_parts
+from dalle_datasets.store.schemas import PAIRS
 from dalle_model.config.presets import preset
-from dalle_model.jobs.contract import JobFailed, prepare, read_result
+from dalle_model.running.run_dir import JobFailed, prepare, read_result
 from flows.runtime import dispatch
 from flows.runtime.processes import end_with_parent
 from flows.runtime.progress import shown_on

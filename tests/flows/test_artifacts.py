@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from dalle_datasets.layout import Layout
+from dalle_datasets.store.layout import Layout
 from dalle_model.config.presets import preset
 from flows.report.collection_data import collect_collection
 from flows.report.curves import Logged

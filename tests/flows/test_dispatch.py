@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import StateType, WorkPoolStatus
 from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Running
 
 from dalle_model.config.presets import preset
-from dalle_model.jobs.contract import JobFailed, prepare, write_json
+from dalle_model.running.run_dir import JobFailed, prepare, write_json
 from flows.cli.main import main
 from flows.runtime import dispatch, jobs
 from flows.runtime.prefect_server import PrefectServerFailed

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from dalle_datasets.catalog.connection import connect
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import list_parts
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import list_parts
 from flows.cli.main import main
 from flows.runtime.prefect_server import PrefectServer, PrefectServerFailed
 

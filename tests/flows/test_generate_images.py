@@ -2,8 +2,8 @@
 
 import pytest
 
-from dalle_datasets.parquet import read_parquet
-from dalle_datasets.schemas import DROPPED_PROMPTS, PROMPTS
+from dalle_datasets.store.parquet import read_parquet
+from dalle_datasets.store.schemas import DROPPED_PROMPTS, PROMPTS
 from dalle_model.config.presets import preset
 from flows.generate_images import choose_prompts
 

@@ -9,7 +9,7 @@ import pytest
 
 from dalle_model.config.flow import FlowConfig
 from dalle_model.config.presets import preset
-from dalle_model.jobs.contract import JobFailed, prepare, write_json
+from dalle_model.running.run_dir import JobFailed, prepare, write_json
 from flows.runtime import jobs
 from flows.runtime.progress import Progress, parse_progress, shown_on
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from dalle_datasets.layout import Layout
-from dalle_datasets.stage import finish
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.manifest import finish
+from dalle_model.config.parsing import meanings
 from dalle_model.config.presets import PRESETS, preset
-from dalle_model.config.sections import meanings
 from dalle_model.config.tree import Config
-from dalle_model.jobs.contract import prepare, write_json
+from dalle_model.running.run_dir import prepare, write_json
 from flows.cli.config import flatten
 from flows.cli.main import main
 from flows.runtime.collected import collecting

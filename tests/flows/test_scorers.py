@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import read_parquet
-from dalle_datasets.schemas import RERANK_SCORES
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import read_parquet
+from dalle_datasets.store.schemas import RERANK_SCORES
 from dalle_model.config.presets import preset
-from dalle_model.jobs.contract import execute, prepare
+from dalle_model.running.run_dir import execute, prepare
 from flows.runtime.scorers import find_batch, score_batch
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from dalle_datasets.filters import apply
-from dalle_datasets.layout import Layout
-from dalle_datasets.stage import begin, finish
+from dalle_datasets.filters import filter_pairs as filtering
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.manifest import begin, finish
 from dalle_model.config.presets import preset
-from dalle_model.jobs.contract import prepare, write_json
+from dalle_model.running.run_dir import prepare, write_json
 from flows.runtime.collected import collecting
 from flows.runtime.pipeline_result import finished_pipeline, pipeline_id, save_pipeline
 from flows.runtime.progress import shown_on
@@ -94,8 +94,8 @@ def test_pairs_collected_with_other_settings_are_refused_and_the_difference_is_n
 def test_pairs_of_an_earlier_edition_of_the_stages_are_refused(config, tmp_path, monkeypatch):
     collect(config, tmp_path)
     before = pipeline_id(config)
-    monkeypatch.setattr(apply, "VERSION", apply.VERSION + 1)
-    with pytest.raises(ValueError, match=rf"was collected with version of filter={apply.VERSION - 1}, not {apply.VERSION}; run"):
+    monkeypatch.setattr(filtering, "VERSION", filtering.VERSION + 1)
+    with pytest.raises(ValueError, match=rf"was collected with version of filter={filtering.VERSION - 1}, not {filtering.VERSION}; run"):
         find("pairs", config)
     assert pipeline_id(config) != before, "`dalle demo` must not say that everything is there"
 

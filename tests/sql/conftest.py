@@ -10,7 +10,7 @@ import pytest
 from dalle_datasets.catalog.migrations import apply_views, migrate
 from dalle_datasets.catalog.queries import bind
 from dalle_datasets.catalog.sql_files import read_sql
-from dalle_datasets.parquet import write_parquet
+from dalle_datasets.store.parquet import write_parquet
 
 _ROWS: dict[str, dict[str, Any]] = {
     "pairs": {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dalle_datasets.schemas import CLIP_SCORES, GENERATION_EMBEDDINGS, GENERATIONS, IMAGE_TOKENS
+from dalle_datasets.store.schemas import CLIP_SCORES, GENERATION_EMBEDDINGS, GENERATIONS, IMAGE_TOKENS
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import json
 
 import pyarrow as pa
 
-from dalle_datasets import schemas
 from dalle_datasets.catalog.sql_files import read_sql
-from dalle_datasets.parquet import write_parquet
+from dalle_datasets.store import schemas
+from dalle_datasets.store.parquet import write_parquet
 
 
 def run(catalog, name, /, **values):

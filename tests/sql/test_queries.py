@@ -2,7 +2,7 @@
 
 import pytest
 
-from dalle_datasets.schemas import COLLECTED, MEASURES, TRAINING_SET
+from dalle_datasets.store.schemas import COLLECTED, MEASURES, TRAINING_SET
 
 
 def test_drop_reasons_counts_by_stage_and_reason_most_frequent_first(catalog):

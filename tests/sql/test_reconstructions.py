@@ -2,8 +2,8 @@
 
 import pyarrow as pa
 
-from dalle_datasets.parquet import write_parquet
-from dalle_datasets.schemas import RECONSTRUCTIONS
+from dalle_datasets.store.parquet import write_parquet
+from dalle_datasets.store.schemas import RECONSTRUCTIONS
 
 
 def test_pictures_that_came_back_worst_come_first(catalog, tmp_path):

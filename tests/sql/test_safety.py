@@ -2,7 +2,7 @@
 
 import pytest
 
-from dalle_datasets.schemas import IMAGE_TOKENS, SAFETY_SCORES
+from dalle_datasets.store.schemas import IMAGE_TOKENS, SAFETY_SCORES
 
 
 def test_insert_safety_scores(catalog, write):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dalle_datasets.schemas import COLLECTED, GENERATIONS, IMAGE_TOKENS, MEASURES
+from dalle_datasets.store.schemas import COLLECTED, GENERATIONS, IMAGE_TOKENS, MEASURES
 
 
 def test_training_pairs_is_one_row_per_pair_tokenizer_and_clip(catalog):

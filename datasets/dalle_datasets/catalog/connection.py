@@ -16,7 +16,7 @@ from pathlib import Path
 import duckdb
 
 from dalle_datasets.catalog.migrations import apply_views, migrate
-from dalle_datasets.layout import Layout
+from dalle_datasets.store.layout import Layout
 
 _POLL_S = 0.05
 _SILENT_S = 1.0

@@ -20,7 +20,7 @@ from dalle_datasets.catalog.ledger import (
 )
 from dalle_datasets.catalog.migrations import transaction
 from dalle_datasets.catalog.runs import finished_run, forget_lineage, log_run, log_stage_times, record_made
-from dalle_datasets.layout import Layout
+from dalle_datasets.store.layout import Layout
 
 
 def ingest_pairs(con: duckdb.DuckDBPyConnection, layout: Layout, source: str) -> Ingested:

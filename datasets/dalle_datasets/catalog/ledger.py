@@ -14,12 +14,12 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from dalle_datasets import schemas
 from dalle_datasets.catalog.migrations import transaction, utc_now
 from dalle_datasets.catalog.sql_files import read_sql
-from dalle_datasets.identity import file_sha256
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import SchemaError, check_parquet, list_parts
+from dalle_datasets.store import schemas
+from dalle_datasets.store.ids import file_sha256
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import SchemaError, check_parquet, list_parts
 
 
 @dataclass(frozen=True, slots=True)

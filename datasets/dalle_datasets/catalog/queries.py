@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from dalle_datasets.catalog.connection import open_published
 from dalle_datasets.catalog.sql_files import Parameter, SqlFile, list_sql, read_sql
-from dalle_datasets.layout import Layout
+from dalle_datasets.store.layout import Layout
 
 
 class NoFilesError(ValueError):

@@ -15,7 +15,7 @@ import duckdb
 from dalle_datasets.catalog.ledger import Ingested, execute, read_json
 from dalle_datasets.catalog.migrations import transaction
 from dalle_datasets.catalog.sql_files import read_sql
-from dalle_datasets.layout import Layout
+from dalle_datasets.store.layout import Layout
 
 # What a job's result may name: things with a content id (found under `<kind>_id`), and files known by their path.
 _NETWORKS = {

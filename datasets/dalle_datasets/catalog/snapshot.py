@@ -9,8 +9,8 @@ from dalle_datasets.catalog import ingest
 from dalle_datasets.catalog.connection import connect_fresh
 from dalle_datasets.catalog.ledger import Ingested
 from dalle_datasets.catalog.sql_files import read_sql
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import atomic_path
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import atomic_path
 
 VOLATILE_COLUMNS = frozenset(
     {

@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from dalle_datasets.catalog.ingest import ingest_training_set
 from dalle_datasets.catalog.sql_files import SqlFile, read_sql
-from dalle_datasets.identity import content_id
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import atomic_path, remove_stale, write_parquet
-from dalle_datasets.schemas import TRAINING_SET
+from dalle_datasets.store.ids import content_id
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import atomic_path, remove_stale, write_parquet
+from dalle_datasets.store.schemas import TRAINING_SET
 
 
 @dataclass(frozen=True, slots=True)

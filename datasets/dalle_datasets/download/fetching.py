@@ -4,19 +4,15 @@ One row per address comes out, whatever happens: bytes and their SHA-256, or a c
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 
-from dalle_datasets.download.addresses import split_url
-from dalle_datasets.download.failures import OK, FetchError
-from dalle_datasets.download.guard import Answer, Guard, fetch
-from dalle_datasets.download.pace import Pace
-from dalle_datasets.download.robots import Robots
-from dalle_datasets.parquet import write_parquet
+from dalle_datasets.store.parquet import write_parquet
+from dalle_datasets.web.failures import OK, FetchError
 
 FETCHED = pa.schema(
     [
@@ -38,38 +34,6 @@ class Fetched(NamedTuple):
     error: str | None
     sha256: str | None
     image: bytes | None
-
-
-class Visitor:
-    """Asks for images as a good guest does: by the host's rules and at its pace. Safe to share between threads."""
-
-    def __init__(self, guard: Guard, requests_per_s: float) -> None:
-        self._guard = guard
-        self._robots = Robots(guard)
-        self._pace = Pace(requests_per_s, exempt=guard.connect_to)
-
-    def fetch_image(self, image_url: str) -> bytes:
-        """The bytes behind an address that may be used. Raises `FetchError`."""
-        return self.fetch(image_url).body
-
-    def fetch(self, url: str, headers: Mapping[str, str] | None = None) -> Answer:
-        """The answer of an address that may be used. Raises `FetchError`."""
-        self._enter(url)
-        try:
-            return fetch(url, self._guard, headers, before_redirect=self._enter)
-        except FetchError as error:
-            self._pace.heed(url, error)
-            raise
-
-    def _enter(self, url: str) -> None:
-        """Return when it is our turn to ask for `url`; it may be where a redirect led us. Raises `FetchError` if we may not."""
-        split_url(url)
-        self._robots.check(url)
-        self._pace.wait(url, self._robots.crawl_delay_s(url))
-
-    def sitemaps(self, url: str) -> list[str]:
-        """Sitemap addresses that the host of `url` names."""
-        return self._robots.sitemaps(url)
 
 
 def fetch_shard(image_urls: list[str], path: Path, fetch_image: Callable[[str], bytes], num_threads: int, tick: Callable[[], None]) -> None:

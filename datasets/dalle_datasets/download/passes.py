@@ -15,15 +15,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dalle_datasets.config import DownloadConfig, SourceConfig
-from dalle_datasets.download.failures import FAILURES, OK, parse_failure
-from dalle_datasets.download.fetching import FETCHED, Fetched, Visitor, fetch_shard, fetched_table
-from dalle_datasets.download.guard import Guard
+from dalle_datasets.download.fetching import FETCHED, Fetched, fetch_shard, fetched_table
 from dalle_datasets.download.runner import finished_shards, run_img2dataset
 from dalle_datasets.download.shards import Shards, write_shards
-from dalle_datasets.parquet import read_parquet, write_parquet
 from dalle_datasets.sources.base import open_source
 from dalle_datasets.sources.local_files import LocalReader
-from dalle_datasets.stage import Report
+from dalle_datasets.store.manifest import Report
+from dalle_datasets.store.parquet import read_parquet, write_parquet
+from dalle_datasets.web.client import Visitor
+from dalle_datasets.web.failures import FAILURES, OK, parse_failure
+from dalle_datasets.web.guard import Guard
 
 IMG2DATASET_COLUMN = "jpg"
 """img2dataset names its column of bytes after an encoding that it does not do here."""

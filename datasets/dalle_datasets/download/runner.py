@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dalle_datasets.config import DownloadConfig
-from dalle_datasets.download.guard import Guard
+from dalle_datasets.web.guard import Guard
 
 POLL_S = 0.1
 START_S = 180.0

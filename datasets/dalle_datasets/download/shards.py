@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dalle_datasets.parquet import atomic_path
+from dalle_datasets.store.parquet import atomic_path
 
 NUM_URLS = b"num_urls"
 

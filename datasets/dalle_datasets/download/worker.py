@@ -25,9 +25,9 @@ for _name in ("wandb", "albumentations"):
 
 import img2dataset.downloader  # noqa: E402
 
-from dalle_datasets.download.failures import FetchError  # noqa: E402
-from dalle_datasets.download.fetching import Visitor  # noqa: E402
-from dalle_datasets.download.guard import Guard  # noqa: E402
+from dalle_datasets.web.client import Visitor  # noqa: E402
+from dalle_datasets.web.failures import FetchError  # noqa: E402
+from dalle_datasets.web.guard import Guard  # noqa: E402
 
 
 class GuardedDownloader(img2dataset.downloader.Downloader):  # type: ignore[misc]

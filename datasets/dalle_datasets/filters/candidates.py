@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dalle_datasets.filters.columns import ids_of
-from dalle_datasets.parquet import iter_file
-from dalle_datasets.schemas import CANDIDATES
+from dalle_datasets.store.parquet import iter_file
+from dalle_datasets.store.schemas import CANDIDATES
 
 ORIGINS = ("licence", "document")
 """What a pair takes over from its candidate. Few different values, so each is kept once."""

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dalle_datasets.filters.hashes import Look, Looks, look_at
-from dalle_datasets.identity import content_id
 from dalle_datasets.images import ImageError, decode_image
-from dalle_datasets.parquet import open_parquet
+from dalle_datasets.store.ids import content_id
+from dalle_datasets.store.parquet import open_parquet
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
 

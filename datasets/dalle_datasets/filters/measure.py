@@ -7,14 +7,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dalle_datasets.config import FilterConfig
-from dalle_datasets.download.failures import OK
 from dalle_datasets.filters.captions import boilerplate_share, count_letters, count_words, has_markup, has_personal, is_file_name
 from dalle_datasets.filters.hashes import look_at
 from dalle_datasets.filters.languages import detect_language
 from dalle_datasets.images import ImageError, decode_and_check, pixel_sha256
-from dalle_datasets.parquet import SchemaError, check_parquet, open_parquet, write_parquet
-from dalle_datasets.schemas import IMAGES, MEASURES
-from dalle_datasets.stage import inputs_id
+from dalle_datasets.store.manifest import inputs_id
+from dalle_datasets.store.parquet import SchemaError, check_parquet, open_parquet, write_parquet
+from dalle_datasets.store.schemas import IMAGES, MEASURES
+from dalle_datasets.web.failures import OK
 
 VERSION = 5
 BATCH_ROWS = 64

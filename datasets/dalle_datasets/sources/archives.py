@@ -10,10 +10,10 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
-from dalle_datasets.download.guard import OPT_OUT_DIRECTIVES, opt_out
 from dalle_datasets.sources.base import MAX_PAGE_BYTES, Drop, Found, clean_caption, clean_url, encodable
 from dalle_datasets.sources.discovered import Discovered
 from dalle_datasets.sources.html import read_page
+from dalle_datasets.web.guard import OPT_OUT_DIRECTIVES, opt_out
 
 GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 ZLIB_OR_GZIP = zlib.MAX_WBITS | 32

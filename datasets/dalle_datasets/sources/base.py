@@ -10,8 +10,8 @@ from typing import NamedTuple
 import ftfy
 
 from dalle_datasets.config import DownloadConfig, SourceConfig
-from dalle_datasets.download.guard import Guard
-from dalle_datasets.sources.demo_site import START_URL, publish_site
+from dalle_datasets.demo.demo_site import START_URL, publish_site
+from dalle_datasets.web.guard import Guard
 
 MAX_PAGE_BYTES = 10 * 2**20
 

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from dalle_datasets.config import SourceConfig
-from dalle_datasets.download.failures import FetchError
-from dalle_datasets.download.fetching import Visitor
 from dalle_datasets.sources.base import Drop, SeenPage, clean_url
 from dalle_datasets.sources.discovered import Discovered, KnownPages
 from dalle_datasets.sources.html import read_page
 from dalle_datasets.sources.sitemaps import read_sitemaps
-from dalle_datasets.stage import Report
+from dalle_datasets.store.manifest import Report
+from dalle_datasets.web.client import Visitor
+from dalle_datasets.web.failures import FetchError
 
 logger = logging.getLogger(__name__)
 

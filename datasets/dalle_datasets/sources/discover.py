@@ -12,13 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dalle_datasets.buckets import by_key, read_tables
 from dalle_datasets.config import DownloadConfig, SourceConfig
-from dalle_datasets.download.fetching import Visitor
-from dalle_datasets.identity import content_id, content_id_of
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import RowsWriter, SchemaError, check_parquet, iter_file
-from dalle_datasets.schemas import CANDIDATES, DROPPED_PAIRS, PAGES
 from dalle_datasets.sources.archives import read_archive
 from dalle_datasets.sources.base import Drop, check_source, open_source, page_guard
 from dalle_datasets.sources.crawl import crawl
@@ -36,7 +30,13 @@ from dalle_datasets.sources.discovered import (
 from dalle_datasets.sources.documents import Reader, read_documents
 from dalle_datasets.sources.local_files import read_folder, read_tar
 from dalle_datasets.sources.tables import read_table
-from dalle_datasets.stage import Report, begin, finish, finished, inputs_id, silent
+from dalle_datasets.store.buckets import by_key, read_tables
+from dalle_datasets.store.ids import content_id, content_id_of
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.manifest import Report, begin, finish, finished, inputs_id, silent
+from dalle_datasets.store.parquet import RowsWriter, SchemaError, check_parquet, iter_file
+from dalle_datasets.store.schemas import CANDIDATES, DROPPED_PAIRS, PAGES
+from dalle_datasets.web.client import Visitor
 
 VERSION = 2
 CANDIDATES_FILE = "candidates.parquet"

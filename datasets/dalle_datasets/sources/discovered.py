@@ -11,10 +11,10 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dalle_datasets.identity import candidate_id, content_id
-from dalle_datasets.parquet import RowsWriter, check_parquet
-from dalle_datasets.schemas import CANDIDATES, DROPPED_PAIRS, PAGES
 from dalle_datasets.sources.base import Drop, Found, SeenPage
+from dalle_datasets.store.ids import candidate_id, content_id
+from dalle_datasets.store.parquet import RowsWriter, check_parquet
+from dalle_datasets.store.schemas import CANDIDATES, DROPPED_PAIRS, PAGES
 
 FOUND_FILE, DROPS_FILE, PAGES_FILE, READ_ANEW_FILE = "found.parquet", "drops.parquet", "pages.parquet", "read_anew.parquet"
 PAGES_IN_GROUP = 64

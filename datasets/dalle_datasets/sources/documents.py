@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from dalle_datasets.config import SourceConfig
-from dalle_datasets.download.failures import FetchError
-from dalle_datasets.download.guard import Guard, fetch
 from dalle_datasets.sources.base import Drop, SeenPage
 from dalle_datasets.sources.discovered import Discovered, KnownPages
-from dalle_datasets.stage import Report
+from dalle_datasets.store.manifest import Report
+from dalle_datasets.web.failures import FetchError
+from dalle_datasets.web.guard import Guard, fetch
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from email.message import Message
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from dalle_datasets.download.guard import OPT_OUT_DIRECTIVES
 from dalle_datasets.sources.base import Drop, Found, clean_caption, clean_url
+from dalle_datasets.web.guard import OPT_OUT_DIRECTIVES
 
 MAX_SRCSET_WIDTH = 2_048
 """Of several sizes of a picture we take the largest up to this width, pixels."""

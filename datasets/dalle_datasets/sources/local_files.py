@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
-from dalle_datasets.download.failures import FetchError
 from dalle_datasets.sources.base import Drop, Found, clean_caption, encodable
 from dalle_datasets.sources.discovered import Discovered
 from dalle_datasets.sources.documents import list_documents
+from dalle_datasets.web.failures import FetchError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
 CAPTION_FIELDS = ("caption", "text", "alt", "description", "title")

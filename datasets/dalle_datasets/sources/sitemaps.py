@@ -5,9 +5,9 @@ import io
 import xml.etree.ElementTree as ElementTree
 import zlib
 
-from dalle_datasets.download.failures import FetchError
-from dalle_datasets.download.fetching import Visitor
 from dalle_datasets.sources.base import MAX_PAGE_BYTES, Drop, Found, clean_caption, clean_url
+from dalle_datasets.web.client import Visitor
+from dalle_datasets.web.failures import FetchError
 
 MAX_SITEMAPS = 50
 _SITE = "{http://www.sitemaps.org/schemas/sitemap/0.9}"

@@ -12,9 +12,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv as csv
 
-from dalle_datasets.parquet import open_parquet
 from dalle_datasets.sources.base import Drop, Found, clean_caption, clean_url, encodable
 from dalle_datasets.sources.discovered import Discovered
+from dalle_datasets.store.parquet import open_parquet
 
 URL_COLUMNS = ("image_url", "url", "img_url", "photo_image_url", "image", "src", "link")
 CAPTION_COLUMNS = ("caption", "text", "alt", "alt_text", "top_caption", "description", "photo_description", "title")

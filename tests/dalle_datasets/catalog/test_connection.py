@@ -11,7 +11,7 @@ import pytest
 
 from dalle_datasets.catalog import connection
 from dalle_datasets.catalog.connection import CatalogBusyError, connect, connect_fresh, open_published
-from dalle_datasets.layout import Layout
+from dalle_datasets.store.layout import Layout
 
 HOLD = """
 import sys, time

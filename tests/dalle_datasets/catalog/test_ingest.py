@@ -6,11 +6,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dalle_datasets import schemas
 from dalle_datasets.catalog import ingest, runs
 from dalle_datasets.catalog.connection import connect
 from dalle_datasets.catalog.ledger import Ingested
-from dalle_datasets.parquet import SchemaError, write_parquet
+from dalle_datasets.store import schemas
+from dalle_datasets.store.parquet import SchemaError, write_parquet
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 from dalle_datasets.catalog.connection import connect
 from dalle_datasets.catalog.queries import list_queries, run_query, run_sql
 from dalle_datasets.catalog.snapshot import publish
-from dalle_datasets.layout import Layout
+from dalle_datasets.store.layout import Layout
 
 
 @pytest.fixture

@@ -12,15 +12,15 @@ from dalle_datasets.catalog import ingest
 from dalle_datasets.catalog.checks import run_checks
 from dalle_datasets.catalog.connection import connect, open_published
 from dalle_datasets.catalog.snapshot import VOLATILE_COLUMNS, contents, publish, rebuild
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import SchemaError
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import SchemaError
 
 INGEST = """
 import sys
 from pathlib import Path
 from dalle_datasets.catalog.connection import connect
 from dalle_datasets.catalog.ingest import ingest_everything
-from dalle_datasets.layout import Layout
+from dalle_datasets.store.layout import Layout
 layout = Layout(Path(sys.argv[1]))
 print("ready", flush=True)
 with connect(layout.catalog) as con:

@@ -17,14 +17,14 @@ import pytest
 
 from dalle_datasets.config import DownloadConfig, SourceConfig
 from dalle_datasets.download import runner
-from dalle_datasets.download.guard import Guard
-from dalle_datasets.download.images import download_images
+from dalle_datasets.download.download_images import download_images
 from dalle_datasets.download.runner import finished_shards, run_img2dataset
-from dalle_datasets.identity import candidate_id
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import read_parts, write_parquet
-from dalle_datasets.schemas import CANDIDATES, IMAGES
 from dalle_datasets.sources.discover import candidates_path
+from dalle_datasets.store.ids import candidate_id
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import read_parts, write_parquet
+from dalle_datasets.store.schemas import CANDIDATES, IMAGES
+from dalle_datasets.web.guard import Guard
 
 pytest.importorskip("ray")
 
@@ -133,8 +133,8 @@ def test_a_killed_run_leaves_no_ray_behind_and_is_continued(web, tmp_path):
         textwrap.dedent(f"""\
         from pathlib import Path
         from dalle_datasets.config import *
-        from dalle_datasets.download.images import download_images
-        from dalle_datasets.layout import Layout
+        from dalle_datasets.download.download_images import download_images
+        from dalle_datasets.store.layout import Layout
         print(download_images({SourceConfig()!r}, {download!r}, Layout(Path({str(layout.root)!r}))).num_images)
         """)
     )

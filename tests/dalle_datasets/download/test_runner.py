@@ -13,8 +13,8 @@ import pytest
 
 from dalle_datasets.config import DownloadConfig
 from dalle_datasets.download import runner
-from dalle_datasets.download.guard import Guard
 from dalle_datasets.download.runner import finished_shards, run_img2dataset
+from dalle_datasets.web.guard import Guard
 
 GUARD = Guard(user_agent="open-dalle/0.1", timeout_s=60, deadline_s=60, max_bytes=10**6, allow_addresses=("127.0.0.1",))
 

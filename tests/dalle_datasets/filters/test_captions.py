@@ -6,9 +6,9 @@ import time
 import pytest
 
 from dalle_datasets.config import FilterConfig
+from dalle_datasets.demo.demo_site import BOILERPLATE_CAPTIONS, FILE_NAME_CAPTIONS, FOREIGN_CAPTIONS, SHORT_CAPTIONS
+from dalle_datasets.demo.emoji_scenes import all_scenes, caption_scene
 from dalle_datasets.filters import captions
-from dalle_datasets.sources.demo_site import BOILERPLATE_CAPTIONS, FILE_NAME_CAPTIONS, FOREIGN_CAPTIONS, SHORT_CAPTIONS
-from dalle_datasets.sources.emoji_scenes import all_scenes, caption_scene
 
 LIMITS = FilterConfig()
 GOOD = (

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dalle_datasets.demo.emoji_scenes import COLORS, Scene, draw_scene, split_scenes
 from dalle_datasets.filters import hashes
 from dalle_datasets.filters.hashes import MAX_HASH_BITS, Look, Looks, find_alike, look_at
-from dalle_datasets.sources.emoji_scenes import COLORS, Scene, draw_scene, split_scenes
 
 SCENES = [scene for scene in split_scenes(600)["training"] if scene.color != "natural"][:300]
 PICTURES = [Image.fromarray(draw_scene(scene, 128)) for scene in SCENES]

@@ -5,10 +5,10 @@ import random
 import pytest
 
 from dalle_datasets.config import FilterConfig
+from dalle_datasets.demo.demo_site import FOREIGN_CAPTIONS
+from dalle_datasets.demo.emoji_scenes import all_scenes, caption_scene
 from dalle_datasets.filters.captions import judge_language
 from dalle_datasets.filters.languages import detect_language
-from dalle_datasets.sources.demo_site import FOREIGN_CAPTIONS
-from dalle_datasets.sources.emoji_scenes import all_scenes, caption_scene
 
 ENGLISH = (
     "a cat",

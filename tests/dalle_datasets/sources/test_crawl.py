@@ -9,13 +9,13 @@ from itertools import pairwise
 import pytest
 
 from dalle_datasets.config import DownloadConfig, SourceConfig
-from dalle_datasets.download.fetching import Visitor
-from dalle_datasets.download.guard import Guard
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import read_parquet
-from dalle_datasets.schemas import CANDIDATES, DROPPED_PAIRS, PAGES
 from dalle_datasets.sources.crawl import crawl
 from dalle_datasets.sources.discover import candidates_path, discover
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import read_parquet
+from dalle_datasets.store.schemas import CANDIDATES, DROPPED_PAIRS, PAGES
+from dalle_datasets.web.client import Visitor
+from dalle_datasets.web.guard import Guard
 
 LOCAL = DownloadConfig(allow_addresses=("127.0.0.1",), requests_per_s_per_host=0)
 GUARD = Guard(user_agent="open-dalle/0.1", timeout_s=5, deadline_s=5, max_bytes=10**6, allow_addresses=("127.0.0.1",))

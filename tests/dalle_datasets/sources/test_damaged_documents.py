@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from dalle_datasets.config import DownloadConfig, SourceConfig
-from dalle_datasets.download.failures import FetchError
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import read_parquet
-from dalle_datasets.schemas import CANDIDATES, DROPPED_PAIRS
 from dalle_datasets.sources.archives import read_archive
 from dalle_datasets.sources.discover import candidates_path, discover
 from dalle_datasets.sources.local_files import LocalReader
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import read_parquet
+from dalle_datasets.store.schemas import CANDIDATES, DROPPED_PAIRS
+from dalle_datasets.web.failures import FetchError
 
 FEW, MANY = 20, 300
 LOCAL = DownloadConfig(allow_addresses=("127.0.0.1",))

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 import pyarrow.compute as pc
 import pytest
 
-from dalle_datasets import parquet
 from dalle_datasets.config import DownloadConfig, SourceConfig
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import read_parquet
-from dalle_datasets.schemas import CANDIDATES, DROPPED_PAIRS
 from dalle_datasets.sources.discover import candidates_path, discover
+from dalle_datasets.store import parquet
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import read_parquet
+from dalle_datasets.store.schemas import CANDIDATES, DROPPED_PAIRS
 
 LOCAL = DownloadConfig(allow_addresses=("127.0.0.1",))
 

@@ -5,9 +5,9 @@ import threading
 import pyarrow.parquet as pq
 import pytest
 
-from dalle_datasets.schemas import CANDIDATES, PAGES
 from dalle_datasets.sources.base import Drop, Found, SeenPage
 from dalle_datasets.sources.discovered import FOUND_FILE, PAGES_FILE, Discovered, KnownPages
+from dalle_datasets.store.schemas import CANDIDATES, PAGES
 
 
 def test_threads_share_it_and_each_reader_keeps_its_order(tmp_path):

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from dalle_datasets.config import DownloadConfig, SourceConfig
-from dalle_datasets.download.failures import FetchError
-from dalle_datasets.download.images import download_images
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import read_parquet, read_parts
-from dalle_datasets.schemas import CANDIDATES, DROPPED_PAIRS, IMAGES
+from dalle_datasets.download.download_images import download_images
 from dalle_datasets.sources.discover import candidates_path, discover
 from dalle_datasets.sources.local_files import LocalReader
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import read_parquet, read_parts
+from dalle_datasets.store.schemas import CANDIDATES, DROPPED_PAIRS, IMAGES
+from dalle_datasets.web.failures import FetchError
 
 LOCAL = DownloadConfig(runner="threads", allow_addresses=("127.0.0.1",), requests_per_s_per_host=0)
 

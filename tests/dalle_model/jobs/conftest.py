@@ -13,16 +13,16 @@ import pytest
 import torch
 from PIL import Image
 
-from dalle_datasets.identity import pair_id
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import write_parts
-from dalle_datasets.schemas import PAIRS
-from dalle_datasets.sources.emoji_scenes import Scene, all_scenes, caption_scene, draw_scene
+from dalle_datasets.demo.emoji_scenes import Scene, all_scenes, caption_scene, draw_scene
+from dalle_datasets.store.ids import pair_id
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import write_parts
+from dalle_datasets.store.schemas import PAIRS
 from dalle_model.clip import build_clip, save_clip
 from dalle_model.config.presets import preset
 from dalle_model.config.tree import Config
 from dalle_model.dvae import DVAE, save_dvae
-from dalle_model.jobs.contract import execute, prepare
+from dalle_model.running.run_dir import execute, prepare
 from dalle_model.text import BpeTokenizer
 from dalle_model.transformer import DALLETransformer, save_transformer
 

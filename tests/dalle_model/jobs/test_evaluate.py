@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from dalle_datasets.parquet import read_parquet, write_parquet
-from dalle_datasets.prompts import own_prompts
-from dalle_datasets.schemas import EVALUATIONS, GENERATIONS, PROMPTS
-from dalle_datasets.sources.emoji_scenes import Scene, draw_scene
+from dalle_datasets.demo.emoji_scenes import Scene, draw_scene
+from dalle_datasets.prompts.write import own_prompts
+from dalle_datasets.store.parquet import read_parquet, write_parquet
+from dalle_datasets.store.schemas import EVALUATIONS, GENERATIONS, PROMPTS
 
 ASKED = [Scene("apple", "red", "white", "big"), Scene("owl", "blue", "pink", "two")]
 

@@ -16,17 +16,18 @@ import pytest
 import torch
 from PIL import Image
 
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import list_parts, read_parquet, write_parquet
-from dalle_datasets.prompt_files import read_prompts
-from dalle_datasets.prompts import own_prompts, write_prompts
-from dalle_datasets.schemas import DROPPED_PROMPTS, GENERATION_EMBEDDINGS, GENERATIONS, PROMPTS
-from dalle_datasets.sources.emoji_scenes import Scene, all_scenes, caption_scene, draw_scene
+from dalle_datasets.demo.emoji_scenes import Scene, all_scenes, caption_scene, draw_scene
+from dalle_datasets.prompts.read import read_prompts
+from dalle_datasets.prompts.write import own_prompts, write_prompts
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import list_parts, read_parquet, write_parquet
+from dalle_datasets.store.schemas import DROPPED_PROMPTS, GENERATION_EMBEDDINGS, GENERATIONS, PROMPTS
 from dalle_model.config.model import DVAEConfig
 from dalle_model.dvae import DVAE, load_dvae, save_dvae
-from dalle_model.jobs import generate_images, generation_units
-from dalle_model.jobs.contract import execute, prepare, read_result, run_directory
-from dalle_model.jobs.pictures import read_origin
+from dalle_model.generated import units
+from dalle_model.generated.image_files import read_origin
+from dalle_model.jobs import generate_images
+from dalle_model.running.run_dir import execute, prepare, read_result, run_directory
 from dalle_model.sampling.rerank import load_scorer, score_candidates
 
 TEXTS = ["a red apple on white", "two blue cats on a pink background", "a small owl on the left on yellow"]
@@ -69,7 +70,7 @@ def test_every_candidate_has_score_rank_seed_and_a_picture_with_its_origin(tmp_p
 
 
 def test_a_killed_run_continues_after_its_last_part_with_the_same_rows(tmp_path, inputs, make_config, run_job, monkeypatch):
-    monkeypatch.setattr(generation_units, "PICTURES_PER_PART", 4)  # a part for each prompt
+    monkeypatch.setattr(units, "PICTURES_PER_PART", 4)  # a part for each prompt
     result = run_job("generate_images", make_config(), inputs)
     run_dir = Layout(tmp_path).run(result["run_id"])
     parts = list_parts(run_dir / "generations")
@@ -100,7 +101,7 @@ def test_more_candidates_than_a_part_holds_are_spread_over_parts_with_the_same_r
     rows, embeddings = rows_of(tmp_path, together), (tmp_path / together["image_embeddings"])
     vectors = read_parquet(embeddings, GENERATION_EMBEDDINGS).to_pylist()
     shutil.rmtree(Layout(tmp_path).run(together["run_id"]))
-    monkeypatch.setattr(generation_units, "PICTURES_PER_PART", pictures)
+    monkeypatch.setattr(units, "PICTURES_PER_PART", pictures)
     apart = run_job("generate_images", make_config(), inputs)
     parts = list_parts(Layout(tmp_path).run(apart["run_id"]) / "generations")
     assert len(parts) == 3 * -(-4 // pictures)
@@ -148,7 +149,7 @@ def test_rows_of_a_file_that_were_no_prompts_stand_beside_the_prompts_that_canno
 
 
 def test_workers_side_by_side_make_every_part_once_and_the_same_rows(tmp_path, inputs, make_config, run_job, monkeypatch):
-    monkeypatch.setattr(generation_units, "PICTURES_PER_PART", 4)  # a part for each prompt
+    monkeypatch.setattr(units, "PICTURES_PER_PART", 4)  # a part for each prompt
     whole = (tmp_path / run_job("generate_images", make_config(), inputs)["generations"]).read_bytes()
     run_dir = run_directory("generate_images", make_config(), inputs)
     shutil.rmtree(run_dir)
@@ -236,7 +237,7 @@ def test_other_formats(tmp_path, inputs, make_config, run_job, image_format):
 
 
 def test_each_part_has_a_contact_sheet_whose_pictures_exist(tmp_path, inputs, make_config, run_job, monkeypatch):
-    monkeypatch.setattr(generation_units, "PICTURES_PER_PART", 8)  # two prompts, then one
+    monkeypatch.setattr(units, "PICTURES_PER_PART", 8)  # two prompts, then one
     texts = ["<b>cat & owl", *TEXTS[1:]]
     write_parquet(tmp_path / "prompts.parquet", own_prompts(texts), PROMPTS)
     result = run_job("generate_images", make_config(), inputs)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dalle_datasets.parquet import read_parquet, write_parquet
-from dalle_datasets.prompts import own_prompts
-from dalle_datasets.schemas import GENERATIONS, PROMPTS
+from dalle_datasets.prompts.write import own_prompts
+from dalle_datasets.store.parquet import read_parquet, write_parquet
+from dalle_datasets.store.schemas import GENERATIONS, PROMPTS
 from dalle_model.generator import Generator
 
 

@@ -6,9 +6,9 @@ import subprocess
 import sys
 import time
 
-from dalle_model.jobs import contract
 from dalle_model.jobs.__main__ import main
-from dalle_model.jobs.contract import prepare, read_result
+from dalle_model.running import run_dir as run_dirs
+from dalle_model.running.run_dir import prepare, read_result
 
 
 def last_words(capsys) -> str:
@@ -49,7 +49,7 @@ def test_an_unforeseen_error_leaves_its_traceback_in_the_run_directory(pairs, ma
         raise ZeroDivisionError("by nought\nand again")
 
     run_dir = prepare("train_bpe", make_config(), pairs)
-    monkeypatch.setattr(contract, "import_module", broken)
+    monkeypatch.setattr(run_dirs, "import_module", broken)
     assert main(["train_bpe", str(run_dir)]) == 1
     assert last_words(capsys) == f"ZeroDivisionError: by nought and again; see {run_dir / 'error.txt'}"
     assert "def broken" not in (run_dir / "error.txt").read_text()

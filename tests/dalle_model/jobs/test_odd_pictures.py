@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from dalle_datasets.image_batches import centre
 from dalle_datasets.images import decode_image
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import list_parts, read_parquet, read_parts, write_parquet
-from dalle_datasets.schemas import DROPPED_PAIRS, IMAGE_TOKENS, PAIRS
+from dalle_datasets.loading.image_batches import centre
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import list_parts, read_parquet, read_parts, write_parquet
+from dalle_datasets.store.schemas import DROPPED_PAIRS, IMAGE_TOKENS, PAIRS
 from dalle_model.dvae import DVAE, load_dvae, save_dvae
 from dalle_model.jobs.train_dvae import as_floats, as_tensor
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import read_parquet, read_parts
-from dalle_datasets.schemas import PAIRS, RECONSTRUCTIONS
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import read_parquet, read_parts
+from dalle_datasets.store.schemas import PAIRS, RECONSTRUCTIONS
 from dalle_model.dvae import DVAE, save_dvae
 from dalle_model.jobs.reconstruct import grid, psnr
 from dalle_model.jobs.train_dvae import as_bytes, as_floats, as_tensor

@@ -5,10 +5,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import read_parquet, write_parquet
-from dalle_datasets.prompts import own_prompts
-from dalle_datasets.schemas import GENERATION_EMBEDDINGS, GENERATIONS, PROMPTS, RERANK_SCORES
+from dalle_datasets.prompts.write import own_prompts
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import read_parquet, write_parquet
+from dalle_datasets.store.schemas import GENERATION_EMBEDDINGS, GENERATIONS, PROMPTS, RERANK_SCORES
 from dalle_model.clip import build_clip, save_clip
 from dalle_model.config.model import ClipConfig
 from dalle_model.jobs import score_generations

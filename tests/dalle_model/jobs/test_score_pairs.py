@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import list_parts, read_parts
-from dalle_datasets.schemas import CLIP_SCORES, PAIRS
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import list_parts, read_parts
+from dalle_datasets.store.schemas import CLIP_SCORES, PAIRS
 from dalle_model.clip import build_clip, cosine, save_clip
 from dalle_model.config.model import ClipConfig, TokenizerConfig
 from dalle_model.sampling.rerank import load_scorer

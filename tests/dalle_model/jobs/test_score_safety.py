@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import list_parts, read_parts, write_parquet
-from dalle_datasets.schemas import CLIP_SCORES, SAFETY_SCORES
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import list_parts, read_parts, write_parquet
+from dalle_datasets.store.schemas import CLIP_SCORES, SAFETY_SCORES
 from dalle_model.clip import build_clip, save_clip
 from dalle_model.config.model import ClipConfig, TokenizerConfig
 from dalle_model.config.safety import SafetyConfig

@@ -14,17 +14,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import SchemaError, list_parts, read_parquet, read_parts, write_parquet
-from dalle_datasets.schemas import CODEBOOK_USAGE, DROPPED_PAIRS, IMAGE_TOKENS, PAIRS
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import SchemaError, list_parts, read_parquet, read_parts, write_parquet
+from dalle_datasets.store.schemas import CODEBOOK_USAGE, DROPPED_PAIRS, IMAGE_TOKENS, PAIRS
 from dalle_model.config.model import DVAEConfig
 from dalle_model.config.presets import preset
 from dalle_model.config.tokenizing import TokenizeImagesConfig
 from dalle_model.dvae import DVAE, save_dvae
 from dalle_model.dvae.image_tokenizer import ImageTokenizer
 from dalle_model.jobs import tokenize_images
-from dalle_model.jobs.contract import execute, open_run, prepare, read_result
 from dalle_model.jobs.train_dvae import as_floats, as_tensor
+from dalle_model.running.run_dir import execute, open_run, prepare, read_result
 
 TINY = {"dvae.codebook_size": 16, "dvae.hidden_width": 8, "dvae.codebook_width": 8}
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import write_parquet
-from dalle_datasets.schemas import PAIRS
-from dalle_model.jobs.contract import prepare, read_result
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import write_parquet
+from dalle_datasets.store.schemas import PAIRS
+from dalle_model.running.run_dir import prepare, read_result
 from dalle_model.text import BpeTokenizer
 
 SMALL = {"tokenizer.vocab_size": 400, "tokenizer.max_text_tokens": 10}

@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 
-from dalle_datasets.image_batches import ImageBatches
-from dalle_datasets.layout import Layout
+from dalle_datasets.loading.image_batches import ImageBatches
+from dalle_datasets.store.layout import Layout
 from dalle_model.config.model import DVAEConfig
 from dalle_model.dvae import DVAE, save_dvae
-from dalle_model.jobs.contract import prepare
 from dalle_model.jobs.train_clip import Reconstructions, equal_batches, replace_tokens
+from dalle_model.running.run_dir import prepare
 from dalle_model.sampling.rerank import load_scorer
 from dalle_model.training.metrics import read_metrics
 

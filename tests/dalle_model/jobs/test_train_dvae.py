@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from dalle_datasets.image_batches import ImageBatches
+from dalle_datasets.loading.image_batches import ImageBatches
 from dalle_model.dvae import DVAE, load_dvae
 from dalle_model.jobs import train_dvae
-from dalle_model.jobs.contract import prepare
+from dalle_model.running.run_dir import prepare
 
 TINY = {
     "dvae.codebook_init": "patch_kmeans", "dvae.codebook_size": 64, "train_dvae.max_steps": 6, "train_dvae.batch_size": 4,

@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
-from dalle_datasets.parquet import read_parquet, read_parts, write_parquet, write_parts
-from dalle_datasets.schemas import TRAINING_SET
+from dalle_datasets.store.parquet import read_parquet, read_parts, write_parquet, write_parts
+from dalle_datasets.store.schemas import TRAINING_SET
 from dalle_model.config.model import TokenizerConfig
 from dalle_model.config.presets import preset
 from dalle_model.jobs import train_transformer
-from dalle_model.jobs.contract import execute, prepare
+from dalle_model.running.run_dir import execute, prepare
 from dalle_model.text import BpeTokenizer
 from dalle_model.training.metrics import read_metrics
 from dalle_model.transformer import NO_TOKEN, load_transformer

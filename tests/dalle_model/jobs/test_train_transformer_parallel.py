@@ -16,16 +16,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from dalle_datasets.parquet import write_parts
-from dalle_datasets.schemas import TRAINING_SET
+from dalle_datasets.store.parquet import write_parts
+from dalle_datasets.store.schemas import TRAINING_SET
 from dalle_model.config.model import TokenizerConfig
 from dalle_model.config.presets import preset
 from dalle_model.config.tree import Config
 from dalle_model.dvae import load_dvae
-from dalle_model.jobs.contract import execute, prepare, write_json
+from dalle_model.running.run_dir import execute, prepare, write_json
 from dalle_model.text import BpeTokenizer
+from dalle_model.training.checkpoints import list_training_states
 from dalle_model.training.metrics import read_metrics
-from dalle_model.training.states import list_training_states
 from dalle_model.transformer import load_transformer
 
 # Very different lengths, so that a mean over a process's own captions would be another gradient.
@@ -84,13 +84,13 @@ def torchrun(num_processes: int, program: list[str]) -> subprocess.CompletedProc
 DIES_AT_8 = """
 import os, signal, sys
 from dalle_model.jobs.__main__ import main, set_up_process
-from dalle_model.training import states
-save = states.save
+from dalle_model.training import checkpoints
+save = checkpoints.save
 def fatal_save(tensors, storage_writer, **options):
     if os.environ["RANK"] == "1" and "step-000008" in str(storage_writer.path):
         os.kill(os.getpid(), signal.SIGKILL)
     save(tensors, storage_writer=storage_writer, **options)
-states.save = fatal_save
+checkpoints.save = fatal_save
 set_up_process()
 sys.exit(main(sys.argv[1:]))
 """
@@ -100,7 +100,7 @@ SEVERAL = """
 import sys
 from pathlib import Path
 from dalle_model.jobs import train_transformer
-from dalle_model.jobs.contract import execute
+from dalle_model.running.run_dir import execute
 weighted_loss, updates = train_transformer.weighted_loss, []
 def interrupted_loss(model, *arguments):
     updates.extend([1] * model.training)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dalle_datasets.sources.emoji_scenes import Scene, caption_scene, draw_scene
+from dalle_datasets.demo.emoji_scenes import Scene, caption_scene, draw_scene
 from dalle_model.clip import build_clip, save_clip
 from dalle_model.config.model import ClipConfig, TokenizerConfig
 from dalle_model.sampling.rerank import best_of, bootstrap_interval, load_scorer, ranks, score_candidates

@@ -15,11 +15,11 @@ from torch import nn
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 
 from dalle_model.config.training import TrainConfig
-from dalle_model.training import states
-from dalle_model.training.checkpoint import load_weights, save_weights
+from dalle_model.training import checkpoints
+from dalle_model.training.checkpoints import list_training_states
 from dalle_model.training.loop import mix, train
 from dalle_model.training.metrics import read_metrics
-from dalle_model.training.states import list_training_states
+from dalle_model.weights import load_weights, save_weights
 
 
 def settings(**changes: Any) -> TrainConfig:
@@ -172,7 +172,7 @@ def test_a_checkpoint_is_written_while_training_goes_on_and_holds_the_state_of_i
 ) -> None:
     undisturbed = run(tmp_path / "undisturbed", settings())
     at_step_6, begun = threading.Event(), threading.Event()
-    save = states.save
+    save = checkpoints.save
 
     def slow_save(*arguments: Any, **options: Any) -> None:
         begun.set()
@@ -188,7 +188,7 @@ def test_a_checkpoint_is_written_while_training_goes_on_and_holds_the_state_of_i
         return noisy_loss(model, batch, step)
 
     with monkeypatch.context() as patched:
-        patched.setattr(states, "save", slow_save)
+        patched.setattr(checkpoints, "save", slow_save)
         with pytest.raises(PulledPlug):
             run(tmp_path / "run", settings(max_steps=12, checkpoint_every=5), loss)
     assert [path.name for path in list_training_states(tmp_path / "run")] == ["step-000005"]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from dalle_datasets.layout import Layout
+from dalle_datasets.store.layout import Layout
 from dalle_model.config.presets import preset
-from dalle_model.jobs.contract import prepare
+from dalle_model.running.run_dir import prepare
 from flows.cli.errors import exit_status
 from flows.cli.main import main
 

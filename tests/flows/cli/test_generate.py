@@ -7,8 +7,8 @@ import sys
 import pytest
 from PIL import Image
 
-from dalle_datasets.parquet import read_parquet
-from dalle_datasets.schemas import GENERATIONS
+from dalle_datasets.store.parquet import read_parquet
+from dalle_datasets.store.schemas import GENERATIONS
 from flows.cli.generate import best_rows, copy_best, print_batch, show_best
 from flows.cli.main import main
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dalle_datasets.parquet import write_parquet
-from dalle_datasets.schemas import PAIRS
+from dalle_datasets.store.parquet import write_parquet
+from dalle_datasets.store.schemas import PAIRS
 from dalle_model.config.presets import preset
 from dalle_model.dvae import DVAE, save_dvae
 from flows.cli.main import main

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from dalle_datasets import schemas
 from dalle_datasets.catalog import snapshot
 from dalle_datasets.catalog.connection import connect
-from dalle_datasets.layout import Layout
-from dalle_datasets.parquet import read_parquet, write_parquet
+from dalle_datasets.store import schemas
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import read_parquet, write_parquet
 from flows.report import write_collection_report
 from flows.report.collection import remarks, render_collection
 from flows.report.collection_candidates import drops

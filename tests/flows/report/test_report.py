@@ -7,7 +7,7 @@ import pytest
 
 from dalle_datasets.catalog import ingest, snapshot
 from dalle_datasets.catalog.connection import connect
-from dalle_datasets.layout import Layout
+from dalle_datasets.store.layout import Layout
 from dalle_model.config.presets import preset
 from flows.report import write_report
 from flows.report.data import Picture, collect, newest_generation_run
@@ -183,7 +183,7 @@ def test_nothing_published_yet(tmp_path, config):
 
 def test_the_run_with_these_settings_is_chosen_over_a_newer_one(config):
     def run(run_id, **overrides):
-        from dalle_model.config.sections import to_dict
+        from dalle_model.config.parsing import to_dict
 
         settings = {name: value for name, value in to_dict(preset("demo", overrides)).items() if name != "paths"}
         return {"run_id": run_id, "config": json.dumps(settings)}

@@ -1,0 +1,225 @@
+"""What a job is: a function of a run directory. `config.json` in; artefacts and `result.json` out.
+
+A run directory's name is a fingerprint of everything that decides its result (job, the config sections
+it reads, the contents of its inputs, the seed), so a job whose directory holds a `result.json` never runs twice.
+
+    runs/<job>-<fingerprint>/
+      config.json     job name, resolved config, inputs: enough to run it again
+      job.json        provenance: versions, git commit, host, start time
+      status          running | done | failed
+      metrics.jsonl   one JSON object per logged step
+      checkpoints/    step-000500/…
+      result.json     written last: what was made, where, final numbers
+"""
+
+import ast
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any
+
+from dalle_datasets.config import PathsConfig
+from dalle_datasets.store.layout import Layout, open_data_root
+from dalle_datasets.store.locks import held
+from dalle_datasets.store.parquet import atomic_path
+from dalle_model.config.parsing import fingerprint, from_dict, identity, to_dict
+from dalle_model.config.tree import Config
+
+JOBS = (
+    "train_bpe",
+    "train_dvae",
+    "tokenize_captions",
+    "tokenize_images",
+    "train_clip",
+    "score_pairs",
+    "score_safety",
+    "train_transformer",
+    "generate_images",
+    "score_generations",
+    "evaluate",
+    "import_weights",
+    "reconstruct",
+)
+
+
+PARALLEL_JOBS = ("train_dvae", "train_transformer")
+"""Trainings that torchrun can spread over several processes: each takes its part of every batch, the first one writes the run directory."""
+
+SHARED_JOBS = ("tokenize_images", "score_pairs", "generate_images")
+"""Jobs made of units of work that any number of processes take side by side (`dalle_model.running.claims`): start the same job in the
+same run directory as often as you like, on as many machines as share it. Their modules have `work(run)`, which returns when
+every unit is made, by whomever, and `finish(run, worked)`, which one process calls to put the result together."""
+
+
+class JobFailed(RuntimeError):
+    """A job ended without a result; the message holds its run directory and last words."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobRun:
+    """One execution of a job, as the job's `run` function sees it."""
+
+    job: str
+    config: Config
+    inputs: Mapping[str, str]
+    """Names to ids and to paths relative to the data root, e.g. {"pairs": "pairs/web", "pairs_id": "ab…"}."""
+    run_dir: Path
+    layout: Layout
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run directory."""
+        return self.run_dir.name
+
+    def input_path(self, name: str) -> Path:
+        """Absolute path of an input. Raises `ValueError` when it is missing."""
+        if name not in self.inputs:
+            raise ValueError(f"{self.job}: input {name!r} is missing from {self.run_dir / 'config.json'}")
+        path = self.layout.root / self.inputs[name]
+        if not path.exists():
+            raise ValueError(f"{self.job}: input {name} = {path} does not exist; run the stage that makes it, or correct config.json")
+        return path
+
+
+def run_directory(job: str, config: Config, inputs: Mapping[str, str]) -> Path:
+    """Where a job with these settings and inputs runs, or ran. Nothing is created.
+
+    Each job module says in `SECTIONS` which config sections decide its result, and in `VERSION` which edition of its
+    code; other settings do not change the run's id. Raises `ValueError` for an unknown job.
+    """
+    declared = declarations(job)
+    sections = {name: identity(getattr(config, name)) for name in declared["SECTIONS"]}
+    run_id = f"{job.replace('_', '-')}-{fingerprint(job, declared['VERSION'], config.seed, sections, dict(inputs))}"
+    return Layout(Path(config.paths.data_root).expanduser()).run(run_id)
+
+
+def prepare(job: str, config: Config, inputs: Mapping[str, str]) -> Path:
+    """Create (or find) the run directory of a job and write its `config.json`. Returns the run directory."""
+    run_dir = run_directory(job, config, inputs)
+    open_data_root(config.paths.data_root)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if not (run_dir / "result.json").exists():
+        write_json(run_dir / "config.json", {"job": job, "config": to_dict(config), "inputs": dict(inputs)})
+    return run_dir
+
+
+@cache
+def declarations(job: str) -> dict[str, Any]:
+    """`SECTIONS` and `VERSION` of a job module, read from its source: naming a run must not cost an import of torch.
+
+    Raises `ValueError` for an unknown job.
+    """
+    if job not in JOBS:
+        raise ValueError(f"job {job!r} does not exist; choose one of {', '.join(JOBS)}")
+    found = {}
+    for node in ast.parse((Path(__file__).parent.parent / "jobs" / f"{job}.py").read_text()).body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            if isinstance(target, ast.Name) and target.id in ("SECTIONS", "VERSION"):
+                found[target.id] = ast.literal_eval(node.value)
+    return found
+
+
+def open_run(job: str, run_dir: Path) -> JobRun:
+    """Read a run directory.
+
+    Raises `ValueError` when its `config.json` is missing, broken or for another job, or when torchrun started several processes and
+    the job is for one.
+    """
+    if (size := os.environ.get("WORLD_SIZE", "1")) != "1" and job not in PARALLEL_JOBS + SHARED_JOBS:
+        raise ValueError(f"{job} runs in one process, not in {size}; only {', '.join(PARALLEL_JOBS + SHARED_JOBS)} run in several")
+    path = run_dir / "config.json"
+    try:
+        saved = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{run_dir} holds no config.json; `dalle run` prepares run directories") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from error
+    if saved.get("job") != job:
+        raise ValueError(f"{path} is for job {saved.get('job')!r}, not {job!r}")
+    # Where the run directory lies now, not where it was prepared: the job may run in another folder or on another machine.
+    layout = open_data_root(str(run_dir.absolute().parent.parent))
+    config = replace(from_dict(Config, saved["config"]), paths=PathsConfig(data_root=str(layout.root)))
+    return JobRun(job=job, config=config, inputs=saved["inputs"], run_dir=run_dir, layout=layout)
+
+
+def execute(job: str, run_dir: Path) -> dict[str, Any]:
+    """Run a job in its directory, or return the result it already has. Failures are recorded and raised again.
+
+    Under torchrun the first process of a training writes the directory's files; the others compute, and return what they were
+    told. The processes of a shared job all work, and one of them writes the result, which all return.
+    """
+    if (result := read_result(run_dir)) is not None:
+        return result
+    run = open_run(job, run_dir)
+    if os.environ.get("RANK", "0") != "0" and job not in SHARED_JOBS:
+        made_by_others: dict[str, Any] = import_module(f"dalle_model.jobs.{job}").run(run)
+        return made_by_others
+    started = time.time()
+    write_json(run_dir / "job.json", {"job": job, **provenance(), "started_at": started})
+    _write_text(run_dir / "status", "running")
+    try:
+        module = import_module(f"dalle_model.jobs.{job}")
+        if job not in SHARED_JOBS:
+            return _write_result(run, module.run(run), started)
+        worked = module.work(run)
+        with held(run_dir / "lock", wait=True):
+            return read_result(run_dir) or _write_result(run, module.finish(run, worked), started)
+    except BaseException:
+        with suppress(OSError):  # on a full disk the error itself is worth more
+            _write_text(run_dir / "status", "failed")
+        raise
+
+
+def _write_result(run: JobRun, made: Mapping[str, Any], started: float) -> dict[str, Any]:
+    result = {"job": run.job, "run_id": run.run_id, **made, "duration_s": round(time.time() - started, 3), "started_at": started}
+    write_json(run.run_dir / "result.json", result)
+    _write_text(run.run_dir / "status", "done")
+    return result
+
+
+def read_result(run_dir: Path) -> dict[str, Any] | None:
+    """The result of a finished run, None while there is none."""
+    path = run_dir / "result.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def provenance() -> dict[str, Any]:
+    """Who made this: code version, commit, package versions, host."""
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5, check=False
+        ).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        commit = ""
+    versions = {}
+    for name in ("open-dalle", "torch", "tokenizers", "pyarrow", "open_clip_torch"):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "git_commit": commit or None,
+        "versions": versions,
+        "python": platform.python_version(),
+        "host": platform.node(),
+        "pid": os.getpid(),
+    }
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that `path` is either complete or absent."""
+    _write_text(path, json.dumps(value, indent=1, sort_keys=True))
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_path(path) as partial:
+        partial.write_text(text)

@@ -1,0 +1,188 @@
+"""Stage 2: fetch the bytes behind every candidate, exactly as they came, with one row for every candidate whatever happens.
+
+Every address is asked for once, however many captions it has. A first pass goes through img2dataset; addresses whose failure may
+be temporary are asked again in a few passes. Rows of earlier runs are kept, so a later run fetches only what is new.
+"""
+
+import itertools
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dalle_datasets.config import DownloadConfig, SourceConfig
+from dalle_datasets.download.fetching import FETCHED
+from dalle_datasets.download.passes import fetch_all, fetched_rows
+from dalle_datasets.download.shards import Shards, write_shards
+from dalle_datasets.sources.discover import candidates_id, candidates_path
+from dalle_datasets.store.buckets import by_key, read_tables
+from dalle_datasets.store.ids import content_id, content_id_of
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.manifest import Report, begin, finish, finished, inputs_id, silent
+from dalle_datasets.store.parquet import RowsWriter, atomic_path, list_parts, read_parquet, write_parquet
+from dalle_datasets.store.schemas import CANDIDATES, DROPPED_PAIRS, IMAGES
+from dalle_datasets.web.failures import FAILURES, OK
+
+VERSION = 1
+FROM_CANDIDATE = ("candidate_id", "image_url", "caption", "page_url", "source")
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadResult:
+    """What the download brought."""
+
+    images_id: str
+    num_candidates: int
+    num_images: int
+    """Candidates whose bytes are here."""
+    num_fetched: int
+    """Addresses that were asked for in this run; the others were known."""
+    dropped: dict[str, int]
+    images: str
+    """Folder of the images, relative to the data root."""
+    skipped: bool = False
+    """True if nothing had to be done."""
+
+
+def download_images(source: SourceConfig, download: DownloadConfig, layout: Layout, report: Report = silent) -> DownloadResult:
+    """Fetch what the candidates of a source point to.
+
+    Raises `ValueError` when there are no candidates, or when img2dataset cannot be started.
+    """
+    path = candidates_path(layout, source.name)
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; run discover for source {source.name!r} first")
+    settings = _settings_id(source, download)
+    folder = layout.images(source.name)
+    inputs = inputs_id("download", VERSION, settings, candidates_id(path))
+    if (earlier := finished(folder, inputs)) is not None:
+        return DownloadResult(**{**earlier, "num_fetched": 0, "skipped": True})
+    begin(folder)
+    work = folder / f"work-{inputs_id(inputs, download.urls_per_shard)}"
+    for other in folder.glob("work-*"):
+        if other != work:
+            shutil.rmtree(other)
+    if not (work / "plan.json").exists():
+        _keep_earlier_rows(folder, work / "parts", settings)
+        shards = _plan_shards(path, work, source, download)
+        fetch_all(shards, work, source, download, report)
+        _write_parts(shards, work, settings)
+        plan = {"num_fetched": shards.num_urls, "parts": [part.name for part in list_parts(work / "parts")]}
+        with atomic_path(work / "plan.json") as partial:
+            partial.write_text(json.dumps(plan))
+    # From here on, everything is decided: a killed run continues with the same parts.
+    plan = json.loads((work / "plan.json").read_text())
+    for name in plan["parts"]:
+        if (work / "parts" / name).exists():
+            (work / "parts" / name).replace(folder / name)
+    for part in list_parts(folder):
+        if part.name not in plan["parts"]:
+            part.unlink()
+    result = _summarise(source, layout, work, plan["num_fetched"])
+    finish(folder, inputs, asdict(result))
+    shutil.rmtree(work)
+    return result
+
+
+def _settings_id(source: SourceConfig, download: DownloadConfig) -> str:
+    """What decides whether an address gives bytes; how fast and by whom it is asked does not count."""
+    return inputs_id(
+        source.user_agent, download.timeout_s, download.deadline_s, download.max_bytes, list(download.allow_addresses), download.retries
+    )
+
+
+def _keep_earlier_rows(folder: Path, parts_dir: Path, settings: str) -> None:
+    """Put rows that need not be fetched again into `parts_dir`.
+
+    Failures that may have passed since are asked for again; fetched under other settings, every failure may be none now.
+    """
+    shutil.rmtree(parts_dir, ignore_errors=True)
+    parts_dir.mkdir(parents=True)
+    final = pa.array([OK, *(code for code, failure in FAILURES.items() if not failure.retryable)])
+    for part in list_parts(folder):
+        target = _next_part(parts_dir)
+        same_settings = (pq.read_metadata(part).metadata or {}).get(b"settings") == settings.encode()
+        keep = pc.is_in(read_parquet(part, IMAGES, ["status"])["status"], final if same_settings else final[:1])
+        if same_settings and pc.all(keep).as_py():
+            target.hardlink_to(part)
+        elif pc.any(keep).as_py():
+            write_parquet(target, read_parquet(part, IMAGES).filter(keep), IMAGES, metadata={"settings": settings})
+
+
+def _plan_shards(candidates: Path, work: Path, source: SourceConfig, download: DownloadConfig) -> Shards:
+    """The candidates that no earlier run has the bytes of, by address."""
+    path, schema = work / "wanted.parquet", pa.schema([IMAGES.field(name) for name in FROM_CANDIDATE])
+
+    def wanted() -> Iterator[pa.Table]:
+        found = read_tables([candidates], CANDIDATES, schema.names)
+        kept = read_tables(list_parts(work / "parts"), IMAGES, ["candidate_id"])
+        for bucket in by_key(work, "candidate_id", found=found, kept=kept):
+            is_kept = pc.is_in(bucket["found"]["candidate_id"], bucket["kept"]["candidate_id"].combine_chunks())
+            table = bucket["found"].filter(pc.invert(is_kept))
+            yield table.append_column("order", pa.array([_place(url, source) for url in table["image_url"].to_pylist()], pa.string()))
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for bucket in by_key(work, "order", wanted=wanted()):
+            yield from sorted(bucket["wanted"].to_pylist(), key=itemgetter("order", "image_url", "candidate_id"))
+
+    write_shards(path, rows(), schema, download.urls_per_shard)
+    return Shards(path, download.urls_per_shard)
+
+
+def _place(image_url: str, source: SourceConfig) -> str:
+    """A hash, so that the pictures of one host do not all come at once; those of one tar do, because its index is read for them."""
+    return content_id("url", image_url.partition("/")[0] if source.kind == "webdatasets" else image_url)
+
+
+def _write_parts(shards: Shards, work: Path, settings: str) -> None:
+    """One part for every shard: a row for each candidate of its addresses, in the order of their ids."""
+    for number in range(len(shards)):
+        part = shards.rows(number).sort_by("candidate_id")
+        fetched = fetched_rows(work, shards, number, FETCHED.names)
+        fetched = fetched.take(pc.index_in(part["image_url"], fetched["image_url"].combine_chunks()))
+        for column in ("status", "error", "sha256", "image"):
+            part = part.append_column(column, fetched[column])
+        write_parquet(_next_part(work / "parts"), part, IMAGES, metadata={"settings": settings})
+
+
+def _next_part(parts_dir: Path) -> Path:
+    return parts_dir / f"part-{len(list_parts(parts_dir)):05d}.parquet"
+
+
+def _summarise(source: SourceConfig, layout: Layout, work: Path, num_fetched: int) -> DownloadResult:
+    """Write the drops of this stage and count."""
+    folder = layout.images(source.name)
+    dropped: Counter[str] = Counter()
+    num_candidates = 0
+
+    def outcomes() -> Iterator[str]:
+        nonlocal num_candidates
+        current = read_tables([candidates_path(layout, source.name)], CANDIDATES, ["candidate_id"])
+        columns = ["candidate_id", "source", "status", "error", "caption", "image_url", "page_url", "sha256"]
+        for bucket in by_key(work, "candidate_id", current=current, rows=read_tables(list_parts(folder), IMAGES, columns)):
+            is_current = pc.is_in(bucket["rows"]["candidate_id"], bucket["current"]["candidate_id"].combine_chunks())
+            for row in bucket["rows"].filter(is_current).sort_by("candidate_id").to_pylist():
+                num_candidates += 1
+                if row["status"] != OK:
+                    dropped[row["status"]] += 1
+                    drops.append({**row, "stage": "download", "reason": row["status"], "detail": row["error"] or ""})
+                yield f"{row['candidate_id']} {row['status']} {row['sha256']}"
+
+    with RowsWriter(layout.dropped(source.name) / "download.parquet", DROPPED_PAIRS) as drops:
+        images_id = content_id_of(itertools.chain(["images"], outcomes()))
+    return DownloadResult(
+        images_id=images_id,
+        num_candidates=num_candidates,
+        num_images=num_candidates - dropped.total(),
+        num_fetched=num_fetched,
+        dropped=dict(sorted(dropped.items())),
+        images=layout.relative(folder),
+    )

@@ -1,0 +1,282 @@
+"""Stage 3: from downloaded candidates to pairs, with a reason for every candidate that does not become one.
+
+Measuring (decoding, counting, naming the language) is separate from judging (comparing with thresholds), and judging from writing.
+All three take one part at a time; what must be known of all candidates at once is in `filters.columns`.
+"""
+
+import itertools
+import multiprocessing
+from collections import Counter
+from collections.abc import Iterable, Iterator, Set
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dalle_datasets.config import DownloadConfig, FilterConfig, ShardsConfig, SourceConfig
+from dalle_datasets.filters import images
+from dalle_datasets.filters.base import REASONS
+from dalle_datasets.filters.candidates import Candidates, read_candidates
+from dalle_datasets.filters.columns import GONE, Columns, ids_of
+from dalle_datasets.filters.duplicates import CODES, explain
+from dalle_datasets.filters.evaluation import evaluation_id, read_evaluation_set
+from dalle_datasets.filters.judge import judge, judge_together
+from dalle_datasets.filters.measure import BATCH_ROWS, measure_part
+from dalle_datasets.filters.splits import split_of
+from dalle_datasets.images import canonical_bytes
+from dalle_datasets.sources.discover import candidates_path
+from dalle_datasets.store.ids import content_id_of, pair_id
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.manifest import Report, begin, finish, finished, inputs_id, silent
+from dalle_datasets.store.parquet import (
+    PartsWriter,
+    RowsWriter,
+    check_parquet,
+    iter_file,
+    list_parts,
+    open_parquet,
+    read_parquet,
+    remove_stale,
+)
+from dalle_datasets.store.schemas import DROPPED_PAIRS, IMAGES, MEASURES, PAIRS
+from dalle_datasets.web.failures import FAILURES
+
+VERSION = 4
+STAGES = ("discover", "download", "filter")
+
+
+@dataclass(frozen=True, slots=True)
+class FilterResult:
+    """The usable pairs of a source."""
+
+    pairs_id: str
+    """Of the set of pairs and their splits, whatever the order and the parts."""
+    num_pairs: int
+    num_train: int
+    num_validation: int
+    dropped: dict[str, int]
+    """By this stage."""
+    dropped_by_stage: dict[str, dict[str, int]]
+    """Stage -> reason -> count: everything that was found and is no pair."""
+    pairs: str
+    """Folder of the pairs, relative to the data root."""
+    dropped_pairs: str
+    """Folder of the drops of all stages, relative to the data root."""
+    skipped: bool = False
+    """True if nothing had to be done."""
+
+
+def filter_pairs(
+    source: SourceConfig, download: DownloadConfig, filter: FilterConfig, shards: ShardsConfig, layout: Layout, report: Report = silent
+) -> FilterResult:
+    """Judge the downloaded candidates of a source and write its pairs and the drops of this stage.
+
+    Raises `ValueError` when no pair is left, with the most frequent reasons and what to do about them.
+    """
+    parts = list_parts(layout.images(source.name))
+    if not parts:
+        raise ValueError(f"{layout.images(source.name)} holds no images; run download_images for source {source.name!r} first")
+    candidates = read_candidates(candidates_path(layout, source.name))
+    evaluation = evaluation_id(filter.evaluation_images)
+    judged_by = replace(filter, num_processes=1)  # how many do the work is of no consequence
+    inputs = inputs_id(
+        "filter", VERSION, judged_by, evaluation, shards, download.max_pixels, content_id_of(_rows_to_judge(parts, candidates))
+    )
+    folder = layout.pairs(source.name)
+    if (earlier := finished(folder, inputs)) is not None:
+        return FilterResult(**{**earlier, "skipped": True})
+    begin(folder)
+    measures = _measure(parts, layout.measures(source.name), filter, download.max_pixels, report)
+    columns, names = _judge(parts, measures, candidates, filter, download.max_pixels)
+    dropped = _write_drops(parts, measures, columns, names, filter, layout.dropped(source.name) / "filter.parquet")
+    if not (columns.against.codes == 0).any():
+        raise ValueError(_explain_nothing(source.name, layout, dropped))
+    pairs_id, num_train, num_validation = _write_pairs(
+        parts, measures, columns, candidates, filter, shards, download.max_pixels, folder, report
+    )
+    result = FilterResult(
+        pairs_id=pairs_id,
+        num_pairs=num_train + num_validation,
+        num_train=num_train,
+        num_validation=num_validation,
+        dropped=dict(sorted(dropped.items())),
+        dropped_by_stage=_count_drops(layout.dropped(source.name)),
+        pairs=layout.relative(folder),
+        dropped_pairs=layout.relative(layout.dropped(source.name)),
+    )
+    finish(folder, inputs, asdict(result))
+    return result
+
+
+def _rows_to_judge(parts: list[Path], candidates: Candidates) -> Iterator[str]:
+    """What decides the result, one line for each current candidate."""
+    for part in parts:
+        table = read_parquet(part, IMAGES, ["candidate_id", "status", "sha256"])
+        table = table.filter(pa.array(candidates.are_in(ids_of(table["candidate_id"]))))
+        for candidate_id, status, sha256 in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            yield f"{candidate_id} {status} {sha256}"
+    for candidate_id, codes in zip(candidates.ids.tolist(), candidates.origins.tolist(), strict=True):
+        if any(codes):
+            yield f"{candidate_id:016x} {[candidates.values[code] for code in codes]}"
+
+
+def _measure(parts: list[Path], folder: Path, filter: FilterConfig, max_pixels: int, report: Report) -> list[Path]:
+    """The measures of every part, measured now or earlier."""
+    total = sum(pq.read_metadata(part).num_rows for part in parts)
+    measures = [folder / part.name for part in parts]
+    arguments = (parts, measures, itertools.repeat(filter), itertools.repeat(max_pixels))
+
+    def report_all(sizes: Iterable[int]) -> None:
+        for done in itertools.accumulate(sizes):
+            report(done, total, "candidates")
+
+    if filter.num_processes == 1:
+        report_all(map(measure_part, *arguments))
+    else:
+        try:
+            # Not forked: a flow runs in a process with threads.
+            with ProcessPoolExecutor(filter.num_processes, multiprocessing.get_context("spawn")) as pool:
+                report_all(pool.map(measure_part, *arguments))
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                f"a process that measured pictures of {folder.name} was ended, most likely for want of memory; lower filter.num_processes "
+                "or download.max_pixels and run the stage again: parts that are measured are kept"
+            ) from error
+    remove_stale(folder, keep=measures)
+    return measures
+
+
+def _judge(
+    parts: list[Path], measures: list[Path], candidates: Candidates, filter: FilterConfig, max_pixels: int
+) -> tuple[Columns, list[str]]:
+    """Every measured row judged, in the order of the parts; and the names of the evaluation pictures."""
+    num_rows = sum(check_parquet(path, MEASURES).num_rows for path in measures)
+    columns = Columns.empty(num_rows, with_looks=filter.near_duplicates or bool(filter.evaluation_images))
+    first = 0
+    for part, path in zip(parts, measures, strict=True):
+        table = read_parquet(path, MEASURES)
+        caption_of = _texts(part, ["caption"])
+        captions = [caption_of[candidate_id]["caption"] for candidate_id in table["candidate_id"].to_pylist()]
+        columns.fill(first, table, captions)
+        codes = columns.against.codes[first : first + table.num_rows]
+        codes[:] = [
+            CODES[reason] if (reason := judge({**row, "caption": caption}, filter).reason) else 0
+            for row, caption in zip(table.to_pylist(), captions, strict=True)
+        ]
+        codes[~candidates.are_in(columns.candidates[first : first + table.num_rows])] = GONE
+        first += table.num_rows
+    evaluation = read_evaluation_set(filter.evaluation_images, max_pixels) if filter.evaluation_images else None
+    judge_together(columns, filter, evaluation)
+    return columns, evaluation.names if evaluation else []
+
+
+def _texts(part: Path, fields: list[str]) -> dict[str, dict[str, Any]]:
+    """Candidate id -> some fields of a part of images."""
+    return {row["candidate_id"]: row for row in read_parquet(part, IMAGES, ["candidate_id", *fields]).to_pylist()}
+
+
+def _write_drops(
+    parts: list[Path], measures: list[Path], columns: Columns, names: list[str], filter: FilterConfig, path: Path
+) -> Counter[str]:
+    """Reason -> count of this stage's drops, written in the order of the parts."""
+    dropped: Counter[str] = Counter()
+    first = 0
+    with RowsWriter(path, DROPPED_PAIRS) as writer:
+        for part, measured in zip(parts, measures, strict=True):
+            text_of = _texts(part, ["source", "caption", "image_url", "page_url"])
+            table = read_parquet(measured, MEASURES)
+            codes = columns.against.codes[first : first + table.num_rows]
+            is_dropped = (codes != 0) & (codes != GONE)
+            places = first + np.flatnonzero(is_dropped)
+            for place, row in zip(places, table.filter(pa.array(is_dropped)).to_pylist(), strict=True):
+                text = text_of[row["candidate_id"]]
+                verdict = judge({**row, **text}, filter)
+                if not verdict.reason:
+                    verdict = explain(int(columns.against.codes[place]), int(columns.against.about[place]), names)
+                dropped[verdict.reason or ""] += 1
+                writer.append({**text, "stage": "filter", "reason": verdict.reason, "detail": verdict.detail})
+            first += table.num_rows
+    return dropped
+
+
+def _write_pairs(
+    parts: list[Path], measures: list[Path], columns: Columns, candidates: Candidates, filter: FilterConfig, shards: ShardsConfig,
+    max_pixels: int, folder: Path, report: Report,
+) -> tuple[str, int, int]:  # fmt: skip
+    """Write the rows that stay; returns the id of the set of pairs and the sizes of its splits."""
+    num_kept = int((columns.against.codes == 0).sum())
+    pair_ids = np.zeros(num_kept, np.int64)
+    is_train = np.zeros(num_kept, np.bool_)
+    first = num_written = 0
+    with PartsWriter(folder, PAIRS, shards.rows_per_part, shards.row_group_size) as writer:
+        for part, path in zip(parts, measures, strict=True):
+            table = read_parquet(path, MEASURES)
+            stays = columns.against.codes[first : first + table.num_rows] == 0
+            kept = {row["candidate_id"]: row for row in table.filter(pa.array(stays)).to_pylist()}
+            for row in _rows(part, kept.keys()):
+                pair = _pair(row, kept[row["candidate_id"]], filter, max_pixels)
+                pair_ids[num_written], is_train[num_written] = pair["pair_id"], pair["split"] == "train"
+                num_written += 1
+                writer.append({**pair, **candidates.origin_of(row["candidate_id"])})
+            first += table.num_rows
+            report(num_written, num_kept, "pairs")
+    order = np.lexsort((is_train, pair_ids))
+    written = (f"{pair} {'train' if train else 'validation'}" for pair, train in zip(pair_ids[order], is_train[order], strict=True))
+    pairs_id = content_id_of(itertools.chain(["pairs"], written))
+    return pairs_id, int(is_train.sum()), int((~is_train).sum())
+
+
+def _rows(part: Path, wanted: Set[str]) -> Iterator[dict[str, Any]]:
+    """Rows of some candidates, few at a time in memory."""
+    if not wanted:
+        return
+    with open_parquet(part) as file:
+        for batch in file.iter_batches(BATCH_ROWS):
+            chosen = pa.array([candidate_id in wanted for candidate_id in batch["candidate_id"].to_pylist()])
+            yield from batch.filter(chosen).to_pylist()
+
+
+def _pair(row: dict[str, Any], measured: dict[str, Any], filter: FilterConfig, max_pixels: int) -> dict[str, Any]:
+    """One row of `schemas.PAIRS`."""
+    return {
+        "pair_id": pair_id(row["sha256"], row["caption"]),
+        "caption": row["caption"],
+        "image": row["image"] if measured["is_plain"] else canonical_bytes(row["image"], max_pixels),
+        "width": measured["width"],
+        "height": measured["height"],
+        "sha256": row["sha256"],
+        "pixel_sha256": measured["pixel_sha256"],
+        "split": split_of(measured["pixel_sha256"], filter.validation_share),
+        "num_caption_words": measured["num_caption_words"],
+        "aspect_ratio": images.aspect_ratio(measured["width"], measured["height"]),
+        "language": measured["language"],
+        "source": row["source"],
+        "page_url": row["page_url"],
+        "image_url": row["image_url"],
+        "candidate_id": row["candidate_id"],
+    }
+
+
+def _count_drops(folder: Path) -> dict[str, dict[str, int]]:
+    """Stage -> reason -> count, over the drops of all stages."""
+    counts = {}
+    for stage in STAGES:
+        reasons: Counter[str] = Counter()
+        for batch in iter_file(folder / f"{stage}.parquet", DROPPED_PAIRS, ["reason"]):
+            reasons.update(batch["reason"].to_pylist())
+        counts[stage] = dict(sorted(reasons.items()))
+    return counts
+
+
+def _explain_nothing(source: str, layout: Layout, dropped: Counter[str]) -> str:
+    """Why no pair is left: the most frequent reasons of download and filter, and what to do about the first."""
+    reasons = Counter(_count_drops(layout.dropped(source))["download"]) + dropped
+    top = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common(3))
+    first = reasons.most_common(1)[0][0]
+    meaning, remedy = REASONS.get(first) or (FAILURES[first].meaning, "see dropped/ for the addresses")
+    return f"source {source!r}: no pairs left after filtering {reasons.total()} candidates ({top}); most are {first}: {meaning}; {remedy}"

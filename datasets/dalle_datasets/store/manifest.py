@@ -1,0 +1,60 @@
+"""What the collection stages share: progress, fingerprints of their inputs, and the manifest that says "finished".
+
+A stage writes its files first and its manifest last. A manifest with the same inputs means that there is nothing to do;
+anything else (no manifest, other settings, a killed run) means that the stage runs again.
+"""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+from dalle_datasets.store.parquet import atomic_path, list_parts
+
+MANIFEST = "manifest.json"
+
+
+class Report(Protocol):
+    """How a stage tells the outside how far it is; `dalle_model.running.progress.report_progress` is one."""
+
+    def __call__(self, done: int, total: int, unit: str, **numbers: float) -> None: ...
+
+
+def silent(done: int, total: int, unit: str, **numbers: float) -> None:
+    """A report that goes nowhere."""
+
+
+def inputs_id(*parts: Any) -> str:
+    """12 hex digits of the canonical JSON of sections and plain values."""
+    plain = [dataclasses.asdict(part) if dataclasses.is_dataclass(part) and not isinstance(part, type) else part for part in parts]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
+
+
+def finished(folder: Path, inputs: str) -> dict[str, Any] | None:
+    """What the manifest of `folder` says if the stage ended with these inputs and its files are all there, else None."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(manifest, dict) or manifest.get("inputs_id") != inputs or manifest.get("files") != _sizes(folder):
+        return None
+    result: dict[str, Any] = manifest["result"]
+    return result
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Parts and their bytes: a deleted or shortened one must not be vouched for."""
+    return {path.name: path.stat().st_size for path in list_parts(folder)}
+
+
+def begin(folder: Path) -> None:
+    """Withdraw the manifest before the files it vouches for are touched."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+
+
+def finish(folder: Path, inputs: str, result: dict[str, Any]) -> None:
+    """Say that the stage ended well. Written last."""
+    with atomic_path(folder / MANIFEST) as partial:
+        partial.write_text(json.dumps({"inputs_id": inputs, "files": _sizes(folder), "result": result}, indent=2) + "\n")
