@@ -5,12 +5,17 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import yaml
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+from prefect.client.schemas.schedules import CronSchedule
 
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.parquet import write_parts
@@ -62,6 +67,53 @@ def test_every_flow_deploys_and_a_worker_completes_a_run(run, tmp_path):
     assert (read_result(run_dir) or {}).get("num_captions") == 40, said
     runs = json.loads(run("prefect", "flow-run", "ls", "--flow-name", "run-job", "--output", "json"))
     assert [entry["state_name"] for entry in runs] == ["Completed"]
+
+
+def test_a_schedule_fires_and_a_redeploy_leaves_it_on(run, tmp_path):
+    """After the test above. An operator switches schedules on, one of them with a time of his own; then everything is deployed anew."""
+    with get_client(sync_client=True) as client:
+        every_minute, overrides = CronSchedule(cron="* * * * *"), {"overrides": {"paths.data_root": str(tmp_path)}}
+        catalog = client.read_deployment_by_name("maintain-catalog/nightly")
+        new = DeploymentScheduleCreate(schedule=every_minute, active=True, parameters=overrides, slug="site")
+        body = [new.model_dump(mode="json", exclude_unset=True)]
+        client.request("POST", "/deployments/{id}/schedules", path_params={"id": catalog.id}, json=body)
+        scores = client.read_deployment_by_name("score-pairs/nightly")
+        assert [schedule.active for schedule in scores.schedules] == [False], "a fresh deployment collects nothing by itself"
+        client.request(
+            "PATCH",
+            "/deployments/{id}/schedules/{schedule_id}",
+            path_params={"id": scores.id, "schedule_id": scores.schedules[0].id},
+            json={"active": True},
+        )
+        run("prefect", "--no-prompt", "deploy", "--all")
+        assert active_schedules(client, "maintain-catalog/nightly") == {"nightly": False, "site": True}
+        assert active_schedules(client, "score-pairs/nightly") == {"nightly": True}
+        assert active_schedules(client, "collect-pairs/nightly") == {"nightly": False}
+        with ended(run.start("prefect", "worker", "start", "--pool", "cpu", "--type", "process")):
+            assert wait_until(lambda: Layout(tmp_path).published_catalog.exists(), 150), "no schedule fired"
+            assert wait_until(lambda: "COMPLETED" in states_of(client, catalog.id), 60)
+        client.delete_deployment(catalog.id)
+
+
+def states_of(client, deployment_id) -> list[str]:
+    """States of the runs that a schedule of this deployment started."""
+    runs = client.read_flow_runs(deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id])))
+    return [run.state.type.value for run in runs if run.auto_scheduled]
+
+
+def active_schedules(client, deployment: str) -> dict[str, bool]:
+    """Slug to whether the schedule is active."""
+    return {schedule.slug: schedule.active for schedule in client.read_deployment_by_name(deployment).schedules}
+
+
+@contextmanager
+def ended(process) -> Iterator[None]:
+    """A process that is gone after this block."""
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_jobs_sent_to_a_pool_succeed_fail_and_end_there(run, tmp_path, monkeypatch):

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from dalle_model.config.parsing import from_dict
 from dalle_model.config.presets import preset
+from dalle_model.config.tree import Config
 from dalle_model.jobs import train_bpe
 from dalle_model.running import run_dir as run_dirs
 from dalle_model.running.run_dir import JOBS, JobRun, execute, open_run, prepare, read_result, run_directory
@@ -23,6 +25,17 @@ def test_only_what_decides_the_result_names_the_run(tmp_path: Path) -> None:
     assert prepared(tmp_path, **{"transformer.num_layers": 2}) == first
     assert prepared(tmp_path, **{"tokenizer.vocab_size": 300}) != first
     assert prepared(tmp_path, seed=1) != first
+
+
+OLD_ROOT = json.loads((Path(__file__).parent / "old_root.json").read_text())
+"""The runs of a demo that an earlier version made: their settings and inputs."""
+
+
+@pytest.mark.parametrize("run_id", OLD_ROOT["runs"])
+def test_runs_of_earlier_versions_are_found_again(run_id: str, tmp_path: Path) -> None:
+    run = OLD_ROOT["runs"][run_id]
+    config = from_dict(Config, {**OLD_ROOT["config"], "paths": {"data_root": str(tmp_path)}})
+    assert run_directory(run["job"], config, run["inputs"]).name == run_id
 
 
 def test_a_finished_run_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
