@@ -105,12 +105,14 @@ class StructuredAttention(nn.Module):
 
     def forward(self, q_BHNK: Tensor, k_BHNK: Tensor, v_BHNK: Tensor) -> Tensor:
         """[B, H, N, K]."""
-        q_BHTK, q_BHIK = q_BHNK.tensor_split([self.num_text], 2)
-        k_BHTK, k_BHIK = k_BHNK.tensor_split([self.num_text], 2)
-        v_BHTK, v_BHIK = v_BHNK.tensor_split([self.num_text], 2)
-        text_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, is_causal=True)
-        image_BHIK = _ImageAttention.apply(q_BHIK, k_BHTK, v_BHTK, k_BHIK, v_BHIK, self.mask, self.blocks)
-        return torch.cat((text_BHTK, image_BHIK), 2)
+        # CUDA's autocast would run softmax in float32, and products written in place cannot mix types.
+        with torch.autocast(q_BHNK.device.type, enabled=False):
+            q_BHTK, q_BHIK = q_BHNK.tensor_split([self.num_text], 2)
+            k_BHTK, k_BHIK = k_BHNK.tensor_split([self.num_text], 2)
+            v_BHTK, v_BHIK = v_BHNK.tensor_split([self.num_text], 2)
+            text_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, is_causal=True)
+            image_BHIK = _ImageAttention.apply(q_BHIK, k_BHTK, v_BHTK, k_BHIK, v_BHIK, self.mask, self.blocks)
+            return torch.cat((text_BHTK, image_BHIK), 2)
 
 
 class _Columns:
