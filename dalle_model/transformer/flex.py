@@ -73,9 +73,11 @@ class FlexAttention(nn.Module):
     def _on(self, device: torch.device) -> tuple[BlockMask, Tensor | None, Tensor | None]:
         """The blocks to compute and the order of positions, made once per device."""
         if device not in self._block_masks:
-            block_mask = create_block_mask(self.mask_mod, None, None, self.num_positions, self.num_positions, device=str(device))
-            order = None if self.order is None else self.order.to(device)
-            self._block_masks[device] = (block_mask, order, None if order is None else order.argsort())
+            size = self.num_positions
+            with torch.inference_mode(False):  # a later backward pass keeps them, whatever the first pass is for
+                block_mask = create_block_mask(self.mask_mod, None, None, size, size, device=str(device))
+                order = None if self.order is None else self.order.to(device)
+                self._block_masks[device] = (block_mask, order, None if order is None else order.argsort())
         return self._block_masks[device]
 
 
@@ -85,13 +87,20 @@ def flex_works(device: torch.device) -> bool:
     if device.type != "cuda":
         return False
     try:
-        q = torch.randn(1, 1, 128, 16, device=device, requires_grad=True)
-        mask = create_block_mask(mask_mod("row", 64, 8, 3), None, None, 128, 128, device=str(device))
-        _compiled()(q, q, q, block_mask=mask).sum().backward()
+        _try_out(device)
     except Exception as error:  # whatever a compiler, a driver or Triton may raise: attention has another form to fall back on
         log.warning("FlexAttention does not work on %s (%s: %s); structured attention is used instead", device, type(error).__name__, error)
         return False
     return True
+
+
+def _try_out(device: torch.device) -> None:
+    """Compute a small output and its gradient, also where the caller wants none: a training begins with a validation."""
+    with torch.inference_mode(False), torch.enable_grad():
+        generator = torch.Generator(device).manual_seed(0)  # leaves the caller's random numbers as they are
+        q = torch.randn(1, 1, 128, 16, device=device, generator=generator, requires_grad=True)
+        mask = create_block_mask(mask_mod("row", 64, 8, 3), None, None, 128, 128, device=str(device))
+        _compiled()(q, q, q, block_mask=mask).sum().backward()
 
 
 @functools.cache

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import create_block_mask
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from dalle_model.transformer.attention import build_attention, choose_backend
+from dalle_model.transformer import flex
 from dalle_model.transformer.flex import column_order, flex_works, mask_mod
 from dalle_model.transformer.masks import MaskKind, stream_mask
 
@@ -127,6 +128,29 @@ def test_the_transposed_column_mask_touches_half_the_blocks() -> None:
         block_mask = create_block_mask(mask_mod(kind, 256, 32, 11), None, None, 1_280, 1_280, device="cpu")
         shares[kind] = 1 - block_mask.sparsity() / 100
     assert shares == pytest.approx({"row": 0.34, "column": 0.27, "conv": 0.40})
+
+
+@pytest.mark.filterwarnings("ignore:.*flex_attention called without torch.compile")
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode], ids=["no_grad", "inference_mode"])
+def test_flex_is_tried_with_gradients_whoever_asks_first(mode: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda *tensors: None)
+    monkeypatch.setattr(flex, "_compiled", lambda: flex_attention)
+    before = torch.get_rng_state()
+    with mode():
+        flex._try_out(torch.device("cpu"))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.filterwarnings("ignore:.*flex_attention called without torch.compile")
+def test_flex_that_began_with_inference_can_be_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda *tensors: None)
+    attend = build_attention("column", 6, 4, 3, "flex")
+    q = torch.randn(1, 2, 22, 16)
+    with torch.inference_mode():
+        attend(q, q, q)
+    q.requires_grad_()
+    attend(q, q, q).sum().backward()
+    assert q.grad is not None
 
 
 def test_without_a_working_compiler_a_gpu_gets_the_structured_form(caplog: Any) -> None:
