@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dalle_model.compiling import compiled
 from dalle_model.transformer.model import Block, DALLETransformer
 from dalle_model.transformer.slots import SlotPlan, slot_plan
 
@@ -76,7 +77,7 @@ class ImageDecoder:
 
     def compile(self, **options: Any) -> None:
         """Compile what a block does at a position given as a tensor: once for each kind of mask, not once for each layer."""
-        self.decode_block = torch.compile(decode_block, dynamic=False, **options)
+        self.decode_block = compiled(decode_block, **options)
 
     def first_logits(self) -> Tensor:
         """[P, C, codebook_size] of the first image token: the same for all candidates of a caption."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
+from dalle_model.compiling import compiled
 from dalle_model.transformer.masks import MaskKind
 
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -105,4 +106,4 @@ def _try_out(device: torch.device) -> None:
 
 @functools.cache
 def _compiled() -> Any:
-    return torch.compile(flex_attention, dynamic=False)
+    return compiled(flex_attention)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-from dalle_model.transformer.attention import build_attention, choose_backend
 from dalle_model.transformer import flex
+from dalle_model.transformer.attention import build_attention, choose_backend
 from dalle_model.transformer.flex import column_order, flex_works, mask_mod
 from dalle_model.transformer.masks import MaskKind, stream_mask
 

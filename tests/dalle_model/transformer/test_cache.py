@@ -76,9 +76,21 @@ def test_the_compiled_step_is_one_graph_per_mask_for_all_positions_and_decoders(
         expected = decode(ImageDecoder(model, read_text(model, TEXT), 3), images)
         for _ in range(2):
             decoder = ImageDecoder(model, read_text(model, TEXT), 3)
-            decoder.compile(fullgraph=True, backend=counter)
+            decoder.compile(backend=counter)
             torch.testing.assert_close(decode(decoder, images, is_static=True), expected, rtol=0, atol=1e-12)
     assert counter.frame_count == 3
+
+
+def test_three_shapes_of_a_batch_are_compiled_in_one_process() -> None:
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("eager")
+    model = model_of(("row", "column", "row", "conv"))
+    with torch.inference_mode():
+        for num_candidates in (1, 2, 3):
+            decoder = ImageDecoder(model, read_text(model, TEXT), num_candidates)
+            decoder.compile(backend=counter)
+            decoder.next_logits(torch.zeros(2, num_candidates, dtype=torch.int64), torch.tensor([0]))
+    assert counter.frame_count == 9
 
 
 @pytest.mark.parametrize("num_candidates", [1, 3, 12])
