@@ -8,10 +8,13 @@ machines it is not.
 """
 
 import copy
+import inspect
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -25,6 +28,8 @@ from dalle_model.config.training import TrainConfig
 from dalle_model.precision import SHORT_DTYPES
 from dalle_model.training.compression import GradientCompression
 from dalle_model.training.parallel import World
+
+log = logging.getLogger(__name__)
 
 Batch = Mapping[str, Tensor]
 ComputeLoss = Callable[[nn.Module, Batch, int], Mapping[str, Tensor]]
@@ -74,9 +79,9 @@ class DistributedNetwork:
             self._replicas = DistributedDataParallel(
                 _Loss(model, compute_loss),
                 init_sync=False,
-                forward_sync_buffers=False,
                 gradient_as_bucket_view=True,
                 find_unused_parameters=is_compressing,
+                **_own_buffers(),
             )
             if is_compressing:
                 self.compression = GradientCompression(config, world)
@@ -144,15 +149,32 @@ def _mesh(config: TrainConfig, world: World) -> DeviceMesh:
 
 def _shard(parts: Sequence[Part], mesh: DeviceMesh, config: TrainConfig) -> None:
     """Cut every part. Numbers stay what they are in one process: vectors, and what is summed over processes, are float32."""
-    low_precision = MixedPrecisionPolicy(
-        param_dtype=SHORT_DTYPES.get(config.precision),
-        reduce_dtype=torch.float32,
-        cast_forward_inputs=False,
-        param_dtype_override_fn=lambda parameter: None if parameter.ndim >= 2 else parameter.dtype,
-    )
+    low_precision = _low_precision(config.precision)
     for part in parts:
         part.module.to(memory_format=torch.contiguous_format)  # FSDP2 cuts no other
-        is_low = part.is_low_precision and config.precision in SHORT_DTYPES
-        fully_shard(part.module, mesh=mesh, mp_policy=low_precision if is_low else MixedPrecisionPolicy(cast_forward_inputs=False))
+        policy = low_precision if part.is_low_precision else MixedPrecisionPolicy(cast_forward_inputs=False)
+        fully_shard(part.module, mesh=mesh, mp_policy=policy)
         for method in part.methods:
             register_fsdp_forward_method(part.module, method)
+
+
+def _own_buffers() -> dict[str, Any]:
+    """What tells DDP that buffers are never exchanged: torch 2.13 renamed it."""
+    is_new = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    return {"forward_sync_buffers" if is_new else "broadcast_buffers": False}
+
+
+def _low_precision(precision: str) -> MixedPrecisionPolicy:
+    """Matrices are gathered in a short type, vectors as they are. Where torch cannot tell them apart, all are gathered in float32."""
+    settings: dict[str, Any] = {"cast_forward_inputs": False}
+    if precision in SHORT_DTYPES:
+        if "param_dtype_override_fn" in inspect.signature(MixedPrecisionPolicy).parameters:
+            settings |= {
+                "param_dtype": SHORT_DTYPES[precision],
+                "reduce_dtype": torch.float32,
+                "param_dtype_override_fn": lambda parameter: None if parameter.ndim >= 2 else parameter.dtype,
+            }
+        else:
+            text = "torch %s gathers the network in float32, twice the traffic of %s; a newer torch halves it"
+            log.warning(text, torch.__version__, precision)
+    return MixedPrecisionPolicy(**settings)
