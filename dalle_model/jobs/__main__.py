@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dalle_datasets.store.locks import held, holder_of
-from dalle_model.running.run_dir import JOBS, SHARED_JOBS, execute, open_run
+from dalle_model.running.registry import JOBS
+from dalle_model.running.run_dir import execute, open_run
 
 
 def main(arguments: list[str]) -> int:
@@ -26,7 +27,7 @@ def main(arguments: list[str]) -> int:
         open_run(job, run_dir)
     except ValueError as error:
         return _say(2, str(error))
-    if job in SHARED_JOBS:
+    if JOBS[job].spread == "units":
         return run_and_record(job, run_dir)
     try:
         with alone_in(run_dir):

@@ -17,8 +17,6 @@ from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
 from dalle_model.sampling.rerank import best_of, bootstrap_interval
 
-SECTIONS = ()
-VERSION = 1
 GROUP_SIZES = (1, 4, 8, 16, 32, 64, 128, 256, 512)
 """The n of "best of n" in the table, as far as there are candidates."""
 PICTURES_AT_ONCE = 512

@@ -38,8 +38,6 @@ from dalle_model.text import BpeTokenizer
 from dalle_model.training.parallel import own_device
 from dalle_model.transformer import DALLETransformer, load_transformer
 
-SECTIONS = ("sampling",)
-VERSION = 2
 Row = dict[str, Any]
 
 

@@ -16,9 +16,6 @@ from dalle_model.jobs.train_dvae import different_sizes
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
 
-SECTIONS = ("dvae",)
-VERSION = 1
-
 TIMEOUT_S = 60.0
 MAX_BYTES = 2**30
 """The released files have about 200 MB each; a server that sends on and on is cut off."""

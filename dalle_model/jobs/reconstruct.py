@@ -27,9 +27,6 @@ from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
 from dalle_model.training.parallel import join_world
 
-SECTIONS: tuple[str, ...] = ()
-VERSION = 2
-
 COLUMNS = 8
 BATCH_SIZE = 8
 

@@ -21,8 +21,6 @@ from dalle_model.running.run_dir import JobRun
 from dalle_model.sampling.rerank import load_scorer
 from dalle_model.training.parallel import own_device
 
-SECTIONS = ()
-VERSION = 2
 PICTURES_AT_ONCE = 256
 COLUMNS = ["generation_id", "prompt_id", "prompt", "image_path"]
 

@@ -22,8 +22,6 @@ from dalle_model.running.run_dir import JobRun
 from dalle_model.sampling.rerank import load_scorer
 from dalle_model.training.parallel import own_device
 
-SECTIONS = ("shards",)
-VERSION = 2
 PAIRS_AT_ONCE = 128
 
 

@@ -19,8 +19,6 @@ from dalle_model.running.run_dir import JobRun
 from dalle_model.safety import SCORES, Classifier, load_classifier
 from dalle_model.sampling.rerank import load_scorer
 
-SECTIONS = ("safety", "clip", "shards")
-VERSION = 2
 PAIRS_AT_ONCE = 8_192
 
 

@@ -11,9 +11,6 @@ from dalle_model.running.parts import PartsOut, map_parts
 from dalle_model.running.run_dir import JobRun
 from dalle_model.text import BpeTokenizer
 
-SECTIONS = ("shards",)
-VERSION = 1
-
 
 def run(run: JobRun) -> dict[str, Any]:
     """Encode part by part; a part that an interrupted run finished is kept."""

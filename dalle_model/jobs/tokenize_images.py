@@ -32,9 +32,6 @@ from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
 from dalle_model.training.parallel import own_device
 
-SECTIONS = ("tokenize_images", "shards")
-VERSION = 1
-
 Decoded = list[tuple[dict[str, Any], Pixels | ImageError]]
 """Rows of pairs, each with its crops [crops, side, side, 3] or the reason why there are none."""
 

@@ -12,8 +12,6 @@ from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
 from dalle_model.text import BpeTokenizer
 
-SECTIONS = ("tokenizer",)
-VERSION = 1
 CAPTIONS_PER_BATCH = 10_000
 
 

@@ -20,8 +20,6 @@ from dalle_model.text import BpeTokenizer
 from dalle_model.training.loop import mix, train
 from dalle_model.training.parallel import World, join_world
 
-SECTIONS = ("clip", "train_clip")
-VERSION = 1
 MAX_VALIDATION_PAIRS = 2_048
 MAX_KEPT_TOKENS = 2**26
 """Image tokens remembered from earlier epochs (128 MiB): encoding costs more than an update of a small CLIP."""

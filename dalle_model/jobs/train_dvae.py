@@ -39,9 +39,6 @@ from dalle_model.training.metrics import MetricsLog
 from dalle_model.training.parallel import World, join_world
 from dalle_model.training.prefetch import prefetch
 
-SECTIONS = ("dvae", "train_dvae")
-VERSION = 1
-
 MAX_VALIDATION_PAIRS = 4_096
 INITIALISATION_PATCHES = 2**19
 """Patches of training pictures among which k-means finds its own: 8,192 pictures of the demo, 512 at 256 x 256."""

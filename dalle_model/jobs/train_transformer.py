@@ -24,9 +24,6 @@ from dalle_model.transformer import NO_TOKEN, DALLETransformer, save_transformer
 from dalle_model.transformer.branch_scales import BranchScaler
 from dalle_model.transformer.cost import training_flops_per_token
 
-SECTIONS = ("tokenizer", "dvae", "transformer", "train_transformer")
-VERSION = 1
-
 MAX_VALIDATION_PAIRS = 4_096
 """Enough to know a loss per token to a few thousandths of a nat."""
 

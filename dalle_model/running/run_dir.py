@@ -12,7 +12,6 @@ it reads, the contents of its inputs, the seed), so a job whose directory holds 
       result.json     written last: what was made, where, final numbers
 """
 
-import ast
 import json
 import os
 import platform
@@ -21,7 +20,6 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -32,31 +30,7 @@ from dalle_datasets.store.locks import held
 from dalle_datasets.store.parquet import atomic_path
 from dalle_model.config.parsing import fingerprint, from_dict, identity, to_dict
 from dalle_model.config.tree import Config
-
-JOBS = (
-    "train_bpe",
-    "train_dvae",
-    "tokenize_captions",
-    "tokenize_images",
-    "train_clip",
-    "score_pairs",
-    "score_safety",
-    "train_transformer",
-    "generate_images",
-    "score_generations",
-    "evaluate",
-    "import_weights",
-    "reconstruct",
-)
-
-
-PARALLEL_JOBS = ("train_dvae", "train_transformer")
-"""Trainings that torchrun can spread over several processes: each takes its part of every batch, the first one writes the run directory."""
-
-SHARED_JOBS = ("tokenize_images", "score_pairs", "generate_images")
-"""Jobs made of units of work that any number of processes take side by side (`dalle_model.running.claims`): start the same job in the
-same run directory as often as you like, on as many machines as share it. Their modules have `work(run)`, which returns when
-every unit is made, by whomever, and `finish(run, worked)`, which one process calls to put the result together."""
+from dalle_model.running.registry import SPREAD_JOBS, find_job
 
 
 class JobFailed(RuntimeError):
@@ -92,12 +66,12 @@ class JobRun:
 def run_directory(job: str, config: Config, inputs: Mapping[str, str]) -> Path:
     """Where a job with these settings and inputs runs, or ran. Nothing is created.
 
-    Each job module says in `SECTIONS` which config sections decide its result, and in `VERSION` which edition of its
-    code; other settings do not change the run's id. Raises `ValueError` for an unknown job.
+    The job's entry in the registry says which sections of the configuration decide its result. Raises `ValueError` for
+    an unknown job.
     """
-    declared = declarations(job)
-    sections = {name: identity(getattr(config, name)) for name in declared["SECTIONS"]}
-    run_id = f"{job.replace('_', '-')}-{fingerprint(job, declared['VERSION'], config.seed, sections, dict(inputs))}"
+    entry = find_job(job)
+    sections = {name: identity(getattr(config, name)) for name in entry.sections}
+    run_id = f"{job.replace('_', '-')}-{fingerprint(job, entry.version, config.seed, sections, dict(inputs))}"
     return Layout(Path(config.paths.data_root).expanduser()).run(run_id)
 
 
@@ -111,31 +85,14 @@ def prepare(job: str, config: Config, inputs: Mapping[str, str]) -> Path:
     return run_dir
 
 
-@cache
-def declarations(job: str) -> dict[str, Any]:
-    """`SECTIONS` and `VERSION` of a job module, read from its source: naming a run must not cost an import of torch.
-
-    Raises `ValueError` for an unknown job.
-    """
-    if job not in JOBS:
-        raise ValueError(f"job {job!r} does not exist; choose one of {', '.join(JOBS)}")
-    found = {}
-    for node in ast.parse((Path(__file__).parent.parent / "jobs" / f"{job}.py").read_text()).body:
-        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
-            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-            if isinstance(target, ast.Name) and target.id in ("SECTIONS", "VERSION"):
-                found[target.id] = ast.literal_eval(node.value)
-    return found
-
-
 def open_run(job: str, run_dir: Path) -> JobRun:
     """Read a run directory.
 
     Raises `ValueError` when its `config.json` is missing, broken or for another job, or when torchrun started several processes and
     the job is for one.
     """
-    if (size := os.environ.get("WORLD_SIZE", "1")) != "1" and job not in PARALLEL_JOBS + SHARED_JOBS:
-        raise ValueError(f"{job} runs in one process, not in {size}; only {', '.join(PARALLEL_JOBS + SHARED_JOBS)} run in several")
+    if (size := os.environ.get("WORLD_SIZE", "1")) != "1" and find_job(job).spread == "one":
+        raise ValueError(f"{job} runs in one process, not in {size}; only {', '.join(SPREAD_JOBS)} run in several")
     path = run_dir / "config.json"
     try:
         saved = json.loads(path.read_text())
@@ -160,7 +117,8 @@ def execute(job: str, run_dir: Path) -> dict[str, Any]:
     if (result := read_result(run_dir)) is not None:
         return result
     run = open_run(job, run_dir)
-    if os.environ.get("RANK", "0") != "0" and job not in SHARED_JOBS:
+    is_shared = find_job(job).spread == "units"
+    if os.environ.get("RANK", "0") != "0" and not is_shared:
         made_by_others: dict[str, Any] = import_module(f"dalle_model.jobs.{job}").run(run)
         return made_by_others
     started = time.time()
@@ -168,7 +126,7 @@ def execute(job: str, run_dir: Path) -> dict[str, Any]:
     _write_text(run_dir / "status", "running")
     try:
         module = import_module(f"dalle_model.jobs.{job}")
-        if job not in SHARED_JOBS:
+        if not is_shared:
             return _write_result(run, module.run(run), started)
         worked = module.work(run)
         with held(run_dir / "lock", wait=True):

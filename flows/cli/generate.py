@@ -44,10 +44,10 @@ def generate(
     from dalle_datasets.catalog.snapshot import publish
     from dalle_datasets.store.layout import open_data_root
     from flows.cli.display import ConsoleDisplay
-    from flows.runtime.jobs import run_job
     from flows.runtime.parameters import config_from_parameters
     from flows.runtime.progress import note, shown_on
     from flows.runtime.prompts import ask_for
+    from flows.runtime.run import run_job
     from flows.runtime.upstream import inputs_of
 
     if sum(way is not None for way in (prompt, prompts, query)) != 1:

@@ -27,8 +27,8 @@ def import_weights(
     import json
 
     from flows.cli.display import ConsoleDisplay
-    from flows.runtime.jobs import run_job
     from flows.runtime.progress import shown_on
+    from flows.runtime.run import run_job
 
     inputs = named("encoder", encoder, encoder_sha256) | named("decoder", decoder, decoder_sha256)
     with ConsoleDisplay() as display, shown_on(display):

@@ -27,8 +27,8 @@ def reconstruct(
 
     from dalle_datasets.store.layout import open_data_root
     from flows.cli.display import ConsoleDisplay
-    from flows.runtime.jobs import run_job
     from flows.runtime.progress import shown_on
+    from flows.runtime.run import run_job
     from flows.runtime.upstream import find
 
     config = resolve(preset, settings)

@@ -21,8 +21,8 @@ def rerank(
     from dalle_datasets.catalog.snapshot import publish
     from dalle_datasets.store.layout import open_data_root
     from flows.cli.display import ConsoleDisplay
-    from flows.runtime.jobs import run_job
     from flows.runtime.progress import note, shown_on
+    from flows.runtime.run import run_job
     from flows.runtime.scorers import find_batch, score_batch
 
     config = resolve(preset, settings)

@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Any
 
 from dalle_datasets.store.layout import Layout
-from dalle_model.config.tree import Config
-from dalle_model.running.run_dir import PARALLEL_JOBS, SHARED_JOBS, JobFailed, prepare, read_result, write_json
+from dalle_model.running.registry import SPREAD_JOBS, find_job
+from dalle_model.running.run_dir import JobFailed, read_result, write_json
 from flows.runtime.processes import ChildFailed, Command, stream_together
 from flows.runtime.progress import Progress, Stage, note, parse_progress, watched
 
@@ -28,9 +28,6 @@ _PATH = re.compile(r"[A-Za-z0-9_.=-]+(/[A-Za-z0-9_.=-]+)+")
 _TORCHRUN = re.compile(r"[A-Z]\d{4} .*torch/distributed/")
 """How torchrun's own report of a process that failed begins; the process has said why before."""
 
-GPU_JOBS = ("train_dvae", "tokenize_images", "train_clip", "score_pairs", "train_transformer", "generate_images", "score_generations")
-"""What is worth sending to a machine with a GPU; the others take seconds and stay beside their flow."""
-
 PROGRESS_FILE = "progress.json"
 
 STALL_S = 1_800.0
@@ -39,24 +36,6 @@ STALL_S = 1_800.0
 SPIN_COUNT = "10000"
 """How long a thread of OpenMP waits for the others before it sleeps (`GOMP_SPINCOUNT`). By default it spins for milliseconds, and takes
 the processor from the very thread it waits for when anything else runs on the machine: half the speed (benchmarks/RESULTS.md)."""
-
-
-def run_job(job: str, config: Config, inputs: Mapping[str, str]) -> dict[str, Any]:
-    """The result of a job with these settings and inputs, made now unless it exists: here, or in the work pool `flow.pool`.
-
-    Raises `JobFailed` with the run directory and the job's last words, and `ValueError` for an unknown job.
-    """
-    run_dir = prepare(job, config, inputs)
-    if is_finished(run_dir):
-        note(f"{title_of(job)}: already done ({run_dir.name})")
-        return read_result(run_dir) or {}
-    (run_dir / "result.json").unlink(missing_ok=True)
-    num_processes = config.flow.num_processes if job in PARALLEL_JOBS + SHARED_JOBS else 1
-    if config.flow.pool and job in GPU_JOBS:
-        from flows.runtime.dispatch import send_job
-
-        return send_job(job, run_dir, config.flow.pool, num_processes, config.flow.num_workers if job in SHARED_JOBS else 1)
-    return start_job(job, run_dir, num_processes)
 
 
 def is_finished(run_dir: Path) -> bool:
@@ -74,7 +53,7 @@ def lost_files(layout: Layout, result: Mapping[str, Any]) -> list[str]:
 def start_job(job: str, run_dir: Path, num_processes: int = 1) -> dict[str, Any]:
     """Run a prepared job in child processes, show its progress, and keep all they print in `RUN_DIR/log.txt`.
 
-    Several processes of a training run under torchrun; those of a job made of units (`SHARED_JOBS`) know nothing of each
+    Several processes of a training run under torchrun; those of a job made of units (`spread="units"`) know nothing of each
     other, so that one may die and the others take over its unit.
     """
     commands = commands_of(job, run_dir, num_processes)
@@ -112,13 +91,14 @@ def title_of(job: str) -> str:
 
 def commands_of(job: str, run_dir: Path, num_processes: int) -> list[Command]:
     """What to start for a job on this machine. Raises `ValueError` for several processes of a job that is for one."""
-    if num_processes > 1 and job not in PARALLEL_JOBS + SHARED_JOBS:
-        raise ValueError(f"{job} runs in one process, not in {num_processes}; only {', '.join(PARALLEL_JOBS + SHARED_JOBS)} run in several")
+    spread = find_job(job).spread
+    if num_processes > 1 and spread == "one":
+        raise ValueError(f"{job} runs in one process, not in {num_processes}; only {', '.join(SPREAD_JOBS)} run in several")
     program = ["-m", "dalle_model.jobs", job, str(run_dir)]
     openmp = {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", SPIN_COUNT)}
     if num_processes == 1:
         return [Command([sys.executable, *program], openmp)]
-    if job in SHARED_JOBS:
+    if spread == "units":
         threads = str(max(1, (os.cpu_count() or 1) // num_processes))
         openmp["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", threads)
         return [Command([sys.executable, *program], {**openmp, "LOCAL_RANK": str(i)}) for i in range(num_processes)]

@@ -8,20 +8,10 @@ from pathlib import Path
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.locks import is_held
 from dalle_model.config.tree import Config
+from dalle_model.running.registry import JOBS
 from dalle_model.running.run_dir import read_result, run_directory
 from flows.runtime.jobs import lost_files, read_progress, title_of
-from flows.runtime.upstream import MADE_BY, READS, find, inputs_of
-
-STAGES = (
-    "train_bpe",
-    "train_dvae",
-    "tokenize_images",
-    "tokenize_captions",
-    "train_clip",
-    "score_pairs",
-    "train_transformer",
-)
-"""Jobs whose run directory follows from the settings alone, in the order in which they are run."""
+from flows.runtime.upstream import find, inputs_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +32,16 @@ def stages(config: Config) -> Iterator[Status]:
         yield Status("collect pairs", "done", f"{pairs['pairs']}, pairs {pairs['pairs_id']}")
     except ValueError as error:
         yield Status("collect pairs", "missing", str(error))
-    kind_of = {job: kind for kind, (job, _) in MADE_BY.items()}
-    for job in STAGES:
+    for job, entry in ((name, entry) for name, entry in JOBS.items() if entry.is_stage):
         try:
             run_dir = run_directory(job, config, inputs_of(job, config))
         except ValueError:
-            yield Status(title_of(job), "waiting", f"for {' and '.join(_missing(READS[job], config))}")
+            yield Status(title_of(job), "waiting", f"for {' and '.join(_missing(entry.reads, config))}")
             continue
         state, detail = state_of(run_dir)
         result = read_result(run_dir)
         if state == "done" and result is not None:
-            made = [f"{kind_of[job]} {result[f'{kind_of[job]}_id']}"] if job in kind_of else []
+            made = [f"{kind} {result[f'{kind}_id']}" for kind in entry.makes if f"{kind}_id" in result]
             detail = ", ".join([*made, f"run {run_dir.name}", detail])
         yield Status(title_of(job), state, detail)
 

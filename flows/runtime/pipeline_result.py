@@ -10,7 +10,7 @@ from dalle_datasets.store.manifest import MANIFEST
 from dalle_datasets.store.parquet import atomic_path
 from dalle_model.config.parsing import fingerprint, to_dict
 from dalle_model.config.tree import Config
-from dalle_model.running.run_dir import JOBS, declarations
+from dalle_model.running.registry import JOBS
 from flows.runtime.collected import collection_versions
 from flows.runtime.jobs import lost_files
 
@@ -18,7 +18,7 @@ from flows.runtime.jobs import lost_files
 def pipeline_id(config: Config) -> str:
     """Fingerprint of everything that decides what the pipeline makes, but for where and how it is made."""
     settings = {name: section for name, section in to_dict(config).items() if name not in ("paths", "flow")}
-    versions = {**collection_versions(), **{job: declarations(job)["VERSION"] for job in JOBS}}
+    versions = {**collection_versions(), **{name: job.version for name, job in JOBS.items()}}
     return fingerprint("run_pipeline", metadata.version("open-dalle"), versions, settings)
 
 

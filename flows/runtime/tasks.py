@@ -20,7 +20,8 @@ from dalle_datasets.catalog.snapshot import publish
 from dalle_datasets.store.layout import open_data_root
 from dalle_model.config.tree import Config
 from dalle_model.running.run_dir import run_directory
-from flows.runtime import jobs
+from flows.runtime import run
+from flows.runtime.jobs import is_finished, title_of
 from flows.runtime.progress import note
 from flows.runtime.stage_times import timed
 
@@ -31,9 +32,9 @@ WRITER_SLOT = "duckdb-writer"
 @task(task_run_name="{job}", cache_policy=NO_CACHE)
 def run_job(job: str, config: Config, inputs: Mapping[str, str]) -> dict[str, Any]:
     """The result of a job, made unless it exists: in child processes here, or in the work pool `flow.pool`."""
-    with timed(jobs.title_of(job)) as time:
-        time.was_skipped = jobs.is_finished(run_directory(job, config, inputs))
-        return jobs.run_job(job, config, inputs)
+    with timed(title_of(job)) as time:
+        time.was_skipped = is_finished(run_directory(job, config, inputs))
+        return run.run_job(job, config, inputs)
 
 
 @task(task_run_name="catalogue", cache_policy=NO_CACHE)

@@ -12,47 +12,23 @@ from typing import Any
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.manifest import MANIFEST
 from dalle_model.config.tree import Config
+from dalle_model.running.registry import JOBS, MADE_BY, find_job
 from dalle_model.running.run_dir import read_result, run_directory
 from flows.runtime.collected import check_collected
 from flows.runtime.jobs import lost_files
 
-READS = {
-    "train_bpe": ("pairs",),
-    "train_dvae": ("pairs",),
-    "tokenize_captions": ("pairs", "tokenizer"),
-    "tokenize_images": ("pairs", "dvae"),
-    "train_clip": ("pairs", "tokenizer", "dvae"),
-    "score_pairs": ("pairs", "clip"),
-    "score_safety": ("pairs", "clip"),
-    "train_transformer": ("training_set", "dvae", "tokenizer"),
-    "generate_images": ("transformer", "dvae", "clip", "tokenizer"),
-}
-"""Job -> kinds of artefact it reads, in flows of this package. Its inputs are `<kind>` (a path) and `<kind>_id`."""
-
-MADE_BY = {
-    "tokenizer": ("train_bpe", "tokenizer"),
-    "dvae": ("train_dvae", "checkpoint"),
-    "clip": ("train_clip", "checkpoint"),
-    "safety": ("score_safety", "safety_scores"),
-    "transformer": ("train_transformer", "checkpoint"),
-}
-"""Kind -> the job whose result has its id, and the name of the result that has its path."""
-
 FLOW_OF = {
     "pairs": "collect_pairs",
-    "tokenizer": "train_tokenizers",
-    "dvae": "train_tokenizers",
-    "clip": "train_clip",
-    "safety": "score_pairs",
     "training_set": "train_transformer",
-    "transformer": "train_transformer",
+    **{kind: JOBS[job].flow for kind, (job, _) in MADE_BY.items()},
 }
+"""Kind of artefact -> the flow that makes it."""
 
 
 def inputs_of(job: str, config: Config, **given: str) -> dict[str, str]:
     """Inputs of a job for `prepare`, plus `given`. Raises `ValueError` naming the flow to run when one is not there yet."""
     inputs = dict(given)
-    for kind in READS[job]:
+    for kind in find_job(job).reads:
         if kind not in given:
             inputs |= find(kind, config)
     return inputs

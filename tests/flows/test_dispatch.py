@@ -11,7 +11,7 @@ from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Runni
 from dalle_model.config.presets import preset
 from dalle_model.running.run_dir import JobFailed, prepare, write_json
 from flows.cli.main import main
-from flows.runtime import dispatch, jobs
+from flows.runtime import dispatch, jobs, run
 from flows.runtime.prefect_server import PrefectServerFailed
 from flows.runtime.progress import Progress, shown_on
 
@@ -125,10 +125,10 @@ def test_what_nobody_needs_any_more_is_cancelled():
 def test_only_heavy_jobs_are_sent_and_only_shared_ones_to_several_workers(tmp_path, monkeypatch):
     config = preset("demo", {"paths.data_root": str(tmp_path), "flow.pool": "gpu", "flow.num_workers": 4, "flow.num_processes": 8})
     sent = []
-    monkeypatch.setattr(dispatch, "send_job", lambda job, run_dir, *how: sent.append((job, *how)) or {})
-    monkeypatch.setattr(jobs, "start_job", lambda job, run_dir, num_processes: sent.append((job, "here", num_processes)) or {})
+    monkeypatch.setattr(run, "send_job", lambda job, run_dir, *how: sent.append((job, *how)) or {})
+    monkeypatch.setattr(run, "start_job", lambda job, run_dir, num_processes: sent.append((job, "here", num_processes)) or {})
     for job in ("train_bpe", "train_dvae", "train_clip", "tokenize_images"):
-        jobs.run_job(job, config, {"pairs": "pairs/web", "pairs_id": "1"})
+        run.run_job(job, config, {"pairs": "pairs/web", "pairs_id": "1"})
     assert sent == [("train_bpe", "here", 1), ("train_dvae", "gpu", 8, 1), ("train_clip", "gpu", 1, 1), ("tokenize_images", "gpu", 8, 4)]
 
 

@@ -12,12 +12,13 @@ from dalle_datasets.filters import filter_pairs as filtering
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.manifest import begin, finish
 from dalle_model.config.presets import preset
+from dalle_model.running.registry import JOBS
 from dalle_model.running.run_dir import prepare, write_json
 from flows.runtime.collected import collecting
 from flows.runtime.pipeline_result import finished_pipeline, pipeline_id, save_pipeline
 from flows.runtime.progress import shown_on
 from flows.runtime.stage_times import collected_times, timed, write_stage_times
-from flows.runtime.upstream import READS, find, inputs_of
+from flows.runtime.upstream import find, inputs_of
 
 
 class Recorder:
@@ -52,7 +53,7 @@ def collect(config, tmp_path):
 
 
 def test_without_pairs_nothing_can_start(config):
-    for job in READS:
+    for job in (entry.name for entry in JOBS.values() if entry.reads):
         with pytest.raises(
             ValueError, match="holds no finished collection of pairs; run `dalle run collect_pairs` with the same settings, or `dalle demo`"
         ):
