@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import dalle_model
+from dalle_datasets.catalog.artifacts import ARTIFACTS
 from dalle_model.running.registry import JOBS
 from flows.cli.run import FLOWS
 
@@ -39,6 +40,11 @@ else:
 
 def test_every_flow_of_the_registry_can_be_run() -> None:
     assert {job.flow for job in JOBS.values() if job.flow} <= set(FLOWS)
+
+
+def test_the_catalog_knows_all_that_jobs_make() -> None:
+    made = {(kind, key) for job in JOBS.values() for kind, key in job.makes.items()}
+    assert made == {(kind, artifact.path_key) for kind, artifact in ARTIFACTS.items()}
 
 
 def test_a_stage_is_an_entry_and_a_file(tmp_path: Path) -> None:

@@ -8,18 +8,24 @@ from pathlib import Path
 
 import duckdb
 
+from dalle_datasets.catalog.artifacts import (
+    ARTIFACTS,
+    ingest_clip_scores,
+    ingest_safety_scores,
+    ingest_text_tokens,
+    register_image_token_shards,
+)
 from dalle_datasets.catalog.ledger import (
     Ingested,
     execute,
     forget_part,
-    ingest_file,
     ingest_folder,
     known_parts,
     read_json,
     record_part,
 )
 from dalle_datasets.catalog.migrations import transaction
-from dalle_datasets.catalog.runs import finished_run, forget_lineage, log_run, log_stage_times, record_made
+from dalle_datasets.catalog.runs import forget_lineage, log_run, log_stage_times, record_made
 from dalle_datasets.store.layout import Layout
 
 
@@ -36,34 +42,6 @@ def ingest_dropped_pairs(con: duckdb.DuckDBPyConnection, layout: Layout, source:
 def ingest_collections(con: duckdb.DuckDBPyConnection, layout: Layout, source: str) -> Ingested:
     """What each collection of a source brought; the outcomes of the candidates stay in Parquet."""
     return ingest_folder(con, layout, "collected", layout.collections(source))
-
-
-def ingest_text_tokens(con: duckdb.DuckDBPyConnection, layout: Layout, tokenizer_id: str) -> Ingested:
-    """The text tokens of a tokenizer."""
-    return ingest_folder(con, layout, "text_tokens", layout.text_tokens(tokenizer_id), tokenizer_id=tokenizer_id)
-
-
-def register_image_token_shards(con: duckdb.DuckDBPyConnection, layout: Layout, dvae_id: str) -> Ingested:
-    """The image token parts of a dVAE: where they lie; the tokens stay there. Pictures that could not be tokenised are dropped pairs."""
-    folder = layout.image_tokens(dvae_id)
-    return ingest_folder(con, layout, "image_tokens", folder, dvae_id=dvae_id) + ingest_folder(
-        con, layout, "dropped_pairs", folder / "dropped"
-    )
-
-
-def ingest_codebook_usage(con: duckdb.DuckDBPyConnection, layout: Layout, dvae_id: str, path: Path) -> Ingested:
-    """How often each image token of a dVAE occurs, from the file that `tokenize_images` names in its result."""
-    return ingest_file(con, layout, "codebook_usage", path, dvae_id=dvae_id)
-
-
-def ingest_clip_scores(con: duckdb.DuckDBPyConnection, layout: Layout, clip_id: str) -> Ingested:
-    """The scores that a CLIP gave to pairs."""
-    return ingest_folder(con, layout, "clip_scores", layout.clip_scores(clip_id), clip_id=clip_id)
-
-
-def ingest_safety_scores(con: duckdb.DuckDBPyConnection, layout: Layout, safety_id: str) -> Ingested:
-    """The scores that a safety classifier gave to pictures."""
-    return ingest_folder(con, layout, "safety_scores", layout.safety_scores(safety_id), safety_id=safety_id)
 
 
 def ingest_training_set(con: duckdb.DuckDBPyConnection, layout: Layout, training_set_id: str) -> Ingested:
@@ -87,50 +65,13 @@ def ingest_training_set(con: duckdb.DuckDBPyConnection, layout: Layout, training
     return Ingested(added=int(old is None), replaced=int(old is not None))
 
 
-def log_generations(con: duckdb.DuckDBPyConnection, layout: Layout, run_dir: Path) -> Ingested:
-    """The prompts, those left out, pictures and CLIP ranks of a finished `generate_images` run (call `log_run` too)."""
-    inputs, result = finished_run(run_dir, "generations")
-    done = ingest_file(con, layout, "prompts", layout.root / inputs["prompts"])
-    if "dropped_prompts" in result:
-        done += ingest_file(con, layout, "dropped_prompts", layout.root / result["dropped_prompts"], run_id=run_dir.name)
-    return done + ingest_file(
-        con, layout, "generations", layout.root / result["generations"], run_id=run_dir.name, clip_id=inputs["clip_id"]
-    )
-
-
-def log_rerank_scores(con: duckdb.DuckDBPyConnection, layout: Layout, run_dir: Path) -> Ingested:
-    """What a further CLIP thinks of finished generations (call `log_run` too)."""
-    _, result = finished_run(run_dir, "rerank_scores")
-    return ingest_file(con, layout, "rerank_scores", layout.root / result["rerank_scores"])
-
-
-def log_evaluations(con: duckdb.DuckDBPyConnection, layout: Layout, run_dir: Path) -> Ingested:
-    """The checker's verdicts of a finished `evaluate` run (call `log_run` too)."""
-    _, result = finished_run(run_dir, "evaluations")
-    return ingest_file(con, layout, "evaluations", layout.root / result["evaluations"], run_id=run_dir.name)
-
-
 def ingest_run(con: duckdb.DuckDBPyConnection, layout: Layout, run_dir: Path) -> Ingested:
     """Everything a finished run left: the run itself and the files its result names, whatever the job."""
     done = log_run(con, layout, run_dir)
     result, inputs = read_json(run_dir / "result.json"), read_json(run_dir / "config.json")["inputs"]
-    named = {**inputs, **result}
-    if "text_tokens" in result:
-        done += ingest_text_tokens(con, layout, named["tokenizer_id"])
-    if "image_tokens" in result:
-        done += register_image_token_shards(con, layout, named["dvae_id"])
-    if "codebook_usage" in result:
-        done += ingest_codebook_usage(con, layout, named["dvae_id"], layout.root / result["codebook_usage"])
-    if "clip_scores" in result:
-        done += ingest_clip_scores(con, layout, named["clip_id"])
-    if "safety_scores" in result:
-        done += ingest_safety_scores(con, layout, result["safety_id"])
-    if "generations" in result:
-        done += log_generations(con, layout, run_dir)
-    if "rerank_scores" in result:
-        done += log_rerank_scores(con, layout, run_dir)
-    if "evaluations" in result:
-        done += log_evaluations(con, layout, run_dir)
+    for artifact in ARTIFACTS.values():
+        if artifact.ingest is not None and artifact.path_key in result:
+            done += artifact.ingest(con, layout, run_dir, {**inputs, **result})
     return done
 
 

@@ -12,16 +12,11 @@ from typing import Any
 
 import duckdb
 
+from dalle_datasets.catalog.artifacts import made_in, unfinished
 from dalle_datasets.catalog.ledger import Ingested, execute, read_json
 from dalle_datasets.catalog.migrations import transaction
 from dalle_datasets.catalog.sql_files import read_sql
 from dalle_datasets.store.layout import Layout
-
-# What a job's result may name: things with a content id (found under `<kind>_id`), and files known by their path.
-_NETWORKS = {
-    "tokenizer": "tokenizer", "dvae": "checkpoint", "clip": "checkpoint", "safety": "safety_scores", "transformer": "checkpoint",
-}  # fmt: skip
-_FILES = ("text_tokens", "image_tokens", "codebook_usage", "clip_scores", "generations", "image_embeddings", "rerank_scores", "evaluations")
 
 _CURVES = {"metrics.jsonl": ("run_metrics", "insert_run_metrics"), "speed.jsonl": ("run_speed", "insert_run_speed")}
 """File of a run -> its table and the statement that fills it."""
@@ -31,7 +26,7 @@ def log_run(con: duckdb.DuckDBPyConnection, layout: Layout, run_dir: Path) -> In
     """A finished run: settings, result, curves, what it made from what. Raises `ValueError` for an unfinished one."""
     read = {name: run_dir / name for name in ("config.json", "result.json", *_CURVES)}
     if not read["result.json"].exists():
-        raise _unfinished(run_dir)
+        raise unfinished(run_dir)
     saved, result = read_json(read["config.json"]), read_json(read["result.json"])
     provenance = read_json(run_dir / "job.json") if (run_dir / "job.json").exists() else {}
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in read.values() if path.exists())).hexdigest()
@@ -65,12 +60,8 @@ def log_run(con: duckdb.DuckDBPyConnection, layout: Layout, run_dir: Path) -> In
         for name, (_, insert) in _CURVES.items():
             if read[name].exists():
                 execute(con, insert, file=str(read[name]), run_id=run_id)
-        for kind, path_key in _NETWORKS.items():
-            if f"{kind}_id" in result and f"{kind}_id" not in saved["inputs"]:
-                record_made(con, result[f"{kind}_id"], kind, result.get(path_key, ""), run_id)
-        for kind in _FILES:
-            if isinstance(result.get(kind), str):
-                record_made(con, result[kind], kind, result[kind], run_id)
+        for artifact_id, kind, path in made_in(result, saved["inputs"]):
+            record_made(con, artifact_id, kind, path, run_id)
         for role, parent in _parents(saved["inputs"]).items():
             execute(con, "insert_lineage", child_id=run_id, parent_id=parent, role=role)
     return Ingested(added=int(not old), replaced=int(bool(old)))
@@ -88,17 +79,6 @@ def log_stage_times(con: duckdb.DuckDBPyConnection, layout: Layout, path: Path) 
     return Ingested(added=int(not num_old), replaced=int(num_old > 0))
 
 
-def finished_run(run_dir: Path, output: str) -> tuple[dict[str, str], dict[str, Any]]:
-    """Inputs and result of a finished run that made `output`. Raises `ValueError` when it has not finished or made something else."""
-    if not (run_dir / "result.json").exists():
-        raise _unfinished(run_dir)
-    result = read_json(run_dir / "result.json")
-    if output not in result:
-        raise ValueError(f"{run_dir / 'result.json'} names no {output}: it is a run of {result.get('job')}")
-    inputs: dict[str, str] = read_json(run_dir / "config.json")["inputs"]
-    return inputs, result
-
-
 def forget_lineage(con: duckdb.DuckDBPyConnection, made_by: str) -> None:
     """Take out what a run or training set made, and what it was made from."""
     for table, column in (("artifacts", "made_by"), ("lineage", "child_id")):
@@ -114,10 +94,6 @@ def _parents(inputs: Mapping[str, str]) -> dict[str, str]:
     """Role to id: an input's content id where it has one, else its path."""
     roles = {name.removesuffix("_id") for name in inputs}
     return {role: inputs.get(f"{role}_id", inputs.get(role, "")) for role in sorted(roles)}
-
-
-def _unfinished(run_dir: Path) -> ValueError:
-    return ValueError(f"{run_dir} holds no result.json: the run has not finished; run the stage again, it resumes")
 
 
 def _canonical(value: Any) -> str:

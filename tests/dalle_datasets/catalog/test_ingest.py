@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dalle_datasets.catalog import ingest, runs
+from dalle_datasets.catalog import artifacts, ingest, runs
 from dalle_datasets.catalog.connection import connect
 from dalle_datasets.catalog.ledger import Ingested
 from dalle_datasets.store import schemas
@@ -26,7 +26,7 @@ def con(root):
         yield con
 
 
-LOGS = [runs.log_run, ingest.log_generations, ingest.log_rerank_scores, ingest.log_evaluations, ingest.ingest_run]
+LOGS = [runs.log_run, artifacts.log_generations, artifacts.log_rerank_scores, artifacts.log_evaluations, ingest.ingest_run]
 
 
 def count(con, table):
@@ -107,7 +107,7 @@ def test_pictures_that_could_not_be_tokenised_are_dropped_pairs(con, root):
     write_parquet(
         root.layout.image_tokens("vae0") / "dropped" / "web-part-00000.parquet", pa.Table.from_pylist([row]), schemas.DROPPED_PAIRS
     )
-    assert ingest.register_image_token_shards(con, root.layout, "vae0") == Ingested(added=3)
+    assert artifacts.register_image_token_shards(con, root.layout, "vae0") == Ingested(added=3)
     assert con.execute("select stage, reason from dropped_pairs").fetchall() == [("tokenize", "not_an_image")]
 
 
@@ -153,7 +153,7 @@ def test_an_unfinished_run_is_refused(con, root, function):
 
 def test_a_run_of_another_job_has_no_generations(con, root):
     with pytest.raises(ValueError, match="names no generations: it is a run of train_bpe"):
-        ingest.log_generations(con, root.layout, root.tokenise_and_score()[0])
+        artifacts.log_generations(con, root.layout, root.tokenise_and_score()[0])
 
 
 def test_broken_json_is_named(con, root):
@@ -170,9 +170,9 @@ def test_a_training_set_without_its_manifest_is_named(con, root):
 
 def test_generations_and_verdicts_of_a_run(con, root):
     generated, judged = root.generate_and_judge()
-    assert ingest.log_generations(con, root.layout, generated) == Ingested(added=3)
-    assert ingest.log_evaluations(con, root.layout, judged) == Ingested(added=1)
-    assert ingest.log_generations(con, root.layout, generated) == Ingested(unchanged=3)
+    assert artifacts.log_generations(con, root.layout, generated) == Ingested(added=3)
+    assert artifacts.log_evaluations(con, root.layout, judged) == Ingested(added=1)
+    assert artifacts.log_generations(con, root.layout, generated) == Ingested(unchanged=3)
     assert [count(con, table) for table in ("prompts", "dropped_prompts", "generations", "rerank_scores", "evaluations")] == [
         6,
         1,

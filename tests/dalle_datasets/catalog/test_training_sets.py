@@ -5,7 +5,7 @@ import json
 import pyarrow as pa
 import pytest
 
-from dalle_datasets.catalog import ingest
+from dalle_datasets.catalog import artifacts, ingest
 from dalle_datasets.catalog.connection import connect
 from dalle_datasets.catalog.training_sets import _cut, export_training_set
 from dalle_datasets.store.parquet import list_parts, read_parts, write_parquet
@@ -145,7 +145,7 @@ def test_safe_pairs_leave_out_what_scores_high(con, root):
     scores = [{"pair_id": pair["pair_id"], "nsfw_score": i / 12, "watermark_score": 0.0} for i, pair in enumerate(root.pairs)]
     write_parquet(folder / "emoji_scenes-part-00000.parquet", pa.Table.from_pylist(scores, schema=SAFETY_SCORES), SAFETY_SCORES)
     plain = export(con, root)
-    ingest.ingest_safety_scores(con, root.layout, "safe0")
+    artifacts.ingest_safety_scores(con, root.layout, "safe0")
     assert export(con, root).id == plain.id, "a query that does not ask for safety does not depend on it"
     made = [export(con, root, query="safe_pairs", safety_id="safe0", max_nsfw_score=limit) for limit in (0.5, 0.25)]
     assert [training_set.num_pairs for training_set in made] == [7, 4]
