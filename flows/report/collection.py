@@ -6,9 +6,8 @@ from html import escape
 from flows.report.collection_candidates import STAGES, captions, drops, duplicates, explained, funnel, hosts, images, in_words
 from flows.report.collection_data import CollectionData
 from flows.report.data import Row
-from flows.report.elements import card, heading, stack, table, two_columns
+from flows.report.elements import card, document, heading, stack, table, two_columns
 from flows.report.figures import Lines, Series, line_chart
-from flows.report.page import document
 
 CHANGES = {
     "new": "new pairs",

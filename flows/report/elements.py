@@ -4,8 +4,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from html import escape
+from pathlib import Path
 
 from flows.report.data import Picture
+from flows.report.figures import stylesheet
 from flows.report.pictures import Embedded
 
 SETS = {
@@ -33,6 +35,20 @@ ATTRIBUTE_NAMES = {"object": "object", "color": "colour", "background": "backgro
 def about_set(name: str) -> tuple[str, str, str]:
     """Title, explanation and colour of a set of prompts, a person's own included."""
     return SETS.get(name, (name.replace("_", " ").capitalize(), "", "other"))
+
+
+def document(title: str, header: str, sections: Mapping[str, str], footer: str) -> str:
+    """A page with its style inside, and links to its sections; those with nothing in them are left out."""
+    shown = {name: content for name, content in sections.items() if content}
+    links = "".join(f'<li><a href="#{_anchor(name)}">{name}</a></li>' for name in shown)
+    body = "".join(f'<section id="{_anchor(name)}">{content}</section>' for name, content in shown.items())
+    style = stylesheet() + Path(__file__).with_name("style.css").read_text()
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>open-dalle: {escape(title)}</title><style>{style}</style></head><body>{header}"
+        f'<nav aria-label="Sections"><ul>{links}</ul></nav><main>{body}{footer}</main></body></html>\n'
+    )
 
 
 def heading(title: str, lead: str) -> str:
@@ -119,3 +135,7 @@ def folded(summary: str, text: str) -> str:
 def settings(values: Mapping[str, object]) -> str:
     """All settings, folded."""
     return folded("all settings", json.dumps(values))
+
+
+def _anchor(name: str) -> str:
+    return name.lower().replace(" ", "-")

@@ -1,12 +1,10 @@
 """The report as one HTML file: nothing is loaded from anywhere, and it reads well in light and in dark."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 
 from flows.report.data import Picture, ReportData
-from flows.report.elements import SETS, about_set, image
-from flows.report.figures import stylesheet
+from flows.report.elements import SETS, about_set, document, image
 from flows.report.networks import dvae
 from flows.report.origins import drops, lineage, pairs, queries, this_run
 from flows.report.results import candidates, pictures, reranking
@@ -33,20 +31,6 @@ NUM_WALL = 12
 def render(data: ReportData) -> str:
     """The whole page. A section with nothing to show is left out."""
     return document("what this run made", _header(data), {name: section(data) for name, section in SECTIONS.items()}, _footer(data))
-
-
-def document(title: str, header: str, sections: Mapping[str, str], footer: str) -> str:
-    """A page with its style inside, and links to its sections; those with nothing in them are left out."""
-    shown = {name: content for name, content in sections.items() if content}
-    links = "".join(f'<li><a href="#{_anchor(name)}">{name}</a></li>' for name in shown)
-    body = "".join(f'<section id="{_anchor(name)}">{content}</section>' for name, content in shown.items())
-    style = stylesheet() + Path(__file__).with_name("style.css").read_text()
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>open-dalle: {escape(title)}</title><style>{style}</style></head><body>{header}"
-        f'<nav aria-label="Sections"><ul>{links}</ul></nav><main>{body}{footer}</main></body></html>\n'
-    )
 
 
 def _header(data: ReportData) -> str:
@@ -93,10 +77,6 @@ def _stats(data: ReportData) -> str:
 def _footer(data: ReportData) -> str:
     glyphs = " Drawn and learned from OpenMoji glyphs (openmoji.org, CC BY-SA 4.0)." if data.config.source.kind == "emoji_scenes" else ""
     return f"<footer>Made with open-dalle, after DALL·E (Ramesh et al., 2021, arXiv:2102.12092).{glyphs}</footer>"
-
-
-def _anchor(name: str) -> str:
-    return name.lower().replace(" ", "-")
 
 
 def spread(items: Sequence[Picture], number: int) -> list[Picture]:
