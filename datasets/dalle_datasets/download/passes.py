@@ -18,8 +18,8 @@ from dalle_datasets.config import DownloadConfig, SourceConfig
 from dalle_datasets.download.fetching import FETCHED, Fetched, fetch_shard, fetched_table
 from dalle_datasets.download.runner import finished_shards, run_img2dataset
 from dalle_datasets.download.shards import Shards, write_shards
-from dalle_datasets.sources.base import open_source
 from dalle_datasets.sources.local_files import LocalReader
+from dalle_datasets.sources.opening import open_source
 from dalle_datasets.store.manifest import Report
 from dalle_datasets.store.parquet import read_parquet, write_parquet
 from dalle_datasets.web.client import Visitor

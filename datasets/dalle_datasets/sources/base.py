@@ -1,17 +1,11 @@
-"""What every kind of source has in common: candidates, drops, clean addresses and captions, and the site that may have to be served."""
+"""What readers of every kind of source share: finds and drops, clean addresses and captions."""
 
 import html
 import re
 import urllib.parse
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import ftfy
-
-from dalle_datasets.config import DownloadConfig, SourceConfig
-from dalle_datasets.demo.demo_site import START_URL, publish_site
-from dalle_datasets.web.guard import Guard
 
 MAX_PAGE_BYTES = 10 * 2**20
 
@@ -51,36 +45,6 @@ class SeenPage(NamedTuple):
     etag: str | None
     last_modified: str | None
     links: list[str]
-
-
-def check_source(source: SourceConfig) -> None:
-    """Raises `ValueError` if there is nothing to read."""
-    if source.kind == "web_pages" and not source.start_urls:
-        raise ValueError("source.start_urls is empty, so there is no page to read; give at least one address")
-    if source.kind not in ("emoji_scenes", "web_pages") and not source.inputs:
-        raise ValueError(f"source.inputs is empty, but source.kind={source.kind} reads files; give at least one path or pattern")
-
-
-@contextmanager
-def open_source(source: SourceConfig) -> Iterator[tuple[tuple[str, ...], Mapping[str, tuple[str, int]]]]:
-    """(start addresses, host -> (address, port)) of a source for as long as it is read. The demo's site is served meanwhile."""
-    if source.kind == "emoji_scenes":
-        with publish_site(source) as connect_to:
-            yield (START_URL,), connect_to
-    else:
-        yield source.start_urls, {}
-
-
-def page_guard(source: SourceConfig, download: DownloadConfig, connect_to: Mapping[str, tuple[str, int]]) -> Guard:
-    """The limits of a request for a page."""
-    return Guard(
-        user_agent=source.user_agent,
-        timeout_s=source.page_timeout_s,
-        deadline_s=2 * source.page_timeout_s,
-        max_bytes=MAX_PAGE_BYTES,
-        allow_addresses=download.allow_addresses,
-        connect_to=connect_to,
-    )
 
 
 def clean_url(url: str, base: str = "") -> str:

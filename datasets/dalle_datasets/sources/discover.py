@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from dalle_datasets.config import DownloadConfig, SourceConfig
 from dalle_datasets.sources.archives import read_archive
-from dalle_datasets.sources.base import Drop, check_source, open_source, page_guard
+from dalle_datasets.sources.base import Drop
 from dalle_datasets.sources.crawl import crawl
 from dalle_datasets.sources.discovered import (
     DROPS_FILE,
@@ -29,6 +29,7 @@ from dalle_datasets.sources.discovered import (
 )
 from dalle_datasets.sources.documents import Reader, read_documents
 from dalle_datasets.sources.local_files import read_folder, read_tar
+from dalle_datasets.sources.opening import check_source, open_source, page_guard
 from dalle_datasets.sources.tables import read_table
 from dalle_datasets.store.buckets import by_key, read_tables
 from dalle_datasets.store.ids import content_id, content_id_of
