@@ -34,9 +34,8 @@ from dalle_model.config.presets import preset
 from dalle_model.dvae import DVAE, load_dvae
 from dalle_model.dvae.codebook import initialise_codebook
 from dalle_model.dvae.image_tokenizer import COMPILE_FOR_CUDA, Encode, ImageTokenizer
-from dalle_model.dvae.likelihood import map_pixels, unmap_pixels
 from dalle_model.dvae.loss import dvae_loss
-from dalle_model.jobs.train_dvae import as_floats, as_tensor
+from dalle_model.dvae.pixels import as_floats, as_tensor, map_pixels, unmap_pixels
 from dalle_model.precision import autocast
 
 SIZES = {"small": DVAEConfig(image_size=64, codebook_size=512, hidden_width=64), "paper": DVAEConfig()}

@@ -15,6 +15,7 @@ from dalle_datasets.loading.token_batches import pad_tokens
 from dalle_datasets.store.ids import prompt_id
 from dalle_datasets.store.layout import open_data_root
 from dalle_model.config.tree import Config
+from dalle_model.dvae.pixels import as_bytes
 from dalle_model.jobs.generate_images import decode_batches, load_networks
 from dalle_model.prompt_checks import sort_out
 from dalle_model.running.run_dir import JobRun
@@ -62,6 +63,6 @@ class Generator:
         (image_tokens,) = sample_image_tokens(networks.transformer, text_tokens, num_images, settings, seeds)
         images = torch.cat(list(decode_batches(networks.dvae, image_tokens, settings.batch_size)))
         scores = score_candidates(networks.clip, text, torch.split(images, settings.batch_size))
-        pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        pixels = as_bytes(images)
         order = scores.argsort(descending=True, stable=True).tolist()
         return [Picture(Image.fromarray(pixels[i]), float(scores[i]), int(seeds[0, i])) for i in order]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dalle_model.dvae.likelihood import LOGIT_LAPLACE_EPS, map_pixels
 from dalle_model.dvae.model import DVAE
+from dalle_model.dvae.pixels import LOGIT_LAPLACE_EPS, map_pixels
 
 # Shapes: N patches, P values of a patch, K codebook
 

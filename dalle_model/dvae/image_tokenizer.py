@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dalle_model.dvae.model import DVAE
+from dalle_model.dvae.pixels import as_floats
 from dalle_model.precision import autocast
 
 # Shapes: B pictures of one batch, N pictures of the largest batch, H W pixels, n image tokens of a picture
@@ -76,7 +77,7 @@ class ImageTokenizer:
     def _tokens(self, images_NHW3: Tensor) -> Tensor:
         """int32 [N, n], for bytes [N, H, W, 3]: moved axes are what torch calls channels_last."""
         with autocast(self.precision, self.device):
-            return self.model.tokenize(images_NHW3.permute(0, 3, 1, 2).float().div(255)).int()
+            return self.model.tokenize(as_floats(images_NHW3.permute(0, 3, 1, 2))).int()
 
     def _run(self, images_NHW3: Tensor) -> Tensor:
         # fp32 means fp32: cuDNN would round products to TF32's 10 bits. With shorter types it may do so in the last layer, an eighth of

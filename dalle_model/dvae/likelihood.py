@@ -1,4 +1,4 @@
-"""The logit-Laplace likelihood of pixels (Appendix A.3), and the squeeze that keeps it finite.
+"""The logit-Laplace likelihood of pixels (Appendix A.3); `map_pixels` keeps it finite.
 
 Pixels live in (0, 1); a Gaussian or Laplace density would waste mass outside. The logit-Laplace is the law of
 sigmoid(Laplace(mu, b)): it has bounded support, and an L1-like loss in logit space.
@@ -9,22 +9,6 @@ import math
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-# As in OpenAI's published code: squeeze pixels into [0.1, 0.9] so that black and white
-# keep a finite logit under the logit-Laplace likelihood.
-LOGIT_LAPLACE_EPS = 0.1
-
-
-def map_pixels(images: Tensor) -> Tensor:
-    """Pixels in [0, 1] squeezed into [eps, 1 - eps]. Raises `ValueError` for whole-number pixels."""
-    if not images.is_floating_point():
-        raise ValueError(f"images are {images.dtype}, but the likelihood reads floating-point pixels in [0, 1]; divide bytes by 255")
-    return (1 - 2 * LOGIT_LAPLACE_EPS) * images + LOGIT_LAPLACE_EPS
-
-
-def unmap_pixels(images: Tensor) -> Tensor:
-    """The inverse of `map_pixels`, clamped to [0, 1]."""
-    return ((images - LOGIT_LAPLACE_EPS) / (1 - 2 * LOGIT_LAPLACE_EPS)).clamp(0, 1)
 
 
 def logit_laplace_log_prob(pixels: Tensor, mu: Tensor, log_scale: Tensor) -> Tensor:

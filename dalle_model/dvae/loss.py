@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from dalle_model.dvae.likelihood import logit_laplace_log_prob, map_pixels, soft_floor
+from dalle_model.dvae.likelihood import logit_laplace_log_prob, soft_floor
 from dalle_model.dvae.model import DVAE
+from dalle_model.dvae.pixels import map_pixels
 from dalle_model.dvae.relaxation import gumbel_softmax, kl_to_uniform
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dalle_model.config.model import DVAEConfig
-from dalle_model.dvae.likelihood import map_pixels, unmap_pixels
+from dalle_model.dvae.pixels import map_pixels, unmap_pixels
 
 # Shapes: B batch, C channels, H W pixels, h w token grid, K codebook
 

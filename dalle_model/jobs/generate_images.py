@@ -26,6 +26,7 @@ from dalle_datasets.store.parquet import list_column, read_parquet, write_parque
 from dalle_datasets.store.schemas import DROPPED_PROMPTS, GENERATION_PARTS, PROMPTS
 from dalle_model.clip import Clip
 from dalle_model.dvae import DVAE, load_dvae
+from dalle_model.dvae.pixels import as_bytes, as_floats, round_to_bytes
 from dalle_model.generated.image_files import save_picture
 from dalle_model.generated.units import Unit, is_whole, join_parts, part_path, plan_units, write_contact_sheets
 from dalle_model.prompt_checks import sort_out
@@ -210,7 +211,7 @@ def known_image_tokens(image: bytes | None, dvae: DVAE, share: float) -> Tensor:
     if image is not None:
         pixels = centre(np.asarray(decode_image(image, MAX_PIXELS)), config.image_size, np.random.default_rng(0))
         num_known = max(1, round(share * config.image_grid_size)) * config.image_grid_size
-        images = torch.tensor(pixels).permute(2, 0, 1)[None].float() / 255
+        images = as_floats(torch.tensor(pixels).permute(2, 0, 1)[None])
         known[:num_known] = dvae.tokenize(images.to(next(dvae.parameters()).device))[0, :num_known].cpu()
     return known
 
@@ -218,15 +219,14 @@ def known_image_tokens(image: bytes | None, dvae: DVAE, share: float) -> Tensor:
 def decode_batches(dvae: DVAE, tokens: Tensor, batch_size: int) -> Iterator[Tensor]:
     """Pictures [B, 3, H, W] of tokens [N, num_image_tokens], rounded to the 256 levels that a file keeps."""
     for start in range(0, len(tokens), batch_size):
-        yield (dvae.decode_tokens(tokens[start : start + batch_size]) * 255).round() / 255
+        yield round_to_bytes(dvae.decode_tokens(tokens[start : start + batch_size]))
 
 
 def save_pictures(run: JobRun, candidates: list[Row], batches: Iterator[Tensor]) -> Iterator[Tensor]:
     """Pass batches of pictures on, saving each picture under its candidate's path with its origin inside."""
     rows = iter(candidates)
     for images in batches:
-        pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        for picture, row in zip(pixels, rows, strict=False):
+        for picture, row in zip(as_bytes(images), rows, strict=False):
             origin = {name: row[name] for name in ("prompt", "generation_id", "prompt_id", "candidate_index", "seed")}
             networks = {name: run.inputs[name] for name in ("transformer_id", "dvae_id", "tokenizer_id")}
             save_picture(run.layout.root / row["image_path"], picture, {**origin, **networks, "run_id": run.run_id})

@@ -22,7 +22,7 @@ from dalle_datasets.loading.row_order import seeded_random
 from dalle_datasets.store.parquet import atomic_path, check_parquet, list_parts, write_parquet
 from dalle_datasets.store.schemas import PAIRS, RECONSTRUCTIONS
 from dalle_model.dvae import load_dvae
-from dalle_model.jobs.train_dvae import as_bytes, as_floats, as_tensor
+from dalle_model.dvae.pixels import as_bytes, as_floats, as_tensor
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
 from dalle_model.training.parallel import join_world

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from PIL import Image
 from torch import Tensor
 
 from dalle_datasets.store.parquet import atomic_path, check_parquet, list_column, open_parquet, write_parquet
 from dalle_datasets.store.schemas import GENERATION_EMBEDDINGS, GENERATIONS, RERANK_SCORES
 from dalle_model.clip import Clip, cosine
+from dalle_model.dvae.pixels import as_floats, as_tensor
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
 from dalle_model.sampling.rerank import load_scorer
@@ -58,7 +58,7 @@ def run(run: JobRun) -> dict[str, Any]:
 def embed_pictures(clip: Clip, paths: list[Path]) -> Tensor:
     """Embeddings [B, E] of picture files. Raises `OSError` naming the file that is missing or damaged."""
     pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
-    return clip.encode_images(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)
+    return clip.encode_images(as_floats(as_tensor(pixels)))
 
 
 def embed_texts(clip: Clip, prompts: list[str]) -> Tensor:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from PIL import Image
 
 from dalle_datasets.loading.image_batches import centre
 from dalle_datasets.store.parquet import check_parquet, list_column, open_parquet, read_parquet
 from dalle_datasets.store.schemas import CLIP_SCORES, PAIRS
 from dalle_model.clip import Clip, cosine
+from dalle_model.dvae.pixels import as_floats, as_tensor
 from dalle_model.running.parts import PartsOut, map_parts
 from dalle_model.running.run_dir import JobRun
 from dalle_model.sampling.rerank import load_scorer
@@ -61,7 +61,7 @@ def score_part(clip: Clip, part: Path) -> pa.Table:
         for batch in file.iter_batches(PAIRS_AT_ONCE, columns=["pair_id", "caption", "image"]):
             decoded = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in batch["image"].to_pylist())
             pictures = np.stack([centre(picture, side, nobody) for picture in decoded])
-            embeddings = clip.encode_images(torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255)
+            embeddings = clip.encode_images(as_floats(as_tensor(pictures)))
             scores = cosine(embeddings, clip.encode_texts(batch["caption"].to_pylist()))
             columns = {
                 "pair_id": batch["pair_id"],

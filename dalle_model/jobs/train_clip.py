@@ -14,6 +14,7 @@ from dalle_datasets.loading.image_batches import ImageBatch, ImageBatches
 from dalle_model.clip import Clip, build_clip, contrastive_loss, import_pretrained, save_clip
 from dalle_model.config.training import TrainClipConfig
 from dalle_model.dvae import DVAE, load_dvae
+from dalle_model.dvae.pixels import as_floats, as_tensor
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
 from dalle_model.text import BpeTokenizer
@@ -92,7 +93,7 @@ def reconstruction_loss(
     clip: Clip, network: nn.Module, batch: Mapping[str, Tensor], reconstructions: Reconstructions, settings: TrainClipConfig
 ) -> dict[str, Tensor]:
     """The contrastive loss of a batch, some of its pictures as the dVAE reconstructs them from partly wrong tokens."""
-    images = batch["images"].float() / 255
+    images = as_floats(batch["images"])
     is_reconstructed = torch.rand(len(images), device=images.device) < settings.reconstruction_share
     if is_reconstructed.any():
         tokens = replace_tokens(reconstructions.tokens(batch["pair_ids"], images), settings.max_replaced_tokens)
@@ -123,7 +124,7 @@ def validation(
         sums, num_batches = {"loss": 0.0, "batch_accuracy": 0.0}, 0
         for batch in equal_batches(pairs, settings.microbatch_size or settings.batch_size):
             tensors = {name: value.to(world.device) for name, value in _tensors(batch, clip).items()}
-            images = clip.prepare_images(tensors["images"].float() / 255)
+            images = clip.prepare_images(as_floats(tensors["images"]))
             for name, value in contrastive_loss(network, images, tensors["texts"]).items():
                 sums[name] += float(value)
             num_batches += 1
@@ -144,6 +145,6 @@ def equal_batches(pairs: ImageBatches, batch_size: int) -> Iterator[ImageBatch]:
 def _tensors(batch: ImageBatch, clip: Clip) -> dict[str, Tensor]:
     return {
         "pair_ids": torch.tensor(batch.pair_ids),
-        "images": torch.from_numpy(batch.images).permute(0, 3, 1, 2).contiguous(),
+        "images": as_tensor(batch.images).contiguous(),
         "texts": clip.tokenize(batch.captions),
     }

@@ -25,9 +25,10 @@ from dalle_model.config.training import TrainDVAEConfig
 from dalle_model.config.tree import Config
 from dalle_model.dvae import DVAE, load_dvae, save_dvae
 from dalle_model.dvae.codebook import initialise_codebook
-from dalle_model.dvae.likelihood import logit_laplace_log_prob, map_pixels, soft_floor, unmap_pixels
+from dalle_model.dvae.likelihood import logit_laplace_log_prob, soft_floor
 from dalle_model.dvae.loss import codebook_perplexity, dvae_loss
 from dalle_model.dvae.model import DecoderBlock, EncoderBlock
+from dalle_model.dvae.pixels import as_bytes, as_floats, as_tensor, map_pixels, unmap_pixels
 from dalle_model.dvae.relaxation import cosine_schedule, kl_to_uniform
 from dalle_model.precision import available_precision
 from dalle_model.running.progress import report_progress
@@ -287,19 +288,3 @@ def draw_usage(path: Path, occurrences_K: Tensor) -> None:
     heights = np.ceil(np.log1p(columns) / max(np.log1p(counts[0]), 1e-9) * CHART_HEIGHT).astype(int)
     is_bar = np.arange(CHART_HEIGHT)[::-1, None] < heights
     save_picture(path, np.where(is_bar[..., None], np.array([40, 90, 160]), 255).astype(np.uint8))
-
-
-def as_tensor(images: NDArray[np.uint8]) -> Tensor:
-    """Pictures [B, H, W, 3] as [B, 3, H, W] without moving them: torch calls that layout channels_last."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2)
-
-
-def as_floats(images: Tensor) -> Tensor:
-    """Bytes as floats in [0, 1]."""
-    return images.float().div(255)
-
-
-def as_bytes(images: Tensor) -> NDArray[np.uint8]:
-    """Pictures [B, 3, H, W] in [0, 1] as bytes [B, H, W, 3]."""
-    pixels: NDArray[np.uint8] = images.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return pixels

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from dalle_model.config.model import DVAEConfig
 from dalle_model.dvae import DVAE
-from dalle_model.dvae.likelihood import map_pixels
 from dalle_model.dvae.openai import load_openai, our_name, read_module
+from dalle_model.dvae.pixels import map_pixels
 
 
 class Runs:

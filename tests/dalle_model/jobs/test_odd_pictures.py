@@ -16,7 +16,7 @@ from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.parquet import list_parts, read_parquet, read_parts, write_parquet
 from dalle_datasets.store.schemas import DROPPED_PAIRS, IMAGE_TOKENS, PAIRS
 from dalle_model.dvae import DVAE, load_dvae, save_dvae
-from dalle_model.jobs.train_dvae import as_floats, as_tensor
+from dalle_model.dvae.pixels import as_floats, as_tensor
 
 RGB = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8))
 

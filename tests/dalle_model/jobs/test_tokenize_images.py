@@ -22,8 +22,8 @@ from dalle_model.config.presets import preset
 from dalle_model.config.tokenizing import TokenizeImagesConfig
 from dalle_model.dvae import DVAE, save_dvae
 from dalle_model.dvae.image_tokenizer import ImageTokenizer
+from dalle_model.dvae.pixels import as_floats, as_tensor
 from dalle_model.jobs import tokenize_images
-from dalle_model.jobs.train_dvae import as_floats, as_tensor
 from dalle_model.running.run_dir import execute, open_run, prepare, read_result
 
 TINY = {"dvae.codebook_size": 16, "dvae.hidden_width": 8, "dvae.codebook_width": 8}

@@ -211,8 +211,3 @@ def test_the_run_depends_on_the_dvae_and_its_training_only(make_config, pairs):
     first = prepare("train_dvae", make_config(TINY), pairs)
     assert prepare("train_dvae", make_config({**TINY, "transformer.num_layers": 2}), pairs) == first
     assert prepare("train_dvae", make_config({**TINY, "train_dvae.kl_weight": 0.5}), pairs) != first
-
-
-def test_bytes_survive_the_way_to_floats_and_back():
-    images = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), np.uint8)
-    assert (train_dvae.as_bytes(train_dvae.as_floats(train_dvae.as_tensor(images))) == images).all()
