@@ -1,5 +1,6 @@
 """A dVAE on disk: safetensors and a config, identified by both (`dalle_model.weights`)."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from dalle_model.config.model import DVAEConfig
@@ -28,3 +29,9 @@ def load_dvae(directory: Path, expected_id: str = "") -> DVAE:
     model = DVAE(from_dict(DVAEConfig, config["dvae"], "dvae"))
     fit_weights(model, weights, directory, "its config.json was changed or exchanged: train or import the dVAE again")
     return model.eval().requires_grad_(False)
+
+
+def different_sizes(found: DVAEConfig, expected: DVAEConfig) -> str:
+    """The settings in which a dVAE differs from the configuration, as a list for a message; empty when there are none."""
+    pairs = [(name, value, getattr(found, name)) for name, value in asdict(expected).items()]
+    return ", ".join(f"dvae.{name}={value} (the files have {other})" for name, value, other in pairs if value != other)

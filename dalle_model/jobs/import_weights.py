@@ -12,7 +12,7 @@ from typing import Any
 from dalle_datasets.store.ids import file_sha256
 from dalle_datasets.store.parquet import atomic_path
 from dalle_model.dvae import DVAE, save_dvae
-from dalle_model.jobs.train_dvae import different_sizes
+from dalle_model.dvae.checkpoint import different_sizes
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
 

@@ -8,7 +8,7 @@ reconstructions, and how often each token was used. With `train_dvae.imported` t
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from dalle_datasets.loading.image_batches import ImageBatches, Square, centre, dvae_augmentation, dvae_augmentation_with_flip
 from dalle_datasets.store.parquet import atomic_path
-from dalle_model.config.model import DVAEConfig
 from dalle_model.config.training import TrainDVAEConfig
 from dalle_model.config.tree import Config
 from dalle_model.dvae import DVAE, load_dvae, save_dvae
+from dalle_model.dvae.checkpoint import different_sizes
 from dalle_model.dvae.codebook import initialise_codebook
 from dalle_model.dvae.likelihood import logit_laplace_log_prob, soft_floor
 from dalle_model.dvae.loss import codebook_perplexity, dvae_loss
@@ -130,12 +130,6 @@ def imported(run: JobRun) -> DVAE:
     if different := different_sizes(model.config, config):
         raise ValueError(f"the weights of train_dvae.imported={name} do not fit: {different}; set these as they were for the import")
     return model
-
-
-def different_sizes(found: DVAEConfig, expected: DVAEConfig) -> str:
-    """The settings in which a dVAE differs from the configuration, as a list for a message; empty when there are none."""
-    pairs = [(name, value, getattr(found, name)) for name, value in asdict(expected).items()]
-    return ", ".join(f"dvae.{name}={value} (the files have {other})" for name, value, other in pairs if value != other)
 
 
 def look_once(run: JobRun, model: DVAE, looks: "Looks") -> dict[str, float]:
