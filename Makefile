@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 CODE := dalle_model datasets flows tests benchmarks
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup demo test test-slow check bench format lock clean
+.PHONY: help setup demo test test-slow test-gpu check bench format lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test: $(STAMP)  ## all tests but the slow ones and those that need a GPU
 
 test-slow: $(STAMP)  ## the tests that take minutes: whole pipelines, kill and resume, deployments
 	@$(BIN)/python -m pytest -m "slow and not gpu"
+
+test-gpu:  ## the tests that need a GPU, with the Python at hand: open-dalle[train] and pytest are enough
+	@python -m pytest -m gpu tests/on_gpu
 
 check: $(STAMP)  ## what a change must pass: format, lint, types, import contracts, tests
 	$(BIN)/ruff format --check $(CODE)

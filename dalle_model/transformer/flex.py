@@ -1,6 +1,6 @@
 """The masks for FlexAttention, which compiles them into a kernel that leaves out whole blocks of the score matrix on a GPU.
 
-On CUDA it has not been measured or run by us yet: no GPU was at hand (`tests/dalle_model/test_on_gpu.py` waits for one). On a CPU torch
+On CUDA it has not been measured or run by us yet: no GPU was at hand (`tests/on_gpu/test_transformer.py` waits for one). On a CPU torch
 refuses its backward pass, although the uncompiled form has one: with that refusal lifted the tests compare outputs and gradients
 with the definitions. Column layers see the picture transposed,
 so that a column's tokens are neighbours: 27 of 100 blocks of 128 x 128 at the paper's layout, instead of 55.

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from dall_e import Decoder, Encoder
 
 
 @pytest.fixture
@@ -16,8 +15,9 @@ def published(tmp_path: Path) -> SimpleNamespace:
         torch.save(module, path, **settings)
         return path
 
+    dall_e = pytest.importorskip("dall_e")
     torch.manual_seed(0)
-    encoder, decoder = Encoder(n_hid=8, vocab_size=32), Decoder(n_init=12, n_hid=8, vocab_size=32)
+    encoder, decoder = dall_e.Encoder(n_hid=8, vocab_size=32), dall_e.Decoder(n_init=12, n_hid=8, vocab_size=32)
     with torch.no_grad():  # the package starts biases at 0, the released ones are not
         for name, parameter in [*encoder.named_parameters(), *decoder.named_parameters()]:
             if name.endswith(".b"):
