@@ -2,5 +2,6 @@
 
 from dalle_model.dvae.checkpoint import load_dvae, save_dvae
 from dalle_model.dvae.model import DVAE
+from dalle_model.dvae.openai import load_openai
 
-__all__ = ["DVAE", "load_dvae", "save_dvae"]
+__all__ = ["DVAE", "load_dvae", "load_openai", "save_dvae"]

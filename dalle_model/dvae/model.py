@@ -5,8 +5,6 @@ configurable. What differs from a usual VQ-VAE: no nearest-neighbour search (the
 normalisation layers, max-pooling down and nearest-neighbour up, residual branches scaled by 1 / num_layers ** 2.
 """
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -134,13 +132,6 @@ class DVAE(nn.Module):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self._initialise()
-
-    @staticmethod
-    def from_openai(encoder_path: Path, decoder_path: Path, image_size: int = 256) -> "DVAE":
-        """OpenAI's published dVAE, read from its two files without executing them (`dalle_model.dvae.openai`)."""
-        from dalle_model.dvae.openai import load_openai  # it builds this class
-
-        return load_openai(encoder_path, decoder_path, image_size)
 
     def encode_logits(self, images: Tensor) -> Tensor:
         """Unnormalised log-probabilities of the tokens, float32 [B, K, h, w], for float images [B, 3, H, W] in [0, 1].

@@ -11,7 +11,7 @@ from typing import Any
 
 from dalle_datasets.store.ids import file_sha256
 from dalle_datasets.store.parquet import atomic_path
-from dalle_model.dvae import DVAE, save_dvae
+from dalle_model.dvae import load_openai, save_dvae
 from dalle_model.dvae.checkpoint import different_sizes
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
@@ -25,7 +25,7 @@ def run(run: JobRun) -> dict[str, Any]:
     """Fetch, verify, convert to safetensors; refuse weights of another size than the configuration's."""
     encoder, decoder = fetch(run, "encoder"), fetch(run, "decoder")
     config = run.config.dvae
-    model = DVAE.from_openai(encoder, decoder, config.image_size)
+    model = load_openai(encoder, decoder, config.image_size)
     if different := different_sizes(model.config, config):
         raise ValueError(f"the weights do not fit this preset: {different}; set these, or choose another preset")
     checkpoint = run.run_dir / "dvae"

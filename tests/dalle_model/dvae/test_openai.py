@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from dalle_model.config.model import DVAEConfig
-from dalle_model.dvae import DVAE
 from dalle_model.dvae.openai import load_openai, our_name, read_module
 from dalle_model.dvae.pixels import map_pixels
 
@@ -28,7 +27,7 @@ class Runs:
 
 
 def test_logits_tokens_and_pictures_are_those_of_the_published_network(published):
-    model = DVAE.from_openai(published.encoder_path, published.decoder_path, image_size=32)
+    model = load_openai(published.encoder_path, published.decoder_path, image_size=32)
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         logits = published.encoder(map_pixels(images))  # as in the published notebook
@@ -46,7 +45,7 @@ def test_networks_of_the_released_size_are_read_with_every_parameter_in_its_plac
     encoder, decoder = Encoder(), Decoder()
     torch.save(encoder, tmp_path / "encoder.pkl")
     torch.save(decoder, tmp_path / "decoder.pkl")
-    model = DVAE.from_openai(tmp_path / "encoder.pkl", tmp_path / "decoder.pkl")
+    model = load_openai(tmp_path / "encoder.pkl", tmp_path / "decoder.pkl")
     assert model.config == DVAEConfig()
     assert sum(p.numel() for p in model.encoder.parameters()) == sum(p.numel() for p in encoder.parameters()) == 53_786_240
     assert sum(p.numel() for p in model.decoder.parameters()) == sum(p.numel() for p in decoder.parameters()) == 43_829_766
@@ -70,7 +69,7 @@ def test_files_from_before_torch_1_6_are_read_too(published, tmp_path):
 
 
 def test_every_published_name_maps_to_exactly_one_of_ours(published):
-    model = DVAE.from_openai(published.encoder_path, published.decoder_path, image_size=32)
+    model = load_openai(published.encoder_path, published.decoder_path, image_size=32)
     for network, part in ((published.encoder, model.encoder), (published.decoder, model.decoder)):
         ours = [our_name(name) for name, _ in network.named_parameters()]
         assert sorted(ours) == sorted(name for name, _ in part.named_parameters())
