@@ -4,23 +4,41 @@
 pixel by pixel, as the one that the job makes from the same networks, settings, prompt and seed.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from dalle_datasets.loading.token_batches import pad_tokens
 from dalle_datasets.store.ids import prompt_id
 from dalle_datasets.store.layout import open_data_root
+from dalle_model.clip import Clip
 from dalle_model.config.tree import Config
-from dalle_model.dvae.pixels import as_bytes
-from dalle_model.jobs.generate_images import decode_batches, load_networks
+from dalle_model.dvae import DVAE, load_dvae
+from dalle_model.dvae.pixels import as_bytes, round_to_bytes
 from dalle_model.prompt_checks import sort_out
-from dalle_model.running.run_dir import JobRun
 from dalle_model.sampling.generate import candidate_seeds, sample_image_tokens
-from dalle_model.sampling.rerank import score_candidates
+from dalle_model.sampling.rerank import load_scorer, score_candidates
+from dalle_model.text import BpeTokenizer
+from dalle_model.training.parallel import own_device
+from dalle_model.transformer import DALLETransformer, load_transformer
+
+NETWORKS = ("transformer", "dvae", "clip", "tokenizer")
+"""What takes part in making a picture, as inputs name it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """Everything that takes part in making a picture."""
+
+    tokenizer: BpeTokenizer
+    transformer: DALLETransformer
+    dvae: DVAE
+    clip: Clip
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +62,8 @@ class Generator:
         """
         layout = open_data_root(config.paths.data_root)
         self.config = config
-        self.networks = load_networks(JobRun("generate_images", config, inputs, Path(), layout))
+        directories = {kind: find_network(layout.root, kind, inputs) for kind in NETWORKS}
+        self.networks = load_networks(directories, inputs, config.sampling.precision)
 
     def draw(self, prompt: str, num_images: int | None = None, seed: int | None = None) -> list[Picture]:
         """Candidates for a prompt, the best by CLIP first; `sampling.num_images` of them, from the configuration's seed, if not given.
@@ -66,3 +85,43 @@ class Generator:
         pixels = as_bytes(images)
         order = scores.argsort(descending=True, stable=True).tolist()
         return [Picture(Image.fromarray(pixels[i]), float(scores[i]), int(seeds[0, i])) for i in order]
+
+
+def find_network(root: Path, kind: str, inputs: Mapping[str, str]) -> Path:
+    """The folder of a network under a data root. Raises `ValueError` when it is not there."""
+    if kind not in inputs:
+        raise ValueError(f"input {kind!r} is missing; give the path of the {kind}")
+    if not (path := root / inputs[kind]).exists():
+        raise ValueError(f"{kind} = {path} does not exist; run the stage that makes it, or correct the path")
+    return path
+
+
+def load_networks(directories: Mapping[str, Path], ids: Mapping[str, str], precision: str) -> Networks:
+    """Read the checkpoints of `NETWORKS` and check them against `ids` ("dvae_id" and so on).
+
+    Raises `ValueError` when one is missing or damaged, or when they do not belong together.
+    """
+    device = own_device()
+    for kind in NETWORKS:
+        about = directories[kind] / "config.json"
+        found = json.loads(about.read_text())["id"] if about.exists() else None
+        if found is not None and found != ids[f"{kind}_id"]:
+            wanted = ids[f"{kind}_id"]
+            raise ValueError(f"{about.parent} is {kind} {found}, but the run asks for {kind} {wanted}; correct the path or the id")
+    made_from = {name: ids[name] for name in ("dvae_id", "tokenizer_id")}
+    clip = load_scorer(directories["clip"])
+    clip.network.to(device)
+    return Networks(
+        tokenizer=BpeTokenizer.load(directories["tokenizer"]),
+        transformer=load_transformer(directories["transformer"], made_from)
+        .hold_weights_in(torch.bfloat16 if precision == "bf16" else torch.float32)
+        .to(device),
+        dvae=load_dvae(directories["dvae"]).to(device),
+        clip=clip,
+    )
+
+
+def decode_batches(dvae: DVAE, tokens: Tensor, batch_size: int) -> Iterator[Tensor]:
+    """Pictures [B, 3, H, W] of tokens [N, num_image_tokens], rounded to the 256 levels that a file keeps."""
+    for start in range(0, len(tokens), batch_size):
+        yield round_to_bytes(dvae.decode_tokens(tokens[start : start + batch_size]))

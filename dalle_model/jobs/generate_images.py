@@ -5,7 +5,6 @@ processes take units side by side, a killed run continues after its last part, a
 repeated, lost or different. Memory depends on the size of a unit, whatever the number of prompts and of candidates.
 """
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,32 +23,20 @@ from dalle_datasets.loading.token_batches import pad_tokens
 from dalle_datasets.store.ids import generation_id
 from dalle_datasets.store.parquet import list_column, read_parquet, write_parquet
 from dalle_datasets.store.schemas import DROPPED_PROMPTS, GENERATION_PARTS, PROMPTS
-from dalle_model.clip import Clip
-from dalle_model.dvae import DVAE, load_dvae
-from dalle_model.dvae.pixels import as_bytes, as_floats, round_to_bytes
+from dalle_model.dvae import DVAE
+from dalle_model.dvae.pixels import as_bytes, as_floats
 from dalle_model.generated.image_files import save_picture
 from dalle_model.generated.units import Unit, is_whole, join_parts, part_path, plan_units, write_contact_sheets
+from dalle_model.generator import NETWORKS, Networks, decode_batches, load_networks
 from dalle_model.prompt_checks import sort_out
 from dalle_model.running.claims import work_off
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
 from dalle_model.sampling.generate import FREE, candidate_seeds, sample_image_tokens
-from dalle_model.sampling.rerank import embed_candidates, load_scorer, score_embeddings
+from dalle_model.sampling.rerank import embed_candidates, score_embeddings
 from dalle_model.text import BpeTokenizer
-from dalle_model.training.parallel import own_device
-from dalle_model.transformer import DALLETransformer, load_transformer
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Networks:
-    """Everything that takes part in making a picture."""
-
-    tokenizer: BpeTokenizer
-    transformer: DALLETransformer
-    dvae: DVAE
-    clip: Clip
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +52,8 @@ class Batch:
 
 def work(run: JobRun) -> Batch:
     """Sample, decode, score and save, part after part, until this process and those beside it have made all."""
-    networks = load_networks(run)
+    directories = {kind: run.input_path(kind) for kind in NETWORKS}
+    networks = load_networks(directories, run.inputs, run.config.sampling.precision)
     batch = open_batch(run, networks.tokenizer)
     units = {unit.name: unit for unit in batch.units}
     num_images = sum(unit.num_images for unit in batch.units)
@@ -134,28 +122,6 @@ def dropped_path(run: JobRun) -> Path:
     return run.run_dir / "dropped_prompts.parquet"
 
 
-def load_networks(run: JobRun) -> Networks:
-    """Read all checkpoints. Raises `ValueError` when one is missing or damaged, or when they do not belong together."""
-    device = own_device()
-    for kind in ("transformer", "dvae", "clip", "tokenizer"):
-        about = run.input_path(kind) / "config.json"
-        found = json.loads(about.read_text())["id"] if about.exists() else None
-        if found is not None and found != run.inputs[f"{kind}_id"]:
-            wanted = run.inputs[f"{kind}_id"]
-            raise ValueError(f"{about.parent} is {kind} {found}, but the run asks for {kind} {wanted}; correct the path or the id")
-    made_from = {name: run.inputs[name] for name in ("dvae_id", "tokenizer_id")}
-    clip = load_scorer(run.input_path("clip"))
-    clip.network.to(device)
-    return Networks(
-        tokenizer=BpeTokenizer.load(run.input_path("tokenizer")),
-        transformer=load_transformer(run.input_path("transformer"), made_from)
-        .hold_weights_in(torch.bfloat16 if run.config.sampling.precision == "bf16" else torch.float32)
-        .to(device),
-        dvae=load_dvae(run.input_path("dvae")).to(device),
-        clip=clip,
-    )
-
-
 def make_part(run: JobRun, networks: Networks, unit: Unit, report: Callable[[int], None]) -> pa.Table:
     """The pictures of a unit as `schemas.GENERATION_PARTS`; their files are saved on the way. `report` is told how many are made."""
     settings = run.config.sampling
@@ -214,12 +180,6 @@ def known_image_tokens(image: bytes | None, dvae: DVAE, share: float) -> Tensor:
         images = as_floats(torch.tensor(pixels).permute(2, 0, 1)[None])
         known[:num_known] = dvae.tokenize(images.to(next(dvae.parameters()).device))[0, :num_known].cpu()
     return known
-
-
-def decode_batches(dvae: DVAE, tokens: Tensor, batch_size: int) -> Iterator[Tensor]:
-    """Pictures [B, 3, H, W] of tokens [N, num_image_tokens], rounded to the 256 levels that a file keeps."""
-    for start in range(0, len(tokens), batch_size):
-        yield round_to_bytes(dvae.decode_tokens(tokens[start : start + batch_size]))
 
 
 def save_pictures(run: JobRun, candidates: list[Row], batches: Iterator[Tensor]) -> Iterator[Tensor]:
