@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dalle_datasets.store.ids import file_sha256
+
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
@@ -26,7 +28,7 @@ def save_weights(directory: Path, kind: str, weights: Mapping[str, Tensor], conf
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     save_file({name: value.detach().contiguous().cpu() for name, value in weights.items()}, partial / WEIGHTS)
-    weights_sha256 = _sha256(partial / WEIGHTS)
+    weights_sha256 = file_sha256(partial / WEIGHTS)
     identity = hashlib.sha256(json.dumps([kind, config, weights_sha256], sort_keys=True).encode()).hexdigest()[:12]
     saved = {"kind": kind, "id": identity, "config": config, "weights_sha256": weights_sha256}
     (partial / CONFIG).write_text(json.dumps(saved, indent=1, sort_keys=True))
@@ -48,7 +50,7 @@ def load_weights(directory: Path, kind: str) -> tuple[dict[str, Any], dict[str, 
     weights = directory / WEIGHTS
     if not weights.exists():
         raise ValueError(f"{weights} is missing; train or import the {kind} again")
-    if _sha256(weights) != saved["weights_sha256"]:
+    if file_sha256(weights) != saved["weights_sha256"]:
         raise ValueError(
             f"{weights} does not match the SHA-256 in {CONFIG}: it is damaged or was replaced; train or import the {kind} again"
         )
@@ -58,8 +60,3 @@ def load_weights(directory: Path, kind: str) -> tuple[dict[str, Any], dict[str, 
 def save_batch(path: Path, batch: Mapping[str, Tensor]) -> None:
     """Keep one batch for inspection; `safetensors.torch.load_file` reads it."""
     save_file({name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in batch.items()}, path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
