@@ -1,7 +1,7 @@
 """The table of jobs: what each reads and makes, how it is spread over processes, and which flow runs it.
 
-A new stage is an entry here and a file `dalle_model/jobs/<name>.py`. Nothing here imports a job, so that naming a run
-costs no import of torch.
+A new stage is an entry here and a file `dalle_model/jobs/<name>.py`. Nothing here imports a job, so that naming
+a run costs no import of torch.
 """
 
 from collections.abc import Mapping
@@ -24,12 +24,13 @@ class Job:
     makes: Mapping[str, str] = field(default_factory=dict)
     """Kind of artefact it makes -> name of the result that holds its path."""
     spread: Literal["one", "torchrun", "units"] = "one"
-    """Processes that may run it: one; several under torchrun, each with its part of every batch; or any number,
-    started whenever and wherever, that share its units of work (`dalle_model.running.claims`). A module of a job
-    made of units has `work(run)`, which returns when every unit is made, and `finish(run, worked)`, which one
-    process calls to put the result together; every other module has `run(run)`."""
+    """Processes that may run it: one; several under torchrun, each with its part of every batch, the first of which
+    writes the run directory; or any number, on any machines, that share its units of work
+    (`dalle_model.running.claims`). The module of a job made of units has `work(run)`, which returns when every unit
+    is made, and `finish(run, worked)`, which one process calls to put the result together; every other module has
+    `run(run)`."""
     needs_gpu: bool = False
-    """Whether it is worth sending to a machine with a GPU; other jobs take seconds and stay beside their flow."""
+    """Whether it is worth sending to a machine with a GPU; other jobs stay beside their flow."""
     flow: str | None = None
     """The flow that runs it; None when a command does."""
     is_stage: bool = False

@@ -66,8 +66,8 @@ class JobRun:
 def run_directory(job: str, config: Config, inputs: Mapping[str, str]) -> Path:
     """Where a job with these settings and inputs runs, or ran. Nothing is created.
 
-    The job's entry in the registry says which sections of the configuration decide its result. Raises `ValueError` for
-    an unknown job.
+    The job's entry in the registry says which sections of the configuration decide its result. Raises
+    `ValueError` for an unknown job.
     """
     entry = find_job(job)
     sections = {name: identity(getattr(config, name)) for name in entry.sections}
@@ -92,7 +92,8 @@ def open_run(job: str, run_dir: Path) -> JobRun:
     the job is for one.
     """
     if (size := os.environ.get("WORLD_SIZE", "1")) != "1" and find_job(job).spread == "one":
-        raise ValueError(f"{job} runs in one process, not in {size}; only {', '.join(SPREAD_JOBS)} run in several")
+        several = ", ".join(SPREAD_JOBS)
+        raise ValueError(f"{job} runs in one process, not in {size}; only {several} run in several")
     path = run_dir / "config.json"
     try:
         saved = json.loads(path.read_text())

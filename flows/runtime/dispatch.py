@@ -2,7 +2,7 @@
 
 Those machines run the deployment `run-job/<pool>` and nothing else. They share the data root with the flow, so the run
 directory carries everything but life and death: config and progress, result and log. Prefect carries the start, the failure's text
-and the cancellation. A job of units (`spread="units"`) can be sent to several workers: it is done when one of them says so, because
+and the cancellation. A job of units can be sent to several workers: it is done when one of them says so, because
 each returns only when all units are made.
 """
 

@@ -53,7 +53,7 @@ def lost_files(layout: Layout, result: Mapping[str, Any]) -> list[str]:
 def start_job(job: str, run_dir: Path, num_processes: int = 1) -> dict[str, Any]:
     """Run a prepared job in child processes, show its progress, and keep all they print in `RUN_DIR/log.txt`.
 
-    Several processes of a training run under torchrun; those of a job made of units (`spread="units"`) know nothing of each
+    Several processes of a training run under torchrun; those of a job made of units know nothing of each
     other, so that one may die and the others take over its unit.
     """
     commands = commands_of(job, run_dir, num_processes)
@@ -93,7 +93,8 @@ def commands_of(job: str, run_dir: Path, num_processes: int) -> list[Command]:
     """What to start for a job on this machine. Raises `ValueError` for several processes of a job that is for one."""
     spread = find_job(job).spread
     if num_processes > 1 and spread == "one":
-        raise ValueError(f"{job} runs in one process, not in {num_processes}; only {', '.join(SPREAD_JOBS)} run in several")
+        several = ", ".join(SPREAD_JOBS)
+        raise ValueError(f"{job} runs in one process, not in {num_processes}; only {several} run in several")
     program = ["-m", "dalle_model.jobs", job, str(run_dir)]
     openmp = {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", SPIN_COUNT)}
     if num_processes == 1:

@@ -12,7 +12,7 @@ from flows.runtime.progress import note
 
 
 def run_job(job: str, config: Config, inputs: Mapping[str, str]) -> dict[str, Any]:
-    """The result of a job with these settings and inputs, made now unless it exists: here, or in the pool `flow.pool`.
+    """The result of a job with these settings and inputs, made unless it exists: here or in `flow.pool`.
 
     Raises `JobFailed` with the run directory and the job's last words, and `ValueError` for an unknown job.
     """

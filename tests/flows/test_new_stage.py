@@ -57,9 +57,8 @@ def test_a_stage_is_an_entry_and_a_file(tmp_path: Path) -> None:
 
     def python(*arguments: str) -> str:
         command = [sys.executable, *arguments]
-        done = subprocess.run(
-            command, cwd=package.parent, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
-        )
+        environment = {**os.environ, "PYTHONPATH": path}
+        done = subprocess.run(command, cwd=package.parent, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()[-1] if done.stdout else ""
 

@@ -111,7 +111,12 @@ ARTIFACTS = {
     ),
     "codebook_usage": Artifact(
         path_key="codebook_usage",
-        ingest=lambda con, layout, _, named: ingest_codebook_usage(con, layout, named["dvae_id"], layout.root / named["codebook_usage"]),
+        ingest=lambda con, layout, _, named: ingest_codebook_usage(
+            con,
+            layout,
+            named["dvae_id"],
+            layout.root / named["codebook_usage"],
+        ),
     ),
     "clip_scores": Artifact(
         path_key="clip_scores",
