@@ -29,14 +29,17 @@ from flows.train_transformer import train_transformer
 
 
 @flow(name="run-pipeline", flow_run_name="run-pipeline-{preset}")
-def run_pipeline(preset: str = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
-    """Run every stage that has not been run with these settings. Returns what was made, the figures and the stage times."""
+def run_pipeline(preset: str = "demo", overrides: Overrides | None = None, refresh: bool = False) -> dict[str, Any]:
+    """Run every stage that has not been run with these settings. Returns what was made, the figures and the stage times.
+
+    With `refresh` the source is asked first what changed since.
+    """
     config = config_from_parameters(preset, overrides)
     layout = open_data_root(config.paths.data_root)
     started = datetime.now(UTC)
     results: dict[str, Any] = {}
     with collected_times() as times:
-        results |= collect_pairs(preset, overrides)
+        results |= collect_pairs(preset, overrides, refresh)
         results |= train_tokenizers(preset, overrides)
         results |= tokenize_pairs(preset, overrides)
         results |= train_clip(preset, overrides)

@@ -34,7 +34,7 @@ def run(
     flow: Annotated[str, typer.Argument(help="One of the flows above.")],
     preset: Preset = "demo",
     settings: Settings = None,
-    refresh: Annotated[bool, typer.Option("--refresh", help="collect_pairs only: ask the source what is new since.")] = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="collect_pairs and run_pipeline: ask the source what is new since.")] = False,
 ) -> None:
     """Run one flow and print what it made as JSON. A flow that lacks its inputs says which flow makes them."""
     import difflib
@@ -48,7 +48,7 @@ def run(
         raise ValueError(
             f"flow {flow!r} does not exist; " + (f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(FLOWS)}")
         )
-    if refresh and name != "collect_pairs":
+    if refresh and name not in ("collect_pairs", "run_pipeline"):
         raise ValueError(f"--refresh asks a source what is new, which {name} does not read; run collect_pairs --refresh first")
     more = {"refresh": True} if refresh else {}
     typer.echo(json.dumps(run_with_prefect(name, resolve(preset, settings), preset, parse_settings(settings), **more), indent=1))

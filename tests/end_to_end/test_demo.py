@@ -29,21 +29,21 @@ SETTINGS = (
 )
 
 
-def command(root: Path) -> list[str]:
+def command(root: Path, *words: str) -> list[str]:
     settings = (f"paths.data_root={root}", *SETTINGS)
     return [
         sys.executable,
         "-c",
         "from flows.cli.main import main; main()",
-        "demo",
+        *(words or ("demo",)),
         *(part for text in settings for part in ("--set", text)),
     ]
 
 
-def demo(root: Path) -> str:
-    """Run it to the end; returns what it printed."""
+def demo(root: Path, *words: str) -> str:
+    """Run it, or another command with its settings, to the end; returns what it printed."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    done = subprocess.run(command(root), env=environment, capture_output=True, text=True, check=False, cwd=root.parent)
+    done = subprocess.run(command(root, *words), env=environment, capture_output=True, text=True, check=False, cwd=root.parent)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -112,6 +112,15 @@ def test_going_through_all_stages_again_changes_nothing(undisturbed):
         account.unlink()
     demo(layout.root)
     assert tables(layout) == before
+
+
+def test_a_refresh_of_an_unchanged_site_makes_nothing(undisturbed):
+    layout, _ = undisturbed
+    before = tables(layout)
+    demo(layout.root, "run", "run_pipeline", "--refresh")
+    after = tables(layout)
+    for table in ("pairs", "dropped_pairs", "runs", "text_tokens", "clip_scores", "generations"):
+        assert after[table] == before[table]
 
 
 def test_killed_again_and_again_it_ends_with_the_same_tables(undisturbed, tmp_path):
