@@ -8,6 +8,7 @@ DuckDB lets one process write, and a reader of the live file would block it. So 
 import fcntl
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import duckdb
 from dalle_datasets.catalog.migrations import apply_views, migrate
 from dalle_datasets.store.layout import Layout
 
+_CONFINING = threading.Lock()
 _POLL_S = 0.05
 _SILENT_S = 1.0
 """Shorter waits are not worth a word."""
@@ -87,15 +89,32 @@ def connect_fresh(catalog_path: Path, lock_timeout_s: float = 60.0) -> Iterator[
 
 @contextmanager
 def open_published(layout: Layout) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The readers' copy, read-only. Raises `ValueError` when nothing has been published yet."""
+    """The readers' copy, read-only, where SQL opens no file outside the data root, no network and no extension.
+
+    Raises `ValueError` when nothing has been published yet.
+    """
     path = layout.published_catalog
     if not path.exists():
         raise ValueError(f"{path}: no catalog has been published yet; run `dalle demo`, or `dalle catalog publish` if the catalog is newer")
     con = duckdb.connect(str(path), read_only=True)
     try:
+        _confine(con, layout.root)
         yield con
     finally:
         con.close()
+
+
+def _confine(con: duckdb.DuckDBPyConnection, root: Path) -> None:
+    """Keep SQL from files outside `root`, the network, extensions, Python's variables, and from undoing that."""
+    with _CONFINING:
+        if con.execute("select current_setting('lock_configuration')").fetchall() == [(True,)]:
+            return  # connections of one process to one file share their settings
+        folders = ", ".join("'" + str(folder).replace("'", "''") + "'" for folder in (root, root.resolve()))
+        con.execute(f"set allowed_directories = [{folders}]")  # `set` takes no parameters
+        for setting in ("python_enable_replacements", "autoinstall_known_extensions", "autoload_known_extensions"):
+            con.execute(f"set {setting} = false")
+        con.execute("set enable_external_access = false")
+        con.execute("set lock_configuration = true")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import duckdb
 import pyarrow as pa
 
 from dalle_datasets.catalog.connection import open_published
+from dalle_datasets.catalog.questions import the_question
 from dalle_datasets.catalog.sql_files import Parameter, SqlFile, list_sql, read_sql
 from dalle_datasets.store.layout import Layout
 
@@ -61,9 +62,12 @@ def ask(con: duckdb.DuckDBPyConnection, name: str, **params: Any) -> list[dict[s
 
 
 def run_sql(layout: Layout, sql: str) -> pa.Table:
-    """The rows of any `select` on the published copy. Raises `ValueError` with DuckDB's words when it cannot be run."""
+    """The rows of one `select`, or `explain` of one, on the published copy; it reads no file outside the data root.
+
+    Raises `ValueError` for anything else, and with DuckDB's words when it cannot be run.
+    """
     with open_published(layout) as con:
-        return _rows(con, sql, None, "the query")
+        return _rows(con, the_question(con, sql, "the query"), None, "the query")
 
 
 def bind(file: SqlFile, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,18 +116,20 @@ def _convert(parameter: Parameter, value: Any, query: str) -> Any:
         raise ValueError(f"query {query!r}: {parameter.name}={text!r} is not {article} {parameter.kind}") from None
 
 
-def _rows(con: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, Any] | None, what: str) -> pa.Table:
+def _rows(con: duckdb.DuckDBPyConnection, sql: str | duckdb.Statement, values: Mapping[str, Any] | None, what: str) -> pa.Table:
     try:
-        relation = con.sql(sql, params=values) if values else con.sql(sql)
-        if relation is None:
-            raise ValueError(f"{what} returns no rows: only `select` makes sense on the published copy, which is read-only")
-        return relation.to_arrow_table()
+        return con.execute(sql, dict(values) if values else None).to_arrow_table()
     except duckdb.IOException as error:
         if "No files found" in str(error):
             raise NoFilesError(
                 f"{what} reads Parquet files that do not exist yet; run the stage that writes them ({_first_line(error)})"
             ) from error
         raise ValueError(f"{what} cannot be run: {_first_line(error)}") from error
+    except duckdb.PermissionException as error:
+        raise ValueError(
+            f"{what} cannot be run: {_first_line(error)}; only files under the data root can be read, "
+            "so bring this one there first, or open it with another DuckDB"
+        ) from error
     except duckdb.Error as error:
         raise ValueError(f"{what} cannot be run: {error}") from error
 

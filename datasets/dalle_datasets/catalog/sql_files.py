@@ -19,6 +19,7 @@ PARAMETER_KINDS = ("text", "integer", "number", "boolean", "timestamp")
 _PACKAGED = Path(__file__).parents[1] / "_sql"
 _CHECKOUT = Path(__file__).parents[3] / "sql"
 _PARAMETER = re.compile(r"(?P<name>[a-z0-9_]+) \((?P<kind>[a-z]+)(?P<rest>, optional| = [^()]+)?\)")
+_NAME = re.compile(r"[a-z0-9_]+")
 _HEADER = re.compile(r"--\s*(?P<key>[a-z]+):\s*(?P<value>.*)")
 
 
@@ -75,7 +76,7 @@ def sql_root(packaged: Path = _PACKAGED, checkout: Path = _CHECKOUT) -> Path:
 def read_sql(folder: str, name: str) -> SqlFile:
     """The file `sql/<folder>/<name>.sql`. Raises `ValueError` when it does not exist or its header is wrong."""
     path = sql_root() / folder / f"{name}.sql"
-    if not path.is_file():
+    if not _NAME.fullmatch(name) or not path.is_file():  # a setting may name a file: never one from elsewhere
         raise ValueError(f"there is no sql/{folder}/{name}.sql; known here: {', '.join(file.name for file in list_sql(folder))}")
     return parse_sql(folder, name, path.read_text())
 
