@@ -104,6 +104,7 @@ def _export(
     values = {"root": str(layout.root), **parameters}
     con.execute(f"create or replace temp table chosen_pairs as {file.text}", {name: values[name] for name in declared})
     try:
+        con.execute(read_sql("ingest", "remove_repeated_rows").text)
         result = con.execute(read_sql("ingest", "training_set_counts").text)
         names = [column[0] for column in result.description]
         counts = dict(zip(names, result.fetchall()[0], strict=True))
@@ -113,7 +114,8 @@ def _export(
                 f"dVAE {parameters['dvae_id']}, CLIP {parameters['clip_id']}); lower catalog.min_clip_score_quantile, "
                 "loosen the filters, or tokenise and score the pairs first"
             )
-        shuffled = con.sql(read_sql("ingest", "shuffled_training_set").text, params={"seed": sizes["seed"]})
+        # not con.sql(…, params=…): that keeps every value as a boxed one, outside DuckDB's memory limit
+        shuffled = con.execute(read_sql("ingest", "shuffled_training_set").text, {"seed": sizes["seed"]})
         reader = shuffled.to_arrow_reader(min(sizes["rows_per_part"], 10_000))
         paths = []
         for number, batch in enumerate(_cut(reader, sizes["rows_per_part"])):

@@ -58,6 +58,25 @@ def test_every_pair_is_exported_once_in_parts_of_the_asked_size(con, root):
     assert all(len(row["image_tokens"]) == 16 and row["text_tokens"] == [1, 2, 3] for row in rows)
 
 
+def test_a_pair_of_two_sources_is_one_row(con, root):
+    once = export(con, root)
+    before = read_parts(root.layout.root / once.path, TRAINING_SET)
+    for table in ("pairs", "text_tokens", "clip_scores"):
+        columns = [name for (name, *_) in con.execute(f"describe {table}").fetchall()]
+        other = [f"'web' as {name}" if name == "source" else name for name in columns]
+        con.execute(f"insert into {table} select {', '.join(other)} from {table}")
+    image_tokens = list_parts(root.layout.image_tokens("vae0"))
+    for path in image_tokens:
+        twin = path.with_name(f"part-1{path.name.removeprefix('part-0')}")
+        twin.write_bytes(path.read_bytes())
+    con.execute(
+        "insert into image_token_shards select * replace (replace(part_path, 'part-0', 'part-1') as part_path) from image_token_shards"
+    )
+    again = export(con, root, pairs_id="pairs1")
+    assert (again.num_pairs, again.num_validation) == (once.num_pairs, once.num_validation)
+    assert read_parts(root.layout.root / again.path, TRAINING_SET).equals(before), "the same rows in the same order"
+
+
 def test_the_folder_says_what_it_is(con, root):
     made = export(con, root)
     folder = root.layout.root / made.path
