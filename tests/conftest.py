@@ -62,9 +62,9 @@ class DataRoot:
         )
         finish(self.layout.pairs(SOURCE), "inputs", {})
         drops = {
-            "discover": [("robots_denied", "robots.txt disallows /private/")],
-            "download": [("http_404", "HTTP 404"), ("http_404", "HTTP 404"), ("not_an_image", "text/html")],
-            "filter": [("caption_short", "2 words"), ("duplicate", "same pixels"), ("aspect_ratio", "6.0 : 1")],
+            "discover": [("robots_txt", "robots.txt disallows /private/")],
+            "download": [("http_4xx", "HTTP 404"), ("http_4xx", "HTTP 404"), ("not_an_image", "text/html")],
+            "filter": [("caption_short", "2 words"), ("duplicate_pair", "same pixels"), ("aspect_ratio", "6.0 : 1")],
         }
         for stage, reasons in drops.items():
             rows = [

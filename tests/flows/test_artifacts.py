@@ -88,7 +88,7 @@ def test_a_collection_is_an_artifact_with_what_stands_out_and_two_tables(made, c
     assert "| kept | 12 | 3 |" in page
     assert "| pairs of last time that are left out now | web | kept | x      (http://evil) | 3 |" in page, "no markup of strangers"
     assert made["collection-hosts"][0]["host"] == "127.0.0.1"
-    assert {row["reason"] for row in made["drop-reasons"]} >= {"caption_short", "robots_denied"}
+    assert {row["reason"] for row in made["drop-reasons"]} >= {"caption_short", "robots_txt"}
 
 
 def test_gradients_by_layer_are_a_chart_and_no_rows_of_the_table():

@@ -7,11 +7,11 @@ from dalle_datasets.store.schemas import COLLECTED, MEASURES, TRAINING_SET
 
 def test_drop_reasons_counts_by_stage_and_reason_most_frequent_first(catalog):
     catalog.add(
-        "dropped_pairs", {"detail": "2 words"}, {"detail": "1 word"}, {"stage": "download", "reason": "http_404", "detail": "HTTP 404"}
+        "dropped_pairs", {"detail": "2 words"}, {"detail": "1 word"}, {"stage": "download", "reason": "http_4xx", "detail": "HTTP 404"}
     )
     assert catalog.query("drop_reasons") == [
         ("filter", "caption_short", 2, pytest.approx(2 / 3), "1 word"),
-        ("download", "http_404", 1, pytest.approx(1 / 3), "HTTP 404"),
+        ("download", "http_4xx", 1, pytest.approx(1 / 3), "HTTP 404"),
     ]
 
 

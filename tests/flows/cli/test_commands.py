@@ -92,9 +92,9 @@ def test_query_formats(capsys, catalogued_root, tmp_path, monkeypatch):
     root = ("--set", f"paths.data_root={catalogued_root.layout.root}")
     run("query", "drop_reasons", "--format", "csv", *root)
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert {"reason": "http_404", "stage": "download"}.items() <= rows[0].items()
+    assert {"reason": "http_4xx", "stage": "download"}.items() <= rows[0].items()
     run("query", "drop_reasons", "--format", "json", *root)
-    assert json.loads(capsys.readouterr().out.splitlines()[0])["reason"] == "http_404"
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["reason"] == "http_4xx"
     run("query", "select 6 * 7 as answer", *root)
     assert "42" in capsys.readouterr().out
     monkeypatch.setattr(sys, "stdin", io.StringIO("select count(*) as pairs from pairs"))

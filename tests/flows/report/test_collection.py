@@ -71,7 +71,7 @@ def test_a_cluster_stands_side_by_side_with_what_was_kept_first(data, page):
 
 def test_what_changed_is_said(data, page):
     assert {(row["change"], row["outcome"]) for row in data.changes} == {
-        ("new, left out", "caption_short"), ("new, left out", "duplicate"), ("new, left out", "aspect_ratio"),
+        ("new, left out", "caption_short"), ("new, left out", "duplicate_pair"), ("new, left out", "aspect_ratio"),
     }  # fmt: skip
     assert "found for the first time, and left out" in page
 
