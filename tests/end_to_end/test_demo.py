@@ -99,9 +99,7 @@ def test_it_ends_with_a_summary_a_gallery_and_a_catalog(undisturbed):
 def test_the_second_run_starts_nothing(undisturbed):
     layout, _ = undisturbed
     before = tables(layout)
-    started = time.monotonic()
     assert "Everything is there already" in demo(layout.root)
-    assert time.monotonic() - started < 15
     assert tables(layout) == before
 
 

@@ -31,9 +31,8 @@ def test_a_worker_that_hangs_is_ended(web, tmp_path):
     """img2dataset alone would wait as long as the server likes; the shard that was finished before is kept."""
     urls = [web.url(f"/{i}.png") for i in range(4)] + [web.url("/hang.png")] * 4
     web.hang("/hang.png", 60)
-    start = time.monotonic()
     assert run(tmp_path, urls, num_shards=2, stall_timeout_s=2.0) == [0]
-    assert time.monotonic() - start < 45
+    assert web.num_open  # the server would hold them longer
 
 
 def test_a_worker_that_is_killed_does_not_stall_the_run(web, tmp_path):
@@ -51,11 +50,10 @@ def test_a_worker_that_is_killed_does_not_stall_the_run(web, tmp_path):
 
     killer = threading.Thread(target=kill_worker)
     killer.start()
-    start = time.monotonic()
     finished = run(tmp_path, [web.url(f"/{i}.png") for i in range(4)] + [web.url("/hang.png")] * 4, num_shards=2, stall_timeout_s=300.0)
     killer.join()
     assert finished == [0]
-    assert time.monotonic() - start < 45
+    assert web.num_open  # the server would hold them longer
 
 
 @pytest.mark.slow

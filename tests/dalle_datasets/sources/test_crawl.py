@@ -83,10 +83,9 @@ def late(answer, seconds):
 def test_hosts_are_read_side_by_side_and_each_of_them_page_by_page(webs, tmp_path):
     publish(webs, 10, lambda: 0.05)
     times = [note_times(web) for web in webs]
-    start = time.monotonic()
     outcome(webs, tmp_path, "data", max_pages=30)
-    assert time.monotonic() - start < 3 * 10 * 0.05  # what one after another would take at least
     assert [len(of_host) for of_host in times] == [10, 10, 10]
+    assert max(of_host[0] for of_host in times) < min(of_host[-1] for of_host in times)
     assert all(later - earlier >= 0.05 for of_host in times for earlier, later in pairwise(of_host))
 
 
@@ -153,10 +152,9 @@ def test_who_ends_a_crawl_does_not_wait_for_all_of_it(webs, found_by):
             raise Stop
 
     source = SourceConfig(start_urls=tuple(web.url("/0.html") for web in webs), max_pages=600)
-    start = time.monotonic()
     with pytest.raises(Stop):
         found_by(lambda result: crawl(source, source.start_urls, Visitor(GUARD, 0), "open-dalle", None, 16, result, report))
-    assert time.monotonic() - start < 2
+    assert sum(len(web.requests) for web in webs) < 100  # of 600
 
 
 def test_one_thread_is_enough(webs, tmp_path):

@@ -164,9 +164,8 @@ def test_silence_is_a_timeout(web):
 def test_a_drip_ends_at_the_deadline(web, what):
     """img2dataset's own timeout is per read: a server that sends a byte now and then held it for as long as it liked."""
     web.drip("/a", 0.1, what)
-    start = time.monotonic()
     assert failure(web.url("/a")).code == "deadline"
-    assert time.monotonic() - start < 3
+    assert web.num_open == 1  # the server would go on
 
 
 def test_redirects_share_one_deadline(web):
@@ -286,8 +285,6 @@ def test_a_silent_name_server_does_not_hold_us_up(web, monkeypatch):
         return real(host, *args, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    start = time.monotonic()
     error = failure("http://silent.example/a.png", replace(GUARD, timeout_s=0.3))
     assert (error.code, error.detail) == ("dns", "silent.example was not resolved in 0.3 s")
-    assert time.monotonic() - start < 5
     released.set()

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,6 @@ from dalle_model.transformer import load_transformer
 # Very different lengths, so that a mean over a process's own captions would be another gradient.
 CAPTIONS = ["owl", "a red apple on a pink background", "two blue cats and a small green owl on the left side on white"]
 NUM_PAIRS = 40
-STARTUP_S = 120
-"""Four processes import torch, on a machine that does other things too."""
 
 
 @pytest.fixture
@@ -143,10 +140,8 @@ def test_four_processes_one_of_which_dies_and_two_or_one_that_go_on_train_as_one
 
     run_dir = prepared(root, {"train_transformer.sharding": "full"})
     (tmp_path / "job.py").write_text(DIES_AT_8)
-    started = time.monotonic()
     died = torchrun(4, [str(tmp_path / "job.py"), "train_transformer", str(run_dir)])
     assert died.returncode == 1
-    assert time.monotonic() - started < 60 + STARTUP_S
     assert "SIGKILL" in died.stderr
     assert "another process of this training ended" in died.stderr
     assert (run_dir / "status").read_text() == "failed"
