@@ -20,7 +20,7 @@ from timing import in_child, peak_mb
 
 from dalle_datasets.config import DownloadConfig, SourceConfig
 from dalle_datasets.download.download_images import download_images
-from dalle_datasets.sources.base import Drop, Found
+from dalle_datasets.sources.base import Drop, FoundImage
 from dalle_datasets.sources.discover import discover
 from dalle_datasets.sources.tables import read_table
 from dalle_datasets.store.layout import Layout
@@ -50,9 +50,9 @@ def in_python(root: Path) -> dict[str, Any]:
 
     class Listed:
         def __init__(self) -> None:
-            self.found: list[Found] = []
+            self.found: list[FoundImage] = []
 
-        def add(self, found: Iterable[Found] = (), drops: Iterable[Drop] = ()) -> None:
+        def add(self, found: Iterable[FoundImage] = (), drops: Iterable[Drop] = ()) -> None:
             self.found += found
 
     result = Listed()

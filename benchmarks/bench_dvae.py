@@ -32,7 +32,7 @@ from dalle_datasets.loading.image_batches import centre, transformer_augmentatio
 from dalle_model.config.model import DVAEConfig
 from dalle_model.config.presets import preset
 from dalle_model.dvae import DVAE, load_dvae
-from dalle_model.dvae.codebook import initialise_codebook
+from dalle_model.dvae.codebook import initialize_codebook
 from dalle_model.dvae.image_tokenizer import COMPILE_FOR_CUDA, Encode, ImageTokenizer
 from dalle_model.dvae.loss import dvae_loss
 from dalle_model.dvae.pixels import as_floats, as_tensor, map_pixels, unmap_pixels
@@ -106,7 +106,7 @@ def print_changed_tokens(checkpoint: Path | None) -> None:
     scenes = [draw_scene(scene, 64) for scene in random.Random(0).sample(all_scenes(), 512)]
     torch.manual_seed(0)
     started = DVAE(demo.dvae)
-    initialise_codebook(started, pictures(scenes, demo.dvae.image_size), seed=0)
+    initialize_codebook(started, pictures(scenes, demo.dvae.image_size), seed=0)
     models = {"random weights (--size small)": DVAE(SIZES["small"]), "the demo's k-means start": started}
     if checkpoint is not None:
         models[str(checkpoint)] = load_dvae(checkpoint)

@@ -25,7 +25,7 @@ from timing import in_child, peak_mb
 from dalle_datasets.config import DownloadConfig, FilterConfig, ShardsConfig, SourceConfig
 from dalle_datasets.demo.emoji_scenes import all_scenes, draw_scene
 from dalle_datasets.filters import filter_pairs as filtering
-from dalle_datasets.filters.columns import Columns
+from dalle_datasets.filters.candidate_table import CandidateTable
 from dalle_datasets.filters.judge import judge_together
 from dalle_datasets.sources.discover import candidates_path
 from dalle_datasets.store.ids import candidate_id
@@ -106,8 +106,8 @@ def filter_in_this_process(root: Path) -> dict[str, Any]:
 
         return timed
 
-    def together(columns: Columns, *rest: Any) -> None:
-        np.savez(root / "columns.npz", *columns[:4], *columns.looks, columns.against.codes)
+    def together(columns: CandidateTable, *rest: Any) -> None:
+        np.savez(root / "columns.npz", *columns[:4], *columns.fingerprints, columns.drops.codes)
         judge_together(columns, *rest)
 
     at_start = peak_mb()
@@ -125,7 +125,7 @@ def judge_a_million(root: Path) -> dict[str, Any]:
     candidates, seen, captions, num_pixels, phashes, dhashes, thumbnails, codes = (saved[name] for name in saved.files)
     rng = np.random.default_rng(2)
     repeats = -(-1_000_000 // len(candidates))
-    columns = Columns.empty(repeats * len(candidates), with_looks=True)
+    columns = CandidateTable.empty(repeats * len(candidates), has_fingerprints=True)
     for i in range(repeats):
         rows = slice(i * len(candidates), (i + 1) * len(candidates))
         flips = rng.integers(0, 2**64, (5,), np.uint64) if i else np.zeros(5, np.uint64)
@@ -134,9 +134,9 @@ def judge_a_million(root: Path) -> dict[str, Any]:
             seen ^ flips[1],
             captions ^ flips[2],
         )
-        columns.num_pixels[rows], columns.against.codes[rows] = num_pixels, codes
-        columns.looks.phashes[rows], columns.looks.dhashes[rows] = phashes ^ flips[3], dhashes ^ flips[4]
-        columns.looks.thumbnails[rows] = thumbnails
+        columns.num_pixels[rows], columns.drops.codes[rows] = num_pixels, codes
+        columns.fingerprints.phashes[rows], columns.fingerprints.dhashes[rows] = phashes ^ flips[3], dhashes ^ flips[4]
+        columns.fingerprints.thumbnails[rows] = thumbnails
     at_start = peak_mb()
     start = time.process_time()
     judge_together(columns, LIMITS, None)

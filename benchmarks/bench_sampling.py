@@ -28,9 +28,9 @@ from dalle_model.config.presets import preset
 from dalle_model.sampling.generate import candidate_seeds, sample_image_tokens
 from dalle_model.sampling.logits import FREE, choose_tokens
 from dalle_model.transformer import DALLETransformer
-from dalle_model.transformer.cache import ImageDecoder, read_text
+from dalle_model.transformer.cache import ImageDecoder, prefill
+from dalle_model.transformer.cache_layout import cache_layout
 from dalle_model.transformer.cost import forward_flops_per_token
-from dalle_model.transformer.slots import slot_plan
 
 POSITIONS = 8
 """Where steps are timed: in the middle of as many equal parts of a picture. A step costs about as much more as it is later."""
@@ -48,7 +48,7 @@ def with_cache(model: DALLETransformer, captions: int, candidates: int) -> GetRe
     """What `sample_image_tokens` does on a CPU for each token of one batch."""
     stream, settings = model.stream, SamplingConfig()
     text = torch.randint(stream.text_vocab_size, (1, stream.max_text_tokens)).repeat(captions, 1)
-    decoder = ImageDecoder(model, read_text(model, text), candidates)
+    decoder = ImageDecoder(model, prefill(model, text), candidates)
     tokens = torch.randint(stream.codebook_size, (captions, candidates))
     noise, known = torch.rand(captions, candidates, dtype=torch.float64), torch.full((captions, 1), FREE)
 
@@ -106,7 +106,7 @@ def on_cpu(size: str, candidates: int, peer: Path | None, repeats: int) -> None:
 def slots_of(config: TransformerConfig, stream: StreamShape) -> list[int]:
     """Tokens that a candidate keeps, layer by layer."""
     kinds = build_on_meta(config, stream).kinds
-    return [slot_plan(kind, stream.image_grid_size, config.conv_kernel_size).num_slots for kind in kinds]
+    return [cache_layout(kind, stream.image_grid_size, config.conv_kernel_size).num_slots for kind in kinds]
 
 
 def build_on_meta(config: TransformerConfig, stream: StreamShape) -> DALLETransformer:
@@ -139,7 +139,7 @@ def bound_seconds(config: TransformerConfig, stream: StreamShape, candidates: in
     """Least time of one step for all candidates: everything read once, or every product done at the card's rate."""
     model = build_on_meta(config, stream)
     weights = sum(p.numel() for block in model.blocks for p in block.parameters()) + model.image_head.weight.numel()
-    plans = [slot_plan(kind, stream.image_grid_size, config.conv_kernel_size) for kind in model.kinds]
+    plans = [cache_layout(kind, stream.image_grid_size, config.conv_kernel_size) for kind in model.kinds]
     seen = sum(plan.is_visible.sum(1).float().mean().item() for plan in plans)
     read = weights + 2 * config.d_model * (config.num_layers * stream.max_text_tokens + candidates * seen)
     per_token = forward_flops_per_token(config, stream)

@@ -20,7 +20,7 @@ VOCABULARY_FILE = "vocabulary.json"
 CACHED_CAPTIONS = 100_000
 
 
-def normalise_caption(caption: str, lowercase: bool) -> str:
+def normalize_caption(caption: str, lowercase: bool) -> str:
     """The one spelling of a caption: Unicode NFC, single spaces, none at the ends; lower case when asked."""
     text = unicodedata.normalize("NFC", caption)
     if lowercase:
@@ -65,13 +65,13 @@ class BpeTokenizer:
         )
         counted = 0
 
-        def normalised() -> Iterable[str]:
+        def normalized() -> Iterable[str]:
             nonlocal counted
             for caption in captions:
                 counted += 1
-                yield normalise_caption(caption, config.lowercase)
+                yield normalize_caption(caption, config.lowercase)
 
-        tokenizer.train_from_iterator(normalised(), trainer)
+        tokenizer.train_from_iterator(normalized(), trainer)
         if not counted:
             raise ValueError("a tokenizer needs captions to learn from, but there are none; check what the filters dropped")
         return cls(tokenizer, config.lowercase, config.max_text_tokens)
@@ -89,7 +89,7 @@ class BpeTokenizer:
         threads or what was encoded before. `tokenizers` has the same algorithm but draws from a generator that
         cannot be seeded, which would make a resumed training differ from an undisturbed one.
         """
-        texts = [normalise_caption(caption, self.lowercase) for caption in captions]
+        texts = [normalize_caption(caption, self.lowercase) for caption in captions]
         if not dropout:
             return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts)]
         return [self._encode_with_dropout(text, dropout, random.Random(f"{seed} {text}")) for text in texts]

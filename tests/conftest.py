@@ -26,7 +26,7 @@ from dalle_datasets.history import record_collection
 from dalle_datasets.store import schemas
 from dalle_datasets.store.ids import generation_id, pair_id, prompt_id
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.manifest import finish
+from dalle_datasets.store.manifest import commit
 from dalle_datasets.store.parquet import write_parquet, write_parts
 
 # Before anything imports Prefect: no telemetry, no log lines between pytest's dots.
@@ -60,7 +60,7 @@ class DataRoot:
             rows_per_part=8,
             row_group_size=4,
         )
-        finish(self.layout.pairs(SOURCE), "inputs", {})
+        commit(self.layout.pairs(SOURCE), "inputs", {})
         drops = {
             "discover": [("robots_txt", "robots.txt disallows /private/")],
             "download": [("http_4xx", "HTTP 404"), ("http_4xx", "HTTP 404"), ("not_an_image", "text/html")],
@@ -106,7 +106,7 @@ class DataRoot:
         ):
             write_parquet(folder / "part-00000.parquet", pa.Table.from_pylist(rows, schema.with_metadata(None)), schema)
 
-    def tokenise_and_score(self) -> list[Path]:
+    def tokenize_and_score(self) -> list[Path]:
         """Tokenizer, dVAE, tokens, CLIP and scores: their run directories."""
         folder = {
             name: self.layout.relative(path)
@@ -302,7 +302,7 @@ class DataRoot:
 
         layout = self.layout
         self.collect()
-        runs = [*self.tokenise_and_score(), self.reconstruct(), self.score_safety()]
+        runs = [*self.tokenize_and_score(), self.reconstruct(), self.score_safety()]
         with connect(layout.catalog) as con:
             ingest.ingest_pairs(con, layout, SOURCE)
             ingest.ingest_dropped_pairs(con, layout, SOURCE)

@@ -27,7 +27,7 @@ SHARPNESS = 16.0
 
 
 @torch.no_grad()
-def initialise_codebook(model: DVAE, images: Tensor, seed: int) -> None:
+def initialize_codebook(model: DVAE, images: Tensor, seed: int) -> None:
     """Set the linear paths of a `patch_kmeans` dVAE from float images [B, 3, H, W] in [0, 1], all its training pictures or a sample.
 
     Raises `ValueError` when the pictures have fewer distinct patches than the codebook has entries.

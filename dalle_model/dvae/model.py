@@ -131,7 +131,7 @@ class DVAE(nn.Module):
         self.config = config
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
-        self._initialise()
+        self._initialize()
 
     def encode_logits(self, images: Tensor) -> Tensor:
         """Unnormalised log-probabilities of the tokens, float32 [B, K, h, w], for float images [B, 3, H, W] in [0, 1].
@@ -194,7 +194,7 @@ class DVAE(nn.Module):
         return unmap_pixels(torch.sigmoid(mu.float()))
 
     @torch.no_grad()
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         """Weights N(0, 1 / fan_in), biases 0, as in the released code."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -23,15 +23,15 @@ nav a { margin-right: 1rem }
 def write_contact_sheet(path: Path, root: Path, rows: Sequence[Mapping[str, Any]], title: str, links: Mapping[str, str]) -> None:
     """Write one page of rows of `schemas.GENERATIONS`, whose pictures lie under `root`.
 
-    The page points at the pictures by relative addresses, so a run directory can be copied or served as it is.
-    `links` are further pages: label -> address.
+    The page points at the pictures by relative URLs, so a run directory can be copied or served as it is.
+    `links` are further pages: label -> URL.
     """
     prompts: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         prompts.setdefault(row["prompt_id"], []).append(row)
     lines = [f"<h2>{escape(some[0]['prompt'])} <small>{escape(some[0]['prompt_set'])}</small></h2>" + _figures(path, root, some)
              for some in prompts.values()]  # fmt: skip
-    nav = "".join(f'<a href="{quote(address)}">{escape(label)}</a>' for label, address in links.items())
+    nav = "".join(f'<a href="{quote(url)}">{escape(label)}</a>' for label, url in links.items())
     page = (
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>\n'
         f"<h1>{escape(title)}</h1><nav>{nav}</nav>\n" + "\n".join(lines) + "\n</html>\n"
@@ -44,9 +44,9 @@ def write_contact_sheet(path: Path, root: Path, rows: Sequence[Mapping[str, Any]
 def _figures(path: Path, root: Path, candidates: list[Mapping[str, Any]]) -> str:
     figures = []
     for row in sorted(candidates, key=lambda row: int(row["rank"])):
-        address = quote(Path(os.path.relpath(root / row["image_path"], path.parent)).as_posix())
+        url = quote(Path(os.path.relpath(root / row["image_path"], path.parent)).as_posix())
         about = f"rank {row['rank']}, CLIP score {row['clip_score']:.3f}, seed {row['seed']}, generation {row['generation_id']}"
         best = ' class="best"' if row["rank"] == 1 else ""
-        image = f'<img loading="lazy" src="{address}" alt="{escape(row["prompt"])}" title="{escape(about)}">'
+        image = f'<img loading="lazy" src="{url}" alt="{escape(row["prompt"])}" title="{escape(about)}">'
         figures.append(f"<figure{best}>{image}{row['clip_score']:.3f}</figure>")
     return "".join(figures)

@@ -29,7 +29,7 @@ from dalle_model.generated.image_files import save_picture
 from dalle_model.generated.units import Unit, is_whole, join_parts, part_path, plan_units, write_contact_sheets
 from dalle_model.generator import NETWORKS, Networks, decode_batches, load_networks
 from dalle_model.prompt_checks import sort_out
-from dalle_model.running.claims import work_off
+from dalle_model.running.claims import run_units
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
 from dalle_model.sampling.generate import FREE, candidate_seeds, sample_image_tokens
@@ -74,7 +74,7 @@ def work(run: JobRun) -> Batch:
         report_progress(done + num_in_part, num_images, "images", images_per_s=rate(num_in_part))
 
     sizes = {unit.name: unit.num_images for unit in batch.units}
-    work_off(run.run_dir / "claims", sizes, lambda name: is_whole(part_path(run, name)), make, report)
+    run_units(run.run_dir / "claims", sizes, lambda name: is_whole(part_path(run, name)), make, report)
     return replace(batch, images_per_s=rate())
 
 

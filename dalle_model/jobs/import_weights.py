@@ -1,6 +1,6 @@
 """Job: take over OpenAI's published dVAE as if it had been trained here. Inputs: `encoder` and `decoder`.
 
-Each is a file path, or an http(s) address with the SHA-256 of the file in `encoder_sha256` / `decoder_sha256` (for a path it is
+Each is a file path, or an http(s) URL with the SHA-256 of the file in `encoder_sha256` / `decoder_sha256` (for a path it is
 optional, and checked if given). Nothing in the files is executed (`dalle_model.dvae.openai`).
 """
 
@@ -37,7 +37,7 @@ def run(run: JobRun) -> dict[str, Any]:
 
 
 def fetch(run: JobRun, name: str) -> Path:
-    """The local file of an input, downloaded first if it is an address. Raises `ValueError` when its SHA-256 is wrong or missing."""
+    """The local file of an input, downloaded first if it is a URL. Raises `ValueError` when its SHA-256 is wrong or missing."""
     if name not in run.inputs:
         raise ValueError(f"import_weights: input {name!r} is missing; give the path or the address of OpenAI's {name}.pkl")
     where, expected = run.inputs[name], run.inputs.get(f"{name}_sha256", "").lower()
@@ -60,18 +60,18 @@ def fetch(run: JobRun, name: str) -> Path:
     return path
 
 
-def _download(address: str, path: Path) -> None:
+def _download(url: str, path: Path) -> None:
     try:
-        with urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer, atomic_path(path) as partial, partial.open("wb") as file:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, atomic_path(path) as partial, partial.open("wb") as file:
             while data := answer.read(2**20):
                 file.write(data)
                 if file.tell() > MAX_BYTES:
                     raise ValueError(
-                        f"import_weights: {address} has more than {MAX_BYTES} bytes, which no part of a dVAE has; check the address"
+                        f"import_weights: {url} has more than {MAX_BYTES} bytes, which no part of a dVAE has; check the address"
                     )
     except (OSError, HTTPException) as error:
         raise ValueError(
-            f"import_weights: {address} could not be downloaded ({type(error).__name__}: {error}); "
+            f"import_weights: {url} could not be downloaded ({type(error).__name__}: {error}); "
             "check the address, or download the file yourself and give its path"
         ) from error
     report_progress(1, 1, "files", megabytes=path.stat().st_size / 2**20)

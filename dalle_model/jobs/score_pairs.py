@@ -17,7 +17,7 @@ from dalle_datasets.store.parquet import check_parquet, list_column, open_parque
 from dalle_datasets.store.schemas import CLIP_SCORES, PAIRS
 from dalle_model.clip import Clip, cosine
 from dalle_model.dvae.pixels import as_floats, as_tensor
-from dalle_model.running.parts import PartsOut, map_parts
+from dalle_model.running.parts import OutputParts, map_parts
 from dalle_model.running.run_dir import JobRun
 from dalle_model.sampling.rerank import load_scorer
 from dalle_model.training.parallel import own_device
@@ -33,13 +33,13 @@ def work(run: JobRun) -> Path:
     clip = load_scorer(run.input_path("clip"))
     clip.network.to(own_device())
     directory = run.layout.clip_scores(clip.id)
-    map_parts(PartsOut(run, directory, CLIP_SCORES), lambda part: score_part(clip, part))
+    map_parts(OutputParts(run, directory, CLIP_SCORES), lambda part: score_part(clip, part))
     return directory
 
 
 def finish(run: JobRun, directory: Path) -> dict[str, Any]:
     """How many scores there are, and their mean."""
-    out = PartsOut(run, directory, CLIP_SCORES)
+    out = OutputParts(run, directory, CLIP_SCORES)
     parts = [out.path_of(source) for source in out.sources]
     scores = [read_parquet(part, CLIP_SCORES, ["clip_score"])["clip_score"] for part in parts]
     num_scores = sum(map(len, scores))

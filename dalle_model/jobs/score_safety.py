@@ -14,7 +14,7 @@ import torch
 
 from dalle_datasets.store.parquet import check_parquet, open_parquet, read_parquet
 from dalle_datasets.store.schemas import CLIP_SCORES, SAFETY_SCORES
-from dalle_model.running.parts import PartsOut, map_parts
+from dalle_model.running.parts import OutputParts, map_parts
 from dalle_model.running.run_dir import JobRun
 from dalle_model.safety import SCORES, Classifier, load_classifier
 from dalle_model.sampling.rerank import load_scorer
@@ -27,7 +27,7 @@ def run(run: JobRun) -> dict[str, Any]:
     clip = load_scorer(run.input_path("clip"))
     classifier = load_classifier(run.config.safety_classifier, run.config.safety, clip)
     directory = run.layout.safety_scores(classifier.id)
-    embeddings = PartsOut(run, run.layout.clip_scores(clip.id), CLIP_SCORES)
+    embeddings = OutputParts(run, run.layout.clip_scores(clip.id), CLIP_SCORES)
 
     def score(part: Path) -> pa.Table:
         if not embeddings.is_made(part):
@@ -36,7 +36,7 @@ def run(run: JobRun) -> dict[str, Any]:
             )
         return score_part(classifier, embeddings.path_of(part))
 
-    parts = map_parts(PartsOut(run, directory, SAFETY_SCORES), score)
+    parts = map_parts(OutputParts(run, directory, SAFETY_SCORES), score)
     columns = [read_parquet(part, SAFETY_SCORES, list(SCORES)) for part in parts]
     num_scores = sum(table.num_rows for table in columns)
     means = {f"mean_{name}": sum(pc.sum(table[name], min_count=0).as_py() for table in columns) / max(1, num_scores) for name in SCORES}

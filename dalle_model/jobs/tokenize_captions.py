@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from dalle_datasets.store.parquet import read_parquet
 from dalle_datasets.store.schemas import PAIRS, TEXT_TOKENS
-from dalle_model.running.parts import PartsOut, map_parts
+from dalle_model.running.parts import OutputParts, map_parts
 from dalle_model.running.run_dir import JobRun
 from dalle_model.text import BpeTokenizer
 
@@ -17,7 +17,7 @@ def run(run: JobRun) -> dict[str, Any]:
     tokenizer = BpeTokenizer.load(run.input_path("tokenizer"))
     directory = run.layout.text_tokens(tokenizer.id)
     parts = map_parts(
-        PartsOut(run, directory, TEXT_TOKENS), lambda part: encode_pairs(tokenizer, read_parquet(part, PAIRS, ["pair_id", "caption"]))
+        OutputParts(run, directory, TEXT_TOKENS), lambda part: encode_pairs(tokenizer, read_parquet(part, PAIRS, ["pair_id", "caption"]))
     )
     are_truncated = [read_parquet(part, TEXT_TOKENS, ["is_truncated"])["is_truncated"] for part in parts]
     return {

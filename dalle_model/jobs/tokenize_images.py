@@ -27,7 +27,7 @@ from dalle_model.config.tokenizing import TokenizeImagesConfig
 from dalle_model.dvae import load_dvae
 from dalle_model.dvae.image_tokenizer import ImageTokenizer
 from dalle_model.dvae.loss import codebook_perplexity
-from dalle_model.running.parts import PartsOut, map_parts
+from dalle_model.running.parts import OutputParts, map_parts
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
 from dalle_model.training.parallel import own_device
@@ -40,7 +40,7 @@ _COPIED = ("candidate_id", "source", "caption", "image_url", "page_url")
 
 def work(run: JobRun) -> dict[str, float]:
     """Tokenise part after part, until this process and those beside it have made all; returns this process's rates."""
-    tokenizer, parts = open_tokenizer(run), parts_out(run)
+    tokenizer, parts = open_tokenizer(run), output_parts(run)
     progress = Progress(sum(check_parquet(part, PAIRS).num_rows for part in parts.sources))
     map_parts(parts, lambda source: tokenize_pairs(run, tokenizer, source, progress), progress.settle)
     return progress.rates(num_threads(run.config.tokenize_images), tokenizer.busy_s)
@@ -53,7 +53,7 @@ def open_tokenizer(run: JobRun) -> ImageTokenizer:
     return ImageTokenizer(model, settings.precision, largest_batch(model.config, settings))
 
 
-def parts_out(run: JobRun) -> PartsOut:
+def output_parts(run: JobRun) -> OutputParts:
     """Where the tokens go, and what they depend on besides the pairs."""
     settings = run.config.tokenize_images
     made_from = {
@@ -62,14 +62,14 @@ def parts_out(run: JobRun) -> PartsOut:
         "seed": str(run.config.seed),
         "precision": settings.precision,
     }
-    return PartsOut(run, run.layout.image_tokens(run.inputs["dvae_id"]), IMAGE_TOKENS, made_from)
+    return OutputParts(run, run.layout.image_tokens(run.inputs["dvae_id"]), IMAGE_TOKENS, made_from)
 
 
 def finish(run: JobRun, rates: dict[str, float]) -> dict[str, Any]:
     """The job's result once every part is there, and how often each token was used. Raises `SchemaError` when one is missing."""
-    parts = parts_out(run)
+    parts = output_parts(run)
     parts.remove_stale()
-    PartsOut(run, parts.directory / "dropped", DROPPED_PAIRS).remove_stale()
+    OutputParts(run, parts.directory / "dropped", DROPPED_PAIRS).remove_stale()
     paths = [parts.path_of(source) for source in parts.sources]
     num_images = sum(check_parquet(path, IMAGE_TOKENS).num_rows for path in paths)
     occurrences = count_tokens(paths, load_dvae(run.input_path("dvae")).config.codebook_size)
@@ -142,7 +142,7 @@ def tokenize_pairs(run: JobRun, tokenizer: ImageTokenizer, source: Path, progres
             progress.add(len(rows))
 
     tokens = list(tokenizer.stream(batches()))
-    path = parts_out(run).path_of(source)
+    path = output_parts(run).path_of(source)
     dropped_path = path.parent / "dropped" / path.name
     if dropped:
         write_parquet(dropped_path, pa.Table.from_pylist(dropped, schema=DROPPED_PAIRS.with_metadata(None)), DROPPED_PAIRS)

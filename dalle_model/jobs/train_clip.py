@@ -18,7 +18,7 @@ from dalle_model.dvae.pixels import as_floats, as_tensor
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
 from dalle_model.text import BpeTokenizer
-from dalle_model.training.loop import mix, train
+from dalle_model.training.loop import derive_seed, train
 from dalle_model.training.parallel import World, join_world
 
 MAX_VALIDATION_PAIRS = 2_048
@@ -34,7 +34,7 @@ def run(run: JobRun) -> dict[str, Any]:
         return {"clip_id": clip_id, "checkpoint": run.layout.relative(checkpoint), "loss": None, "batch_accuracy": None}
     settings, seed, world = run.config.train_clip, run.config.seed, join_world()
     dvae = load_dvae(run.input_path("dvae")).to(world.device)
-    torch.manual_seed(mix(seed, 0))
+    torch.manual_seed(derive_seed(seed, 0))
     clip = build_clip(run.config.clip, BpeTokenizer.load(run.input_path("tokenizer")))
     reconstructions = Reconstructions(dvae)
     result = train(

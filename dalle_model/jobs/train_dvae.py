@@ -1,6 +1,6 @@
 """Job: train the discrete VAE on the pairs' pictures (section 2.1, Appendix A.2), and say how good its tokens are.
 
-At every look at the validation split its figures go to metrics.jsonl, and two pictures to `looks/`: originals above
+At every validation its metrics go to metrics.jsonl, and two pictures to `looks/`: originals above
 reconstructions, and how often each token was used. With `train_dvae.imported` there is one such look, at weights that
 `import_weights` took over.
 """
@@ -24,7 +24,7 @@ from dalle_model.config.training import TrainDVAEConfig
 from dalle_model.config.tree import Config
 from dalle_model.dvae import DVAE, load_dvae, save_dvae
 from dalle_model.dvae.checkpoint import different_sizes
-from dalle_model.dvae.codebook import initialise_codebook
+from dalle_model.dvae.codebook import initialize_codebook
 from dalle_model.dvae.likelihood import logit_laplace_log_prob, soft_floor
 from dalle_model.dvae.loss import codebook_perplexity, dvae_loss
 from dalle_model.dvae.model import DecoderBlock, EncoderBlock
@@ -34,8 +34,8 @@ from dalle_model.precision import available_precision
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
 from dalle_model.training.checkpoints import list_training_states
-from dalle_model.training.distribute import Part
-from dalle_model.training.loop import mix, train
+from dalle_model.training.distribute import ShardUnit
+from dalle_model.training.loop import derive_seed, train
 from dalle_model.training.metrics import MetricsLog
 from dalle_model.training.parallel import World, join_world
 from dalle_model.training.prefetch import prefetch
@@ -59,37 +59,37 @@ def run(run: JobRun) -> dict[str, Any]:
     # Cold samples are full of numbers below 1e-38, which a CPU multiplies in microcode: without this an update takes 3.5 times as long.
     torch.set_flush_denormal(True)
     config, world, pairs = run.config, join_world(), run.input_path("pairs")
-    looks = Looks(ImageBatches(pairs, "validation", config.dvae.image_size), config.train_dvae, run.run_dir / "looks")
+    validation_split = Validation(ImageBatches(pairs, "validation", config.dvae.image_size), config.train_dvae, run.run_dir / "looks")
     if config.train_dvae.imported:
         model = imported(run).to(world.device).to(memory_format=torch.channels_last)
-        return publish(run, model, looks, look_once(run, model, looks), num_steps=0) if world.is_main else {}
-    torch.manual_seed(mix(config.seed, 0))
+        return publish(run, model, validation_split, validate_once(run, model, validation_split), num_steps=0) if world.is_main else {}
+    torch.manual_seed(derive_seed(config.seed, 0))
     model = DVAE(config.dvae).to(memory_format=torch.channels_last)
     pictures = ImageBatches(
         pairs, "train", config.dvae.image_size, square=augmentation(config.train_dvae), num_threads=config.train_dvae.decode_threads
     )
     if config.dvae.codebook_init == "patch_kmeans" and not list_training_states(run.run_dir):
-        initialise_codebook(model, initialisation_pictures(pairs, config), config.seed)
+        initialize_codebook(model, initialization_pictures(pairs, config), config.seed)
     result = train(
         model=model,
         config=replace(config.train_dvae, precision=available_precision(config.train_dvae.precision, world.device)),
         batches=training_batches(pictures, config, world),
         compute_loss=lambda model, batch, step: relaxed_loss(model, batch, step, config.train_dvae),
-        validate=looks.validate,
-        show=looks.show,
+        validate=validation_split.validate,
+        show=validation_split.show,
         parts=parts,
         branches=branches,
         run_dir=run.run_dir,
         seed=config.seed,
         report=report_progress,
     )
-    return publish(run, model, looks, result.validation, result.step) if world.is_main else {}
+    return publish(run, model, validation_split, result.validation, result.step) if world.is_main else {}
 
 
-def parts(model: nn.Module) -> list[Part]:
+def parts(model: nn.Module) -> list[ShardUnit]:
     """What to gather together when several processes hold shares: encoder and decoder, each a fraction of a gibibyte at most."""
     assert isinstance(model, DVAE)
-    return [Part(model.encoder), Part(model.decoder, methods=("from_tokens",))]
+    return [ShardUnit(model.encoder), ShardUnit(model.decoder, methods=("from_tokens",))]
 
 
 def branches(model: nn.Module) -> dict[str, list[nn.Module]]:
@@ -103,10 +103,10 @@ def branches(model: nn.Module) -> dict[str, list[nn.Module]]:
     }
 
 
-def publish(run: JobRun, model: DVAE, looks: "Looks", validation: Mapping[str, float], num_steps: int) -> dict[str, Any]:
+def publish(run: JobRun, model: DVAE, validation_split: "Validation", validation: Mapping[str, float], num_steps: int) -> dict[str, Any]:
     """Save the weights to keep; returns the job's result."""
     checkpoint, picture = run.run_dir / "dvae", run.run_dir / "reconstructions.png"
-    save_picture(picture, reconstructions(model, looks.pictures))
+    save_picture(picture, reconstructions(model, validation_split.pictures))
     return {
         "dvae_id": save_dvae(checkpoint, model),
         "checkpoint": run.layout.relative(checkpoint),
@@ -114,7 +114,7 @@ def publish(run: JobRun, model: DVAE, looks: "Looks", validation: Mapping[str, f
         **{name: validation[name] for name in ("psnr", "perplexity", "codes_used", "kl_nats", "reconstruction_loss")},
         "is_collapsed": bool(validation["is_collapsed"]),
         "alarm": collapse_advice(validation["perplexity"], model.config.codebook_size) if validation["is_collapsed"] else "",
-        "looks": run.layout.relative(looks.directory),
+        "looks": run.layout.relative(validation_split.directory),
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "num_steps": num_steps,
     }
@@ -132,14 +132,14 @@ def imported(run: JobRun) -> DVAE:
     return model
 
 
-def look_once(run: JobRun, model: DVAE, looks: "Looks") -> dict[str, float]:
+def validate_once(run: JobRun, model: DVAE, validation_split: "Validation") -> dict[str, float]:
     """Look at the validation split as training does at step 0."""
-    figures = looks.validate(model)
+    metrics = validation_split.validate(model)
     log = MetricsLog(run.run_dir / "metrics.jsonl", -1)
-    log.log(0, "validation", figures)
+    log.log(0, "validation", metrics)
     log.close()
-    looks.show(model, 0)
-    return figures
+    validation_split.show(model, 0)
+    return metrics
 
 
 def augmentation(settings: TrainDVAEConfig) -> Square:
@@ -149,7 +149,7 @@ def augmentation(settings: TrainDVAEConfig) -> Square:
     return dvae_augmentation_with_flip if settings.random_flip else dvae_augmentation
 
 
-def initialisation_pictures(pairs: Path, config: Config) -> Tensor:
+def initialization_pictures(pairs: Path, config: Config) -> Tensor:
     """Float pictures [B, 3, H, W] in [0, 1] whose patches k-means looks at: training pictures, a fixed random choice."""
     pictures = ImageBatches(pairs, "train", config.dvae.image_size)
     most = max(1, INITIALISATION_PATCHES // config.dvae.num_image_tokens)
@@ -179,8 +179,8 @@ def relaxed_loss(model: nn.Module, batch: Mapping[str, Tensor], step: int, setti
 
 
 @dataclass(slots=True)
-class Looks:
-    """The looks at the validation split: figures for metrics.jsonl, pictures for `directory`."""
+class Validation:
+    """Validation during the training: metrics for metrics.jsonl, pictures for `directory`."""
 
     pictures: ImageBatches
     settings: TrainDVAEConfig
@@ -190,10 +190,10 @@ class Looks:
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Figures of the split. Warns when the codebook is collapsing, with what to change."""
-        figures, self.occurrences = validate(model, self.pictures, self.settings)
-        if figures["is_collapsed"]:
-            log.warning(collapse_advice(figures["perplexity"], len(self.occurrences)))
-        return figures
+        metrics, self.occurrences = validate(model, self.pictures, self.settings)
+        if metrics["is_collapsed"]:
+            log.warning(collapse_advice(metrics["perplexity"], len(self.occurrences)))
+        return metrics
 
     def show(self, model: nn.Module, step: int) -> None:
         """Draw what the last `validate` saw."""
@@ -237,7 +237,7 @@ def validate(model: nn.Module, pictures: ImageBatches, settings: TrainDVAEConfig
         if num_pictures >= MAX_VALIDATION_PAIRS:
             break
     perplexity = codebook_perplexity(occurrences_K)
-    figures = {
+    metrics = {
         "loss": loss / num_pictures,
         "reconstruction_loss": loss / num_pictures,
         "kl_nats": kl / num_pictures,
@@ -248,7 +248,7 @@ def validate(model: nn.Module, pictures: ImageBatches, settings: TrainDVAEConfig
         "top_code_share": float(occurrences_K.max() / occurrences_K.sum()),
         "is_collapsed": float(is_collapsing(occurrences_K)),
     }
-    return figures, occurrences_K
+    return metrics, occurrences_K
 
 
 def is_collapsing(occurrences_K: Tensor) -> bool:

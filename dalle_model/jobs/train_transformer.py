@@ -16,8 +16,8 @@ from dalle_model.precision import autocast
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
 from dalle_model.text import BpeTokenizer
-from dalle_model.training.distribute import Part
-from dalle_model.training.loop import mix, train
+from dalle_model.training.distribute import ShardUnit
+from dalle_model.training.loop import derive_seed, train
 from dalle_model.training.parallel import World, join_world, sum_numbers
 from dalle_model.training.prefetch import prefetch
 from dalle_model.transformer import NO_TOKEN, DALLETransformer, save_transformer
@@ -39,7 +39,7 @@ def run(run: JobRun) -> dict[str, Any]:
         raise ValueError(
             f"{run.input_path('tokenizer')} holds tokenizer {tokenizer.id}, but {made_from['tokenizer_id']} is given; correct one"
         )
-    torch.manual_seed(mix(seed, 0))
+    torch.manual_seed(derive_seed(seed, 0))
     model = DALLETransformer(config.transformer, replace(config.stream, text_vocab_size=tokenizer.vocab_size))
     model.activation_checkpointing = config.train_transformer.activation_checkpointing
     world = join_world()
@@ -108,7 +108,7 @@ def training_batches(
 
     def encoded(start_step: int) -> Iterator[dict[str, Tensor]]:
         for i, pair in enumerate(pairs.batches(settings.batch_size, seed, start_step, world.rank, world.size)):
-            key = mix(seed, start_step + i)
+            key = derive_seed(seed, start_step + i)
             batch = encode_batch(pair, tokenizer, config.tokenizer.bpe_dropout, key)
             if settings.caption_dropout:
                 draws = torch.rand(settings.batch_size, generator=torch.Generator().manual_seed(key))
@@ -133,10 +133,10 @@ def encode_batch(pairs: TokenBatch, tokenizer: BpeTokenizer, bpe_dropout: float,
     return {"text_tokens": torch.from_numpy(text_tokens), "image_tokens": torch.from_numpy(pairs.image_tokens)}
 
 
-def parts(model: nn.Module) -> list[Part]:
+def parts(model: nn.Module) -> list[ShardUnit]:
     """What to gather together when several processes hold shares: each block, then embeddings and heads, which stay in float32."""
     assert isinstance(model, DALLETransformer)
-    return [*(Part(block, is_low_precision=True) for block in model.blocks), Part(model, methods=("loss",))]
+    return [*(ShardUnit(block, is_low_precision=True) for block in model.blocks), ShardUnit(model, methods=("loss",))]
 
 
 def branches(model: nn.Module) -> dict[str, list[nn.Module]]:

@@ -15,7 +15,7 @@ POLL_S = 1.0
 """How often a process with nothing left to claim looks whether the others have finished, or died."""
 
 
-def work_off(
+def run_units(
     claims: Path,
     units: Mapping[str, int],
     is_done: Callable[[str], bool],

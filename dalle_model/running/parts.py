@@ -8,13 +8,13 @@ import pyarrow as pa
 
 from dalle_datasets.store.parquet import SchemaError, check_parquet, list_parts, write_parquet
 from dalle_datasets.store.schemas import PAIRS
-from dalle_model.running.claims import work_off
+from dalle_model.running.claims import run_units
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
 
 
 @dataclass(frozen=True, slots=True)
-class PartsOut:
+class OutputParts:
     """Where the parts made from the input `pairs` of a run go.
 
     The folder belongs to a tokenizer or network and may hold other sources' parts, so a part's name begins with its source.
@@ -60,7 +60,7 @@ class PartsOut:
             stale.unlink(missing_ok=True)  # another process may have been quicker
 
 
-def map_parts(parts: PartsOut, make: Callable[[Path], pa.Table], report: Callable[[int], None] | None = None) -> list[Path]:
+def map_parts(parts: OutputParts, make: Callable[[Path], pa.Table], report: Callable[[int], None] | None = None) -> list[Path]:
     """Make every part that nobody else is making, and return all their paths when all are there.
 
     `report` is told how many rows of pairs are done with; without it that is the job's progress.
@@ -74,7 +74,7 @@ def map_parts(parts: PartsOut, make: Callable[[Path], pa.Table], report: Callabl
     def make_part(name: str) -> None:
         parts.make(sources[name], make)
 
-    work_off(parts.run.run_dir / "claims", num_rows, lambda name: parts.is_made(sources[name]), make_part, report or report_rows)
+    run_units(parts.run.run_dir / "claims", num_rows, lambda name: parts.is_made(sources[name]), make_part, report or report_rows)
     parts.remove_stale()
     return [parts.path_of(source) for source in sources.values()]
 

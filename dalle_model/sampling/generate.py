@@ -11,8 +11,8 @@ from torch import Tensor
 from dalle_model.config.generation import SamplingConfig
 from dalle_model.sampling.logits import FREE as FREE
 from dalle_model.sampling.logits import choose_tokens
-from dalle_model.sampling.static import StaticPictures
-from dalle_model.transformer.cache import ImageDecoder, TextPrefix, read_text
+from dalle_model.sampling.static import GraphSampler
+from dalle_model.transformer.cache import ImageDecoder, TextPrefix, prefill
 from dalle_model.transformer.model import NO_TOKEN, DALLETransformer
 
 
@@ -56,25 +56,25 @@ def sample_image_tokens(
     out = torch.empty(num_captions, num_images, stream.num_image_tokens, dtype=torch.int64, device=device)
     candidates_at_once = min(num_images, settings.batch_size)
     captions_at_once = min(num_captions, max(1, settings.batch_size // num_images))
-    static: StaticPictures | None = None
+    static: GraphSampler | None = None
     with torch.inference_mode():
         for captions in _batches(num_captions, captions_at_once, is_static):
             text, known = text_tokens[captions].to(device), known_image_tokens[captions].to(device)
             if settings.guidance != 1:
                 text = torch.cat((text, torch.full_like(text, NO_TOKEN)))
-            prefix = read_text(model, text)
+            prefix = prefill(model, text)
             for candidates in _batches(num_images, candidates_at_once, is_static):
                 noise = _noise(seeds[captions][:, candidates], stream.num_image_tokens).to(device)
                 if is_static:
-                    static = static or StaticPictures(model, prefix, noise, known, settings)
-                    grown = static.grow(prefix, noise, known)
+                    static = static or GraphSampler(model, prefix, noise, known, settings)
+                    grown = static.sample(prefix, noise, known)
                 else:
-                    grown = torch.stack(list(growing(model, prefix, noise, known, settings)), 2)
+                    grown = torch.stack(list(decode(model, prefix, noise, known, settings)), 2)
                 out[captions[:, None], candidates] = grown
     return out
 
 
-def growing(model: DALLETransformer, prefix: TextPrefix, noise: Tensor, known: Tensor, settings: SamplingConfig) -> Iterator[Tensor]:
+def decode(model: DALLETransformer, prefix: TextPrefix, noise: Tensor, known: Tensor, settings: SamplingConfig) -> Iterator[Tensor]:
     """The tokens [P, C] of noise.shape[:2] pictures at one position after the other."""
     decoder = ImageDecoder(model, prefix, noise.shape[1])
     logits = decoder.first_logits()

@@ -2,7 +2,7 @@
 
 Everything that changes from step to step is a tensor (position, tokens, noise) that the step reads and writes in place. On CUDA its
 blocks are compiled and the whole step, draw included, is captured as one CUDA graph; sampling a picture is then
-replaying that graph. Elsewhere the step is run as it is: slower than `generate.growing`, but the same, and so testable.
+replaying that graph. Elsewhere the step is run as it is: slower than `generate.decode`, but the same, and so testable.
 """
 
 import logging
@@ -23,7 +23,7 @@ WARM_UP_STEPS = 3
 """Before a capture: compilation, and libraries' workspaces that must not be made inside a graph."""
 
 
-class StaticPictures:
+class GraphSampler:
     """Pictures of noise.shape[:2] = [P, C] at a time, in memory that is made once."""
 
     def __init__(self, model: DALLETransformer, prefix: TextPrefix, noise: Tensor, known: Tensor, settings: SamplingConfig) -> None:
@@ -34,9 +34,9 @@ class StaticPictures:
         self.position = torch.zeros(1, dtype=torch.int64, device=noise.device)
         self.advance: Callable[[], None] = self._capture() if noise.is_cuda else self.step
 
-    def grow(self, prefix: TextPrefix, noise: Tensor, known: Tensor) -> Tensor:
+    def sample(self, prefix: TextPrefix, noise: Tensor, known: Tensor) -> Tensor:
         """Sample all tokens, int64 [P, C, I]."""
-        self.decoder.start_again(prefix)
+        self.decoder.reset(prefix)
         self.noise_PCI.copy_(noise)
         self.known_PI.copy_(known)
         self.position.zero_()

@@ -45,7 +45,7 @@ def list_training_states(run_dir: Path) -> list[Path]:
     return sorted((path for path in (run_dir / "checkpoints").glob("step-*") if path.suffix != ".partial"), key=_step_of)
 
 
-class TrainingStates:
+class Checkpointer:
     """Saves and loads the states of one training; use it as a context, so that what is being written gets finished."""
 
     def __init__(
@@ -68,7 +68,7 @@ class TrainingStates:
         self._writing: threading.Thread | None = None
         self._error: Exception | None = None
 
-    def __enter__(self) -> "TrainingStates":
+    def __enter__(self) -> "Checkpointer":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -36,7 +36,7 @@ ComputeLoss = Callable[[nn.Module, Batch, int], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ShardUnit:
     """A module whose weights are gathered together when the network is cut into parts."""
 
     module: nn.Module
@@ -46,14 +46,14 @@ class Part:
     """Whether all that its matrices do is products: then they are gathered in the type of autocast, which is half the traffic."""
 
 
-Parts = Callable[[nn.Module], Sequence[Part]]
+ShardUnits = Callable[[nn.Module], Sequence[ShardUnit]]
 """The parts of a network, inner ones first. Together they hold all of its parameters."""
 
 
 class DistributedNetwork:
     """The network that this process computes with, and how its gradients meet the others'."""
 
-    def __init__(self, model: nn.Module, compute_loss: ComputeLoss, config: TrainConfig, world: World, parts: Parts | None) -> None:
+    def __init__(self, model: nn.Module, compute_loss: ComputeLoss, config: TrainConfig, world: World, parts: ShardUnits | None) -> None:
         """Moves the network to the device and takes over the first process's weights: elsewhere the same seed may round differently.
 
         Sharded, `self.model` is another object than `model` in the first process, where `model` waits for the trained weights.
@@ -147,7 +147,7 @@ def _mesh(config: TrainConfig, world: World) -> DeviceMesh:
     return init_device_mesh(world.device.type, (world.size // group, group), mesh_dim_names=("replica", "share"))
 
 
-def _shard(parts: Sequence[Part], mesh: DeviceMesh, config: TrainConfig) -> None:
+def _shard(parts: Sequence[ShardUnit], mesh: DeviceMesh, config: TrainConfig) -> None:
     """Cut every part. Numbers stay what they are in one process: vectors, and what is summed over processes, are float32."""
     low_precision = _low_precision(config.precision)
     for part in parts:

@@ -17,8 +17,8 @@ from torch.distributed.tensor import DTensor
 
 from dalle_model.config.training import TrainConfig
 from dalle_model.precision import autocast
-from dalle_model.training.checkpoints import TrainingStates
-from dalle_model.training.distribute import Batch, ComputeLoss, DistributedNetwork, Parts
+from dalle_model.training.checkpoints import Checkpointer
+from dalle_model.training.distribute import Batch, ComputeLoss, DistributedNetwork, ShardUnits
 from dalle_model.training.metrics import MetricsLog
 from dalle_model.training.optim import MovingAverage, PlateauHalving, build_optimizer, learning_rate_at
 from dalle_model.training.parallel import World, average_numbers, blaming_the_absent, join_world
@@ -65,14 +65,14 @@ def train(
     show: Callable[[nn.Module, int], None] | None = None,
     flops_per_pair: float = 0.0,
     scale: Callable[[nn.Module], Scaler] | None = None,
-    parts: Parts | None = None,
+    parts: ShardUnits | None = None,
     branches: Callable[[nn.Module], Mapping[str, Sequence[nn.Module]]] | None = None,
 ) -> TrainResult:
     """Train `model` in place, continuing from the newest checkpoint of `run_dir` if there is one.
 
     `batches(step)` yields this process's batches from update `step` on, each a mapping of tensors whose first axis is the
-    batch. `compute_loss(model, batch, step)` returns scalars: "loss", which is minimised, and further figures to log.
-    `validate(model)` returns figures of the validation split; "loss" among them drives the `plateau` schedule.
+    batch. `compute_loss(model, batch, step)` returns scalars: "loss", which is minimised, and further metrics to log.
+    `validate(model)` returns metrics of the validation split; "loss" among them drives the `plateau` schedule.
     `show(model, step)` is called after it for what is not a number, such as pictures. Every process calls both, as often as all others.
     `flops_per_pair`, the work of one pair forward and backward, gives speed.jsonl the model FLOPs utilisation.
     `scale(model)` makes what takes the place of one scale for all gradients in fp16. `parts(model)` says how to cut the network over
@@ -87,14 +87,14 @@ def train(
     optimizer = build_optimizer(network.model, config)
     average = MovingAverage(network.model, config.ema_decay) if config.ema_decay else None
     scaler = scale(network.model) if scale else torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
-    plateau, watch, step, window = PlateauHalving(), SpikeWatch(), 0, Window()
+    plateau, watch, step, window = PlateauHalving(), SpikeWatch(), 0, MetricAverage()
     averages = average.weights if average else None
-    saving = TrainingStates(run_dir, network.model, optimizer, averages, world, config.keep_checkpoints)
+    saving = Checkpointer(run_dir, network.model, optimizer, averages, world, config.keep_checkpoints)
     with blaming_the_absent(world), saving as states:
         resumed = states.load()
         if resumed:
             state, extra = resumed
-            step, plateau, window = state["step"], PlateauHalving(**state["plateau"]), Window(**state["window"])
+            step, plateau, window = state["step"], PlateauHalving(**state["plateau"]), MetricAverage(**state["window"])
             watch = SpikeWatch(**state["watch"])
             scaler.load_state_dict(state["scaler"])
             if network.compression is not None:
@@ -109,7 +109,7 @@ def train(
             best_before = plateau.best
             with _kept_weights(network.model, average), torch.no_grad():
                 network.model.eval()
-                torch.manual_seed(mix(seed, 0))
+                torch.manual_seed(derive_seed(seed, 0))
                 validation.update(average_numbers(dict(validate(network.model)), world))
                 if show is not None:
                     show(network.model, step)
@@ -131,13 +131,13 @@ def train(
             rate = learning_rate_at(step, config, plateau.factor)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            torch.manual_seed(mix(seed, step * world.size + world.rank + 1))
+            torch.manual_seed(derive_seed(seed, step * world.size + world.rank + 1))
             if network.compression is not None:
-                network.compression.begin(step, mix(seed, step))
+                network.compression.begin(step, derive_seed(seed, step))
             with speed.waiting():
                 batch = next(iterator)
             optimizer.zero_grad(set_to_none=True)
-            figures = _add_gradients(network, scaler, config, batch, step)
+            metrics = _add_gradients(network, scaler, config, batch, step)
             step += 1
             is_logged = step % config.log_every == 0 or step == config.max_steps
             norms: dict[str, float] = {}
@@ -146,9 +146,9 @@ def train(
             if is_logged and branches is not None:
                 norms = {name: _norm(modules) for name, modules in branches(network.model).items()}
             if config.clip_norm:
-                figures["gradient_norm"] = _number(nn.utils.clip_grad_norm_(network.model.parameters(), config.clip_norm))
-            _check_finite(figures, batch, config, step, run_dir, world)
-            spike = watch.look({**figures, **average_numbers({"loss": figures["loss"]}, world)})
+                metrics["gradient_norm"] = _number(nn.utils.clip_grad_norm_(network.model.parameters(), config.clip_norm))
+            _check_finite(metrics, batch, config, step, run_dir, world)
+            spike = watch.look({**metrics, **average_numbers({"loss": metrics["loss"]}, world)})
             if spike:
                 _report_spike(spike, batch, config, step, run_dir, world)
             if not (spike and config.skip_spikes):
@@ -158,10 +158,10 @@ def train(
             speed.add(len(next(iter(batch.values()))))
             if average is not None and step % config.ema_every == 0:
                 average.update(network.model, step // config.ema_every)
-            window.add(figures)
+            window.add(metrics)
             if is_logged:
                 last = average_numbers(window.means(), world)
-                window = Window()
+                window = MetricAverage()
                 rates = speed.take()
                 if log:
                     if norms:
@@ -186,7 +186,7 @@ def train(
     return TrainResult(step=step, train=last, validation=validation)
 
 
-def mix(seed: int, step: int) -> int:
+def derive_seed(seed: int, step: int) -> int:
     """A seed for one update: well spread, and different for neighbouring seeds and steps."""
     value = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
     value ^= value >> 31
@@ -194,16 +194,16 @@ def mix(seed: int, step: int) -> int:
 
 
 @dataclass(slots=True)
-class Window:
-    """Sums of figures since the last logged step; part of a checkpoint, so that logged means do not depend on a crash."""
+class MetricAverage:
+    """Sums of metrics since the last logged step; part of a checkpoint, so that logged means do not depend on a crash."""
 
     num_steps: int = 0
     sums: dict[str, float] | None = None
 
-    def add(self, figures: Mapping[str, float]) -> None:
-        """Take in one update's figures."""
+    def add(self, metrics: Mapping[str, float]) -> None:
+        """Take in one update's metrics."""
         sums = self.sums or {}
-        self.sums = {name: sums.get(name, 0.0) + value for name, value in figures.items()}
+        self.sums = {name: sums.get(name, 0.0) + value for name, value in metrics.items()}
         self.num_steps += 1
 
     def means(self) -> dict[str, float]:
@@ -212,10 +212,10 @@ class Window:
 
 
 def _add_gradients(network: DistributedNetwork, scaler: Scaler, config: TrainConfig, batch: Batch, step: int) -> dict[str, float]:
-    """The gradients of a batch, microbatch by microbatch; returns this process's mean figures."""
+    """The gradients of a batch, microbatch by microbatch; returns this process's mean metrics."""
     size, world = len(next(iter(batch.values()))), network.world
     micro = min(size, max(1, config.microbatch_size // world.size)) if config.microbatch_size else size
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for start in range(0, size, micro):
         part = {name: value[start : start + micro].to(world.device, non_blocking=True) for name, value in batch.items()}
         share = len(next(iter(part.values()))) / size
@@ -224,8 +224,8 @@ def _add_gradients(network: DistributedNetwork, scaler: Scaler, config: TrainCon
                 losses = network.losses(part, step)
             scaler.scale(losses["loss"] * share).backward()  # type: ignore[no-untyped-call]
         for name, value in losses.items():
-            figures[name] = figures.get(name, 0.0) + float(value.detach()) * share
-    return figures
+            metrics[name] = metrics.get(name, 0.0) + float(value.detach()) * share
+    return metrics
 
 
 def _norm(modules: Sequence[nn.Module]) -> float:
@@ -238,15 +238,15 @@ def _number(value: Tensor) -> float:
     return float(value.full_tensor() if isinstance(value, DTensor) else value)
 
 
-def _check_finite(figures: Mapping[str, float], batch: Batch, config: TrainConfig, step: int, run_dir: Path, world: World) -> None:
+def _check_finite(metrics: Mapping[str, float], batch: Batch, config: TrainConfig, step: int, run_dir: Path, world: World) -> None:
     """Stop before a broken update reaches a checkpoint. With fp16 a gradient out of range is no fault: the scaler skips its update."""
     watched = ("loss",) if config.precision == "fp16" else ("loss", "gradient_norm")
     for name in watched:
-        if name in figures and not math.isfinite(figures[name]):
+        if name in metrics and not math.isfinite(metrics[name]):
             path = run_dir / f"failed_batch-{world.rank}.safetensors"
             save_batch(path, batch)
             raise ValueError(
-                f"the {name.replace('_', ' ')} became {figures[name]} at step {step}; its batch is in {path}; "
+                f"the {name.replace('_', ' ')} became {metrics[name]} at step {step}; its batch is in {path}; "
                 "lower the learning rate, or delete the newest checkpoint to continue from an earlier one"
             )
 

@@ -37,26 +37,26 @@ class Speed:
         self._num_pairs += num_pairs
 
     def take(self) -> dict[str, float]:
-        """The figures since the last call: steps and this process's pairs per second, the share of time spent waiting for data,
+        """The metrics since the last call: steps and this process's pairs per second, the share of time spent waiting for data,
         bytes of memory at most (of the device, or of the process on a CPU), and model FLOPs utilisation where the device's
         peak is known."""
         seconds = max(1e-9, time.monotonic() - self._started)
-        figures = {
+        metrics = {
             "steps_per_s": self._num_steps / seconds,
             "pairs_per_s": self._num_pairs / seconds,
             "data_wait_share": self._waited / seconds,
             "memory_bytes": float(_memory(self.device)),
         }
         if self.peak and self.flops_per_pair:
-            figures["mfu"] = self._num_pairs * self.flops_per_pair / seconds / self.peak
+            metrics["mfu"] = self._num_pairs * self.flops_per_pair / seconds / self.peak
         self._started, self._waited, self._num_steps, self._num_pairs = time.monotonic(), 0.0, 0, 0
-        return figures
+        return metrics
 
 
-def append_speed(path: Path, step: int, figures: dict[str, float]) -> None:
+def append_speed(path: Path, step: int, metrics: dict[str, float]) -> None:
     """Add one line; a resumed training repeats steps, because it went through them twice."""
     with path.open("a") as file:
-        file.write(json.dumps({"step": step, **figures}) + "\n")
+        file.write(json.dumps({"step": step, **metrics}) + "\n")
 
 
 def _memory(device: torch.device) -> int:

@@ -15,22 +15,22 @@ WATCHED = ("loss", "gradient_norm")
 
 @dataclass(slots=True)
 class SpikeWatch:
-    """The last updates' figures; part of a checkpoint."""
+    """The last updates' metrics; part of a checkpoint."""
 
     history: dict[str, list[float]] = field(default_factory=dict)
 
-    def look(self, figures: Mapping[str, float]) -> str:
-        """Take note of an update's figures. Returns what is far above its mean, e.g. "loss 9.1 (6.2 before)", or nothing."""
+    def look(self, metrics: Mapping[str, float]) -> str:
+        """Take note of an update's metrics. Returns what is far above its mean, e.g. "loss 9.1 (6.2 before)", or nothing."""
         found = []
         for name in WATCHED:
-            if name not in figures:
+            if name not in metrics:
                 continue
             last = self.history.setdefault(name, [])
             if len(last) >= HISTORY // 2:
                 mean = sum(last) / len(last)
                 deviation = math.sqrt(sum((value - mean) ** 2 for value in last) / len(last))
-                if figures[name] > mean + SIGMAS * deviation:
-                    found.append(f"{name.replace('_', ' ')} {figures[name]:.4g} ({mean:.4g} before)")
-            last.append(figures[name])
+                if metrics[name] > mean + SIGMAS * deviation:
+                    found.append(f"{name.replace('_', ' ')} {metrics[name]:.4g} ({mean:.4g} before)")
+            last.append(metrics[name])
             del last[:-HISTORY]
         return ", ".join(found)

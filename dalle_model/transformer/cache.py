@@ -1,7 +1,7 @@
 """Decoding one image token at a time: keep only the keys and values that a mask can still see.
 
 The text is read once per caption and its keys and values are shared by all candidates of that caption, as one matrix product.
-Each candidate then keeps, per layer, what `slots.py` says. The results equal the full forward pass;
+Each candidate then keeps, per layer, what `cache_layout.py` says. The results equal the full forward pass;
 `tests/dalle_model/transformer/test_cache.py` compares every mask at every position.
 
 A position given as a number reads what is there by then: best on a CPU. Given as a tensor, every step has the same shapes
@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dalle_model.compiling import compiled
+from dalle_model.transformer.cache_layout import CacheLayout, cache_layout
 from dalle_model.transformer.model import Block, DALLETransformer
-from dalle_model.transformer.slots import SlotPlan, slot_plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class TextPrefix:
     """[P, D]: state of the last text position after the blocks; it predicts the first image token."""
 
 
-def read_text(model: DALLETransformer, text_tokens: Tensor) -> TextPrefix:
+def prefill(model: DALLETransformer, text_tokens: Tensor) -> TextPrefix:
     """Run the text part of the stream for captions [P, T]."""
     keys, values = [], []
 
@@ -62,11 +62,11 @@ class ImageDecoder:
         self.positions_ID = model.image_positions()
         sizes = (model.stream.image_grid_size, model.config.conv_kernel_size)
         rows = len(prefix.values[0]) * num_candidates
-        tables = {kind: SlotTables(slot_plan(kind, *sizes), prefix.values[0]) for kind in set(model.kinds)}
+        tables = {kind: SlotTables(cache_layout(kind, *sizes), prefix.values[0]) for kind in set(model.kinds)}
         self.caches = [SlotCache(tables[kind], rows, prefix.values[0]) for kind in model.kinds]
         self.decode_block: Callable[..., Tensor] = decode_block
 
-    def start_again(self, prefix: TextPrefix) -> None:
+    def reset(self, prefix: TextPrefix) -> None:
         """Take other captions, or make other candidates of the same, in the same memory: a captured CUDA graph knows no other.
 
         What the slots still hold is never seen: a slot counts only once its position has been written anew.
@@ -119,7 +119,7 @@ def _attend(block: Block, cache: "SlotCache", keys_GKT: Tensor, values_GTK: Tens
 class SlotTables:
     """A plan on a device, shared by all layers of one kind."""
 
-    def __init__(self, plan: SlotPlan, like: Tensor) -> None:
+    def __init__(self, plan: CacheLayout, like: Tensor) -> None:
         self.num_slots = plan.num_slots
         self.writes, self.first = plan.writes.to(like.device), plan.first.to(like.device)
         self.run = torch.arange(plan.num_read, device=like.device)

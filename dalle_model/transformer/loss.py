@@ -46,10 +46,10 @@ class _SumCrossEntropy(torch.autograd.Function):
             has_target = targets != NO_TARGET
             index = targets.clamp(min=0)[:, None]
             logits = F.linear(hidden, weight_VD, bias_V).to(wide)
-            normaliser = logits.logsumexp(-1, keepdim=True)
-            total += ((normaliser - logits.gather(1, index))[:, 0] * has_target).sum()
+            normalizer = logits.logsumexp(-1, keepdim=True)
+            total += ((normalizer - logits.gather(1, index))[:, 0] * has_target).sum()
             if needs_gradient:
-                grad_logits = logits.sub_(normaliser).exp_()
+                grad_logits = logits.sub_(normalizer).exp_()
                 grad_logits.scatter_add_(1, index, grad_logits.new_full((1, 1), -1.0).expand_as(index))
                 grad_logits *= has_target[:, None]
                 grad_bias_V += grad_logits.sum(0)

@@ -101,7 +101,7 @@ class DALLETransformer(nn.Module):
         self.final_norm = nn.LayerNorm(d_model)
         self.text_head = nn.Linear(d_model, stream.text_vocab_size)
         self.image_head = nn.Linear(d_model, stream.codebook_size)
-        self._initialise()
+        self._initialize()
 
     def branches(self) -> dict[str, list[nn.Module]]:
         """The modules of each residual branch by name, "attention_00", "mlp_00", "attention_01" and so on."""
@@ -121,7 +121,7 @@ class DALLETransformer(nn.Module):
             scales += [*block.scales]
         return BranchScaler(list(zip(scales, self.branches().values(), strict=True)))
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         """Normal weights of variance 2 / (5 d_model), as in GPT-NeoX; the paper gives none.
 
         Branches are scaled by 1 / sqrt(2 num_layers), so that the residual stream does not grow with depth.

@@ -18,7 +18,7 @@ class PathsConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceConfig:
-    """Which pages to read captions and image addresses from."""
+    """Which pages to read captions and image URLs from."""
 
     name: str = "web"
     """Name of the source: a folder name and a column value; letters, digits, '-' and '_'."""
@@ -28,11 +28,11 @@ class SourceConfig:
     start_urls: tuple[str, ...] = ()
     """`web_pages` only: pages to start from (http or https)."""
     inputs: tuple[str, ...] = ()
-    """Files to read: paths, patterns such as `crawl/*.warc.gz`, folders, or (archives and tables) http and https addresses."""
+    """Files to read: paths, patterns such as `crawl/*.warc.gz`, folders, or (archives and tables) http and https URLs."""
     max_pages: int = 1_000
     """Stop after this many pages."""
     use_sitemaps: bool = False
-    """Also read the pages (and captioned images) that the sitemaps of the start addresses' hosts list."""
+    """Also read the pages (and captioned images) that the sitemaps of the start URLs' hosts list."""
     user_agent: str = "open-dalle/0.1 (+https://github.com/open-dalle/open-dalle)"
     """Sent with every request; its first token is matched against robots.txt."""
     page_timeout_s: float = 20.0
@@ -42,7 +42,7 @@ class SourceConfig:
     scene_size: int = 64
     """`emoji_scenes` only: side of a published picture, pixels."""
     port: int = 0
-    """`emoji_scenes` only: port of the site on the loopback address; 0 takes a free one. Recorded addresses do not depend on it."""
+    """`emoji_scenes` only: port of the site on the loopback address; 0 takes a free one. Recorded URLs do not depend on it."""
 
     def __post_init__(self) -> None:
         if not self.name or not all(c.isalnum() or c in "-_" for c in self.name):
@@ -82,7 +82,7 @@ class DownloadConfig:
     requests_per_s_per_host: float = 20.0
     """Most requests to one host in a second, for pages and images; 0 is no limit. A host's own wishes come on top."""
     retries: int = 2
-    """Extra passes over the addresses whose failure may be temporary."""
+    """Extra passes over the URLs whose failure may be temporary."""
     retry_wait_s: float = 1.0
     """Pause before the first extra pass, seconds; it doubles with every pass."""
     runner: Literal["img2dataset", "threads"] = "img2dataset"
@@ -93,7 +93,7 @@ class DownloadConfig:
     """`ray` only: a running cluster ("auto", "host:6379"), whose machines have open-dalle[scrape,ray] and see the data root under the
     same path; empty starts one on this machine."""
     urls_per_shard: int = 1_000
-    """Addresses in one shard: the unit of work of a worker process and of resuming."""
+    """URLs in one shard: the unit of work of a worker process and of resuming."""
     max_memory_mb: int = 8_192
     """Address space of a worker process, MB."""
     allow_addresses: tuple[str, ...] = ()
@@ -139,7 +139,7 @@ class FilterConfig:
     language_detector: Literal["combined", "cld3"] = "combined"
     """`combined` asks fastText's model and dictionaries; `cld3` is the paper's choice, which throws away most short English captions."""
     drop_markup: bool = True
-    """Drop captions with remnants of HTML or an address in them."""
+    """Drop captions with remnants of HTML or a URL in them."""
     drop_personal: bool = False
     """Drop captions in which an e-mail address or a phone number seems to be."""
     max_aspect_ratio: float = 2.0

@@ -173,8 +173,8 @@ def stylesheet() -> str:
     return Path(__file__).with_name("charts.css").read_text()
 
 
-def as_address(svg: str, size: tuple[int, int] = SMALL) -> str:
-    """A chart as a `data:` address, for where only pictures can be shown; it brings its colours and its background along."""
+def as_data_url(svg: str, size: tuple[int, int] = SMALL) -> str:
+    """A chart as a `data:` URL, for where only pictures can be shown; it brings its colours and its background along."""
     width, height = size
     alone = svg.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" ', 1)
     background = f'<style>{stylesheet()}</style><rect width="{width}" height="{height}" style="fill:var(--card)"/>'

@@ -1,4 +1,4 @@
-"""Pictures as `data:` addresses, so that the report is one file. Small ones stay exact; large ones shrink to keep the page light."""
+"""Pictures as `data:` URLs, so that the report is one file. Small ones stay exact; large ones shrink to keep the page light."""
 
 import base64
 from dataclasses import dataclass

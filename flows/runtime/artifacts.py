@@ -20,7 +20,7 @@ from flows.report.collection import CHANGES, remarks
 from flows.report.collection_candidates import STAGES
 from flows.report.collection_data import CollectionData
 from flows.report.curves import Logged, logged_by
-from flows.report.figures import as_address, line_svg
+from flows.report.figures import as_data_url, line_svg
 from flows.report.training import plots_of, took
 from flows.runtime.progress import note
 from flows.runtime.tasks import catalog_writer
@@ -105,7 +105,7 @@ def training_page(run_id: str, job: str, logged: Logged) -> str:
     table = ["| at the end | training | validation |", "| --- | ---: | ---: |"]
     table += [f"| {name} | {_ended(name, ends.get('train'))} | {_ended(name, ends.get('validation'))} |" for name, ends in last.items()]
     curves = [
-        f"### {plot.title}\n\n![{plot.title}]({as_address(line_svg(plot.title, plot.series, plot.look))})\n"
+        f"### {plot.title}\n\n![{plot.title}]({as_data_url(line_svg(plot.title, plot.series, plot.look))})\n"
         for plot in plots_of(job, logged)
     ]
     colors = "Blue is training, orange is validation." if curves else ""
@@ -155,7 +155,7 @@ def _page(layout: Layout, account: Mapping[str, Any]) -> str:
 
 
 def _contact_sheet(layout: Layout, generations: str) -> str:
-    """The best picture of some prompts of every set as a data address: one row of cells per set."""
+    """The best picture of some prompts of every set as a data URL: one row of cells per set."""
     from PIL import Image
 
     table = read_parquet(layout.root / generations, GENERATIONS, ["prompt_set", "rank", "image_path"])

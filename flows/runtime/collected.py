@@ -18,7 +18,7 @@ from dalle_model.config.tree import Config
 from flows.runtime.progress import note
 
 _DOWNLOAD = ("timeout_s", "deadline_s", "max_bytes", "max_pixels", "allow_addresses", "retries")
-"""What decides whether an address gives a picture; how fast and by whom it is asked does not count."""
+"""What decides whether a URL gives a picture; how fast and by whom it is asked does not count."""
 SETTINGS_FILE = "settings.json"
 _MOST_NAMED = 3
 

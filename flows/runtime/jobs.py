@@ -57,9 +57,9 @@ def start_job(job: str, run_dir: Path, num_processes: int = 1) -> dict[str, Any]
     other, so that one may die and the others take over its unit.
     """
     commands = commands_of(job, run_dir, num_processes)
-    spoken = [Spoken() for _ in commands]
+    spoken = [LastLine() for _ in commands]
     with watched(title_of(job)) as stage, Log(run_dir / "log.txt") as log:
-        shown = Furthest(stage, run_dir)
+        shown = ProgressMerger(stage, run_dir)
 
         def take(number: int, line: str) -> None:
             if progress := parse_progress(line):
@@ -108,7 +108,7 @@ def commands_of(job: str, run_dir: Path, num_processes: int) -> list[Command]:
 
 
 @dataclass(slots=True)
-class Spoken:
+class LastLine:
     """What a job itself said last, before torchrun's report of its end."""
 
     last_line: str = ""
@@ -140,7 +140,7 @@ class Log:
             self._file.write(line + "\n")
 
 
-class Furthest:
+class ProgressMerger:
     """Shows the progress of several processes that work on the same units: each counts what is finished, and its own current unit.
 
     Also keeps it in `RUN_DIR/progress.json`, for a flow on another machine that waits for the job.

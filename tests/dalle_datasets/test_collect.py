@@ -107,7 +107,7 @@ def test_a_second_run_touches_nothing(collected):
 
 
 def test_img2dataset_brings_the_same(collected, tmp_path):
-    """The true path: img2dataset 1.47 in its child process, workers spawned, guard in force."""
+    """The true path: img2dataset 1.47 in its child process, workers spawned, limits in force."""
     _, _, images, result = collected
     layout = Layout(tmp_path)
     reports = []

@@ -29,7 +29,7 @@ from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.parquet import read_parquet, read_parts
 from dalle_datasets.store.schemas import DROPPED_PAIRS, PAGES, PAIRS
 from dalle_datasets.web.failures import FAILURES, FetchError
-from dalle_datasets.web.guard import Guard, fetch
+from dalle_datasets.web.guard import RequestLimits, fetch
 
 MAX_PIXELS = 1_000_000
 FEW, MANY = 1_000, 10_000
@@ -209,7 +209,7 @@ ANSWERS = [
 @pytest.mark.parametrize("cases", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
 def test_damaged_answers(cases):
     """Status lines, headers and chunks that are nonsense: a body, or a code of the closed set."""
-    guard = Guard(user_agent="open-dalle/0.1", timeout_s=0.5, deadline_s=1, max_bytes=5_000, allow_addresses=("127.0.0.1",))
+    limits = RequestLimits(user_agent="open-dalle/0.1", timeout_s=0.5, deadline_s=1, max_bytes=5_000, allow_addresses=("127.0.0.1",))
     answers = (damaged(ANSWERS[case % len(ANSWERS)], random.Random(case)) for case in itertools.count())
     outcomes = Counter()
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -226,7 +226,7 @@ def test_damaged_answers(cases):
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
         for _ in range(cases):
             try:
-                answer = fetch(url, guard)
+                answer = fetch(url, limits)
                 read_page(answer.body, url, answer.headers, "open-dalle")
                 outcomes["ok"] += 1
             except FetchError as error:

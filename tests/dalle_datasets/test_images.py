@@ -99,8 +99,8 @@ def test_grey_palette_and_bilevel_are_kept_as_they_are():
 def test_sixteen_bits_are_brought_down_not_cut_off():
     """img2dataset saturated them: everything above 255 of 65535 became white."""
     values = np.linspace(0, 65_535, 64).astype(np.uint16).reshape(8, 8)
-    grey = (values / 257).round().astype(np.uint8)
-    check_repaired(packed(Image.fromarray(values), "PNG"), np.repeat(grey[..., None], 3, -1))
+    gray = (values / 257).round().astype(np.uint8)
+    check_repaired(packed(Image.fromarray(values), "PNG"), np.repeat(gray[..., None], 3, -1))
 
 
 def test_cmyk_becomes_rgb():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dalle_datasets.demo.emoji_scenes import all_scenes, caption_scene
 from dalle_model.config.model import TokenizerConfig
-from dalle_model.text import BpeTokenizer, normalise_caption
+from dalle_model.text import BpeTokenizer, normalize_caption
 
 CAPTIONS = [caption_scene(scene, random.Random(i)) for i, scene in enumerate(all_scenes()[::7])]
 
@@ -22,21 +22,21 @@ def tokenizer() -> BpeTokenizer:
 
 
 def test_captions_are_spelled_one_way():
-    assert normalise_caption("  Cafe\u0301\t au \n LAIT ", lowercase=True) == "caf\u00e9 au lait"
-    assert normalise_caption("Cafe\u0301", lowercase=False) == "Caf\u00e9"
+    assert normalize_caption("  Cafe\u0301\t au \n LAIT ", lowercase=True) == "caf\u00e9 au lait"
+    assert normalize_caption("Cafe\u0301", lowercase=False) == "Caf\u00e9"
 
 
 @given(st.text(max_size=40))
 def test_normalising_twice_changes_nothing(text):
-    once = normalise_caption(text, lowercase=True)
-    assert normalise_caption(once, lowercase=True) == once
+    once = normalize_caption(text, lowercase=True)
+    assert normalize_caption(once, lowercase=True) == once
 
 
 @given(text=st.text(max_size=40), dropout=st.sampled_from([0.0, 0.1, 0.9]), seed=st.integers(0, 2**40))
 def test_what_was_encoded_decodes_to_the_normalised_caption(tokenizer, text, dropout, seed):
     (ids,) = tokenizer.encode([text], dropout, seed)
     assert all(0 <= i < tokenizer.vocab_size for i in ids)
-    assert tokenizer.decode(ids) == normalise_caption(text, lowercase=True)
+    assert tokenizer.decode(ids) == normalize_caption(text, lowercase=True)
 
 
 def test_known_words_become_few_ids(tokenizer):

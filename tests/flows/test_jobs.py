@@ -209,7 +209,7 @@ def test_a_finished_job_whose_files_are_gone_runs_again(config, monkeypatch, tmp
 
 def test_of_several_processes_the_furthest_is_shown_and_kept_for_others(tmp_path):
     recorder = Recorder()
-    shown = jobs.Furthest(recorder, tmp_path)
+    shown = jobs.ProgressMerger(recorder, tmp_path)
     for done in (3, 2, 5):
         shown.advance(Progress(done, 5, "images", {"images_per_s": 1.0}))
     shown.advance(Progress(1, 9, "pages", {}))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.manifest import finish
+from dalle_datasets.store.manifest import commit
 from dalle_model.config.parsing import meanings
 from dalle_model.config.presets import PRESETS, preset
 from dalle_model.config.tree import Config
@@ -29,7 +29,7 @@ def run_dir(config, tmp_path):
     with collecting(Layout(tmp_path), config):
         folder = Layout(tmp_path).pairs(config.source.name)
         folder.mkdir(parents=True)
-        finish(folder, "inputs", {"pairs_id": "pairs0"})
+        commit(folder, "inputs", {"pairs_id": "pairs0"})
     return prepare("train_bpe", config, inputs_of("train_bpe", config))
 
 

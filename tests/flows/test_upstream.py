@@ -10,7 +10,7 @@ import pytest
 
 from dalle_datasets.filters import filter_pairs as filtering
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.manifest import begin, finish
+from dalle_datasets.store.manifest import commit, invalidate
 from dalle_model.config.presets import preset
 from dalle_model.running.registry import JOBS
 from dalle_model.running.run_dir import prepare, write_json
@@ -49,7 +49,7 @@ def collect(config, tmp_path):
     with collecting(Layout(tmp_path), config):
         folder = Layout(tmp_path).pairs(config.source.name)
         folder.mkdir(parents=True, exist_ok=True)
-        finish(folder, "inputs", {"pairs_id": "pairs0"})
+        commit(folder, "inputs", {"pairs_id": "pairs0"})
 
 
 def test_without_pairs_nothing_can_start(config):
@@ -114,7 +114,7 @@ def test_the_settings_of_an_earlier_collection_do_not_vouch_for_pairs_of_a_kille
         raise KeyboardInterrupt
     assert find("pairs", config), "nothing had been touched yet"
     with pytest.raises(KeyboardInterrupt), collecting(Layout(tmp_path), preset("demo", {"filter.min_side": 64})):
-        finish(Layout(tmp_path).pairs(config.source.name), "other inputs", {"pairs_id": "pairs1"})
+        commit(Layout(tmp_path).pairs(config.source.name), "other inputs", {"pairs_id": "pairs1"})
         raise KeyboardInterrupt
     with pytest.raises(ValueError, match="does not say with which settings"):
         find("pairs", config)
@@ -153,15 +153,15 @@ def test_a_finished_pipeline_counts_only_with_all_its_files(config, tmp_path):
     assert finished_pipeline(layout, config) is None
     results = {"filter": {"pairs_id": "pairs0"}, "train_bpe": {"tokenizer": "tokenizers/bpe0"}}
     save_pipeline(layout, config, {"report": "report/index.html", "results": results})
-    begin(layout.pairs(config.source.name))
-    finish(layout.pairs(config.source.name), "inputs", {"pairs_id": "pairs0"})
+    invalidate(layout.pairs(config.source.name))
+    commit(layout.pairs(config.source.name), "inputs", {"pairs_id": "pairs0"})
     assert finished_pipeline(layout, config) is None
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "index.html").touch()
     (tmp_path / "tokenizers" / "bpe0").mkdir(parents=True)
     assert finished_pipeline(layout, config)
     assert finished_pipeline(layout, preset("demo", {"paths.data_root": str(tmp_path), "seed": 1})) is None
-    finish(layout.pairs(config.source.name), "other inputs", {"pairs_id": "collected again"})
+    commit(layout.pairs(config.source.name), "other inputs", {"pairs_id": "collected again"})
     assert finished_pipeline(layout, config) is None
 
 

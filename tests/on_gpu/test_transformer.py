@@ -12,7 +12,7 @@ from dalle_model.config.model import StreamShape, TransformerConfig
 from dalle_model.sampling.generate import FREE, candidate_seeds, sample_image_tokens
 from dalle_model.transformer import NO_TOKEN, DALLETransformer
 from dalle_model.transformer.attention import build_attention
-from dalle_model.transformer.cache import ImageDecoder, read_text
+from dalle_model.transformer.cache import ImageDecoder, prefill
 from dalle_model.transformer.flex import flex_works
 from dalle_model.transformer.masks import MaskKind, stream_mask
 
@@ -87,7 +87,7 @@ def test_the_compiled_step_gives_the_logits_of_the_full_pass(dtype: torch.dtype)
     with torch.inference_mode():
         _, expected = model_of().double().cuda()(TEXT.cuda().repeat_interleave(2, 0), images.flatten(0, 1))
         model = model_of().hold_weights_in(dtype).cuda()
-        decoder = ImageDecoder(model, read_text(model, TEXT.cuda()), 2)
+        decoder = ImageDecoder(model, prefill(model, TEXT.cuda()), 2)
         decoder.compile()
         logits = [decoder.first_logits()]
         for i in range(143):

@@ -39,7 +39,7 @@ class _NoLogger:
 
 
 def main(job_path: str) -> None:
-    """Download the addresses of a job."""
+    """Download the URLs of a job."""
     job = json.loads(Path(job_path).read_text())
     _end_with_parent(job["parent_pid"])
     if job["distributor"] == "ray":
@@ -67,9 +67,9 @@ def main(job_path: str) -> None:
         compute_hash="sha256",
         incremental_mode="incremental",
         max_shard_retry=0,
-        timeout=job["guard"]["timeout_s"],
+        timeout=job["limits"]["timeout_s"],
         retries=0,
-        # Opting out is the guard's business.
+        # Opt-outs are obeyed by our own client.
         disallowed_header_directives=[],
     )
 

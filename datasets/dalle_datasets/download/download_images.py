@@ -1,6 +1,6 @@
 """Stage 2: fetch the bytes behind every candidate, exactly as they came, with one row for every candidate whatever happens.
 
-Every address is asked for once, however many captions it has. A first pass goes through img2dataset; addresses whose failure may
+Every address is asked for once, however many captions it has. A first pass goes through img2dataset; URLs whose failure may
 be temporary are asked again in a few passes. Rows of earlier runs are kept, so a later run fetches only what is new.
 """
 
@@ -26,7 +26,7 @@ from dalle_datasets.sources.discover import candidates_id, candidates_path
 from dalle_datasets.store.buckets import by_key, read_tables
 from dalle_datasets.store.ids import content_id, content_id_of
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.manifest import Report, begin, finish, finished, inputs_id, silent
+from dalle_datasets.store.manifest import Report, commit, fingerprint, invalidate, load_if_current, no_progress
 from dalle_datasets.store.parquet import RowsWriter, atomic_path, list_parts, read_parquet, write_parquet
 from dalle_datasets.store.schemas import CANDIDATES, DROPPED_PAIRS, IMAGES
 from dalle_datasets.web.failures import FAILURES, OK
@@ -44,7 +44,7 @@ class DownloadResult:
     num_images: int
     """Candidates whose bytes are here."""
     num_fetched: int
-    """Addresses that were asked for in this run; the others were known."""
+    """URLs that were asked for in this run; the others were known."""
     dropped: dict[str, int]
     images: str
     """Folder of the images, relative to the data root."""
@@ -52,7 +52,7 @@ class DownloadResult:
     """True if nothing had to be done."""
 
 
-def download_images(source: SourceConfig, download: DownloadConfig, layout: Layout, report: Report = silent) -> DownloadResult:
+def download_images(source: SourceConfig, download: DownloadConfig, layout: Layout, report: Report = no_progress) -> DownloadResult:
     """Fetch what the candidates of a source point to.
 
     Raises `ValueError` when there are no candidates, or when img2dataset cannot be started.
@@ -62,11 +62,11 @@ def download_images(source: SourceConfig, download: DownloadConfig, layout: Layo
         raise ValueError(f"{path} does not exist; run discover for source {source.name!r} first")
     settings = _settings_id(source, download)
     folder = layout.images(source.name)
-    inputs = inputs_id("download", VERSION, settings, candidates_id(path))
-    if (earlier := finished(folder, inputs)) is not None:
+    inputs = fingerprint("download", VERSION, settings, candidates_id(path))
+    if (earlier := load_if_current(folder, inputs)) is not None:
         return DownloadResult(**{**earlier, "num_fetched": 0, "skipped": True})
-    begin(folder)
-    work = folder / f"work-{inputs_id(inputs, download.urls_per_shard)}"
+    invalidate(folder)
+    work = folder / f"work-{fingerprint(inputs, download.urls_per_shard)}"
     for other in folder.glob("work-*"):
         if other != work:
             shutil.rmtree(other)
@@ -86,15 +86,15 @@ def download_images(source: SourceConfig, download: DownloadConfig, layout: Layo
     for part in list_parts(folder):
         if part.name not in plan["parts"]:
             part.unlink()
-    result = _summarise(source, layout, work, plan["num_fetched"])
-    finish(folder, inputs, asdict(result))
+    result = _summarize(source, layout, work, plan["num_fetched"])
+    commit(folder, inputs, asdict(result))
     shutil.rmtree(work)
     return result
 
 
 def _settings_id(source: SourceConfig, download: DownloadConfig) -> str:
-    """What decides whether an address gives bytes; how fast and by whom it is asked does not count."""
-    return inputs_id(
+    """What decides whether a URL gives bytes; how fast and by whom it is asked does not count."""
+    return fingerprint(
         source.user_agent, download.timeout_s, download.deadline_s, download.max_bytes, list(download.allow_addresses), download.retries
     )
 
@@ -118,7 +118,7 @@ def _keep_earlier_rows(folder: Path, parts_dir: Path, settings: str) -> None:
 
 
 def _plan_shards(candidates: Path, work: Path, source: SourceConfig, download: DownloadConfig) -> Shards:
-    """The candidates that no earlier run has the bytes of, by address."""
+    """The candidates that no earlier run has the bytes of, by URL."""
     path, schema = work / "wanted.parquet", pa.schema([IMAGES.field(name) for name in FROM_CANDIDATE])
 
     def wanted() -> Iterator[pa.Table]:
@@ -143,7 +143,7 @@ def _place(image_url: str, source: SourceConfig) -> str:
 
 
 def _write_parts(shards: Shards, work: Path, settings: str) -> None:
-    """One part for every shard: a row for each candidate of its addresses, in the order of their ids."""
+    """One part for every shard: a row for each candidate of its URLs, in the order of their ids."""
     for number in range(len(shards)):
         part = shards.rows(number).sort_by("candidate_id")
         fetched = fetched_rows(work, shards, number, FETCHED.names)
@@ -157,7 +157,7 @@ def _next_part(parts_dir: Path) -> Path:
     return parts_dir / f"part-{len(list_parts(parts_dir)):05d}.parquet"
 
 
-def _summarise(source: SourceConfig, layout: Layout, work: Path, num_fetched: int) -> DownloadResult:
+def _summarize(source: SourceConfig, layout: Layout, work: Path, num_fetched: int) -> DownloadResult:
     """Write the drops of this stage and count."""
     folder = layout.images(source.name)
     dropped: Counter[str] = Counter()

@@ -1,6 +1,6 @@
 """Fetching many images with threads: inside img2dataset's workers, for retry passes, and for small sources.
 
-One row per address comes out, whatever happens: bytes and their SHA-256, or a code of the closed set.
+One row per URL comes out, whatever happens: bytes and their SHA-256, or a code of the closed set.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ FETCHED = pa.schema(
 
 
 class Fetched(NamedTuple):
-    """What became of one address."""
+    """What became of one URL."""
 
     image_url: str
     status: str

@@ -1,4 +1,4 @@
-"""The passes over the addresses of a download: one through img2dataset, then a few over what may have failed for a moment only.
+"""The passes over the URLs of a download: one through img2dataset, then a few over what may have failed for a moment only.
 
 Every pass leaves its rows in files of the folder `work`, so that a killed run goes on with what it has.
 """
@@ -22,16 +22,16 @@ from dalle_datasets.sources.local_files import LocalReader
 from dalle_datasets.sources.opening import open_source
 from dalle_datasets.store.manifest import Report
 from dalle_datasets.store.parquet import read_parquet, write_parquet
-from dalle_datasets.web.client import Visitor
+from dalle_datasets.web.client import PoliteClient
 from dalle_datasets.web.failures import FAILURES, OK, parse_failure
-from dalle_datasets.web.guard import Guard
+from dalle_datasets.web.guard import RequestLimits
 
 IMG2DATASET_COLUMN = "jpg"
 """img2dataset names its column of bytes after an encoding that it does not do here."""
 URLS_PER_FILE = 100_000
-"""img2dataset holds the addresses of a file in memory, several times."""
+"""img2dataset holds the URLs of a file in memory, several times."""
 ASKED_AGAIN = pa.schema([pa.field("image_url", pa.string()), pa.field("shard", pa.int32())])
-"""Addresses of a retry, in the order of the shards they are from."""
+"""URLs of a retry, in the order of the shards they are from."""
 
 logger = logging.getLogger(__name__)
 
@@ -41,16 +41,16 @@ def fetch_all(shards: Shards, work: Path, source: SourceConfig, download: Downlo
     if not len(shards):
         return
     with open_source(source) as (_, connect_to):
-        guard = Guard(
+        limits = RequestLimits(
             user_agent=source.user_agent, timeout_s=download.timeout_s, deadline_s=download.deadline_s, max_bytes=download.max_bytes,
             allow_addresses=download.allow_addresses, connect_to=connect_to,
         )  # fmt: skip
-        fetch_image = Visitor(guard, download.requests_per_s_per_host).fetch_image
+        fetch_image = PoliteClient(limits, download.requests_per_s_per_host).fetch_image
         if source.kind in ("image_folders", "webdatasets"):
             _fetch_shards(shards, work / "first", LocalReader(source.inputs, download.max_bytes).fetch_image, download, report)
         elif download.runner == "img2dataset":
             _write_urls(shards, work / "urls")
-            _run_img2dataset(work / "urls", work / "img2dataset", shards, guard, download, report)
+            _run_img2dataset(work / "urls", work / "img2dataset", shards, limits, download, report)
         else:
             _fetch_shards(shards, work / "first", fetch_image, download, report)
         for attempt in range(download.retries):
@@ -74,7 +74,7 @@ def fetched_rows(work: Path, shards: Shards, number: int, columns: list[str]) ->
 
 
 def _retries_of(work: Path, number: int) -> Iterator[Path]:
-    """The finished files of retries, oldest first, that may hold addresses of a shard."""
+    """The finished files of retries, oldest first, that may hold URLs of a shard."""
     for attempt in itertools.count():
         if not (plan := _plan_of(work, attempt)).exists():
             return
@@ -91,7 +91,7 @@ def _plan_of(work: Path, attempt: int) -> Path:
 
 
 def _asked_again(work: Path, shards: Shards, attempt: int, download: DownloadConfig) -> Shards:
-    """Addresses whose failure may have passed, after a pause; decided once, whatever part of them a killed run has asked already."""
+    """URLs whose failure may have passed, after a pause; decided once, whatever part of them a killed run has asked already."""
     plan = _plan_of(work, attempt)
     if plan.exists():
         return Shards(plan, download.urls_per_shard)
@@ -104,7 +104,7 @@ def _asked_again(work: Path, shards: Shards, attempt: int, download: DownloadCon
 
 
 def _retryable(work: Path, shards: Shards) -> Iterator[dict[str, Any]]:
-    """Addresses whose newest status is a failure that may pass."""
+    """URLs whose newest status is a failure that may pass."""
     for number in range(len(shards)):
         for row in fetched_rows(work, shards, number, ["image_url", "status"]).to_pylist():
             if row["status"] != OK and FAILURES[row["status"]].retryable:
@@ -119,7 +119,9 @@ def _write_urls(shards: Shards, folder: Path) -> None:
         write_parquet(folder / f"{first:08d}.parquet", pa.table({"image_url": urls}), pa.schema([("image_url", pa.string())]))
 
 
-def _run_img2dataset(urls_dir: Path, output_dir: Path, shards: Shards, guard: Guard, download: DownloadConfig, report: Report) -> None:
+def _run_img2dataset(
+    urls_dir: Path, output_dir: Path, shards: Shards, limits: RequestLimits, download: DownloadConfig, report: Report
+) -> None:
     """The first pass. A run that was ended early is started again for as long as it gets on; the retry passes take what is left."""
     total = shards.num_urls
     num_finished = -1
@@ -127,7 +129,7 @@ def _run_img2dataset(urls_dir: Path, output_dir: Path, shards: Shards, guard: Gu
         num_finished = len(finished)
         known = sum(map(shards.size, finished))
         run_img2dataset(
-            urls_dir, output_dir, len(shards), guard, download,
+            urls_dir, output_dir, len(shards), limits, download,
             lambda done, known=known: report(min(known + done, total), total, "images"),  # type: ignore[misc]
         )  # fmt: skip
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dalle_datasets.config import DownloadConfig
-from dalle_datasets.web.guard import Guard
+from dalle_datasets.web.guard import RequestLimits
 
 POLL_S = 0.1
 START_S = 180.0
@@ -32,12 +32,12 @@ logger = logging.getLogger(__name__)
 
 
 def run_img2dataset(
-    urls_path: Path, output_dir: Path, num_shards: int, guard: Guard, download: DownloadConfig, tick: Callable[[int], None]
+    urls_path: Path, output_dir: Path, num_shards: int, limits: RequestLimits, download: DownloadConfig, tick: Callable[[int], None]
 ) -> None:
-    """Download the addresses of a Parquet file into shards of `output_dir`; shards that are there already are kept.
+    """Download the URLs of a Parquet file into shards of `output_dir`; shards that are there already are kept.
 
     Returns when the child ended, or was ended because it fell silent or lost a worker; shards without a `_stats.json` are then
-    missing, and their addresses are the caller's to deal with. `tick(n)` says how many addresses are done since the start.
+    missing, and their URLs are the caller's to deal with. `tick(n)` says how many URLs are done since the start.
     Raises `ValueError` with img2dataset's last words when it cannot even start.
     """
     if download.distributor == "ray" and importlib.util.find_spec("ray") is None:  # img2dataset would return at once, with nothing
@@ -54,7 +54,7 @@ def run_img2dataset(
         "urls": str(urls_path.absolute()),
         "output_dir": str(output_dir.absolute()),
         "progress_dir": str(progress_dir.absolute()),
-        "guard": dataclasses.asdict(guard),
+        "limits": dataclasses.asdict(limits),
         "num_processes": download.num_processes,
         "num_threads": download.num_threads,
         "urls_per_shard": download.urls_per_shard,

@@ -1,4 +1,4 @@
-"""The addresses of a download, cut into shards: a file with a row group for every shard, of which one is in memory at a time."""
+"""The URLs of a download, cut into shards: a file with a row group for every shard, of which one is in memory at a time."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ NUM_URLS = b"num_urls"
 
 
 class Shards:
-    """Reads a file of `write_shards`. Its rows have an `image_url`, and those of one address follow each other."""
+    """Reads a file of `write_shards`. Its rows have an `image_url`, and those of one URL follow each other."""
 
     def __init__(self, path: Path, urls_per_shard: int) -> None:
         self._file = pq.ParquetFile(path)  # kept open, because its footer describes every shard
@@ -28,16 +28,16 @@ class Shards:
         return self._file.read_row_group(number)
 
     def urls(self, number: int) -> list[str]:
-        """The addresses of one shard, each once."""
+        """The URLs of one shard, each once."""
         return list(dict.fromkeys(self.rows(number)["image_url"].to_pylist()))
 
     def size(self, number: int) -> int:
-        """How many addresses a shard has."""
+        """How many URLs a shard has."""
         return min(self.urls_per_shard, self.num_urls - number * self.urls_per_shard)
 
 
 def write_shards(path: Path, rows: Iterable[dict[str, Any]], schema: pa.Schema, urls_per_shard: int) -> None:
-    """Cut `rows`, sorted by address, into shards of `urls_per_shard` different addresses."""
+    """Cut `rows`, sorted by URL, into shards of `urls_per_shard` different URLs."""
     with atomic_path(path) as partial, pq.ParquetWriter(partial, schema) as file:
         num_urls = 0
         for shard in _cut(rows, urls_per_shard):

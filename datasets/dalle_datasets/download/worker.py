@@ -1,7 +1,7 @@
-"""What runs in every process that downloads, spawned by multiprocessing or by Ray: img2dataset's downloader behind our guard.
+"""What runs in every process that downloads, spawned by multiprocessing or by Ray: img2dataset's downloader under our request limits.
 
 Such a process imports this module before anything of img2dataset, and `GuardedDownloader` is the only downloader it is ever given.
-So the guard, the host's rules and the limit of memory are in force wherever a download happens.
+So the limits, the host's rules and the limit of memory are in force wherever a download happens.
 """
 
 import contextlib
@@ -25,9 +25,9 @@ for _name in ("wandb", "albumentations"):
 
 import img2dataset.downloader  # noqa: E402
 
-from dalle_datasets.web.client import Visitor  # noqa: E402
+from dalle_datasets.web.client import PoliteClient  # noqa: E402
 from dalle_datasets.web.failures import FetchError  # noqa: E402
-from dalle_datasets.web.guard import Guard  # noqa: E402
+from dalle_datasets.web.guard import RequestLimits  # noqa: E402
 
 
 class GuardedDownloader(img2dataset.downloader.Downloader):  # type: ignore[misc]
@@ -53,7 +53,7 @@ class _Worker:
 
     def __init__(self, job: dict[str, Any]) -> None:
         _limit_memory(job["max_memory_mb"])
-        self.visitor = Visitor(read_guard(job["guard"]), job["requests_per_s"])
+        self.client = PoliteClient(read_limits(job["limits"]), job["requests_per_s"])
         # Process numbers repeat themselves, on other machines at once.
         self.sign = Path(job["progress_dir"]) / f"{os.getpid()}-{secrets.token_hex(4)}"
         self.progress = os.open(self.sign, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -69,7 +69,7 @@ class _Worker:
         """Stands in for `img2dataset.downloader.download_image`."""
         key, image_url = row
         try:
-            return key, io.BytesIO(self.visitor.fetch_image(image_url)), None
+            return key, io.BytesIO(self.client.fetch_image(image_url)), None
         except FetchError as error:
             return key, None, str(error)
         except MemoryError:
@@ -82,10 +82,10 @@ def prepare() -> None:
     """For Ray, which calls a function of ours in every new worker: importing this module first is all there is to do."""
 
 
-def read_guard(values: dict[str, Any]) -> Guard:
-    """A guard from its JSON form."""
+def read_limits(values: dict[str, Any]) -> RequestLimits:
+    """Request limits from their JSON form."""
     connect_to = {host: (address, int(port)) for host, (address, port) in values["connect_to"].items()}
-    return Guard(**{**values, "allow_addresses": tuple(values["allow_addresses"]), "connect_to": connect_to})
+    return RequestLimits(**{**values, "allow_addresses": tuple(values["allow_addresses"]), "connect_to": connect_to})
 
 
 def _limit_memory(max_memory_mb: int) -> None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dalle_datasets.filters.columns import ids_of
+from dalle_datasets.filters.candidate_table import ids_of
 from dalle_datasets.store.parquet import iter_file
 from dalle_datasets.store.schemas import CANDIDATES
 
@@ -14,7 +14,7 @@ ORIGINS = ("licence", "document")
 """What a pair takes over from its candidate. Few different values, so each is kept once."""
 
 
-class Candidates(NamedTuple):
+class CurrentCandidates(NamedTuple):
     """Ids in ascending order, and where each came from."""
 
     ids: NDArray[np.uint64]
@@ -35,7 +35,7 @@ class Candidates(NamedTuple):
         return {name: self.values[code] for name, code in zip(ORIGINS, self.origins[place], strict=True)}
 
 
-def read_candidates(path: Path) -> Candidates:
+def read_candidates(path: Path) -> CurrentCandidates:
     """Read a file of `schemas.CANDIDATES`, a batch at a time. Raises `SchemaError`."""
     place_of: dict[str | None, int] = {None: 0}
     ids, origins = [np.zeros(0, np.uint64)], [np.zeros((0, len(ORIGINS)), np.int32)]
@@ -45,4 +45,4 @@ def read_candidates(path: Path) -> Candidates:
         origins.append(np.array(codes, np.int32).T)
     all_ids = np.concatenate(ids)
     order = np.argsort(all_ids)
-    return Candidates(all_ids[order], np.concatenate(origins)[order], list(place_of))
+    return CurrentCandidates(all_ids[order], np.concatenate(origins)[order], list(place_of))

@@ -120,14 +120,14 @@ def has_personal(caption: str) -> bool:
     return _PERSONAL.search(_DATES.sub(" ", caption[:MAX_PATTERN_CHARS])) is not None
 
 
-def judge_markup(found: bool, limits: FilterConfig) -> Verdict:
+def judge_markup(found: bool, settings: FilterConfig) -> Verdict:
     """No remnants of markup."""
-    return drop("caption_markup", "HTML or an address in it") if found and limits.drop_markup else KEEP
+    return drop("caption_markup", "HTML or an address in it") if found and settings.drop_markup else KEEP
 
 
-def judge_personal(found: bool, limits: FilterConfig) -> Verdict:
+def judge_personal(found: bool, settings: FilterConfig) -> Verdict:
     """No personal data, if that is asked for."""
-    return drop("caption_personal", "an e-mail address or a phone number in it") if found and limits.drop_personal else KEEP
+    return drop("caption_personal", "an e-mail address or a phone number in it") if found and settings.drop_personal else KEEP
 
 
 def judge_file_name(has_file_name: bool, caption: str) -> Verdict:
@@ -135,20 +135,20 @@ def judge_file_name(has_file_name: bool, caption: str) -> Verdict:
     return drop("caption_file_name", f"{caption[:60]!r} is a file name") if has_file_name else KEEP
 
 
-def judge_length(num_words: int, num_letters: int, limits: FilterConfig) -> Verdict:
+def judge_length(num_words: int, num_letters: int, settings: FilterConfig) -> Verdict:
     """Enough words and letters."""
-    if num_words < limits.min_caption_words:
+    if num_words < settings.min_caption_words:
         return drop("caption_short", f"{num_words} words")
-    if num_letters < limits.min_caption_letters:
+    if num_letters < settings.min_caption_letters:
         return drop("caption_short", f"{num_letters} letters")
     return KEEP
 
 
-def judge_boilerplate(share: float, limits: FilterConfig) -> Verdict:
+def judge_boilerplate(share: float, settings: FilterConfig) -> Verdict:
     """Not mostly boilerplate."""
-    return drop("caption_boilerplate", f"{share:.0%} boilerplate") if share > limits.max_boilerplate_share else KEEP
+    return drop("caption_boilerplate", f"{share:.0%} boilerplate") if share > settings.max_boilerplate_share else KEEP
 
 
-def judge_language(language: str, limits: FilterConfig) -> Verdict:
+def judge_language(language: str, settings: FilterConfig) -> Verdict:
     """In one of the wanted languages."""
-    return drop("caption_language", f"language {language!r}") if limits.languages and language not in limits.languages else KEEP
+    return drop("caption_language", f"language {language!r}") if settings.languages and language not in settings.languages else KEEP

@@ -4,7 +4,7 @@ Pictures are the same when their decoded pixels are, in whatever file. Of one pi
 kept, those with the smallest candidate ids: a rule that does not depend on the order in which pages were read. A picture with very
 many captions is a placeholder, a caption of very many pictures is empty talk; of these nothing is kept.
 
-These rules look at all candidates at once. So that millions fit, they see columns of 8-byte hashes (`filters.columns`), and what
+These rules look at all candidates at once. So that millions fit, they see columns of 8-byte hashes (`filters.candidate_table`), and what
 they say is two numbers a row.
 """
 
@@ -16,19 +16,19 @@ from numpy.typing import NDArray
 from dalle_datasets.config import FilterConfig
 from dalle_datasets.filters.base import REASONS, Verdict, drop
 from dalle_datasets.filters.evaluation import EvaluationSet
-from dalle_datasets.filters.hashes import Looks, find_alike
+from dalle_datasets.filters.hashes import Fingerprints, find_near_duplicates
 
 CODES = {reason: code for code, reason in enumerate(REASONS, 1)}
 """Reason -> number; 0 means that there is nothing against a row."""
 _REASON_OF = {code: reason for reason, code in CODES.items()}
 
 
-class Against(NamedTuple):
-    """What is to be said against each of N candidates."""
+class Drops(NamedTuple):
+    """Drop codes and evidence for N candidates."""
 
     codes: NDArray[np.uint8]
     """Of `CODES`; 0 is nothing."""
-    about: NDArray[np.uint64]
+    evidence: NDArray[np.uint64]
     """What was seen: a count, the id of the candidate that is kept instead, or the place of an evaluation picture."""
 
     @classmethod
@@ -36,41 +36,41 @@ class Against(NamedTuple):
         """Every row is kept."""
         return cls(np.zeros(num_rows, np.uint8), np.zeros(num_rows, np.uint64))
 
-    def say(self, where: NDArray[np.bool_], reason: str, about: NDArray[np.uint64] | NDArray[np.int64]) -> None:
-        """Give a reason to the rows of a mask; `about` has one value for each row, in the mask or not."""
+    def mark(self, where: NDArray[np.bool_], reason: str, evidence: NDArray[np.uint64] | NDArray[np.int64]) -> None:
+        """Give a reason to the rows of a mask; `evidence` has one value for each row, in the mask or not."""
         self.codes[where] = CODES[reason]
-        self.about[where] = about[where].astype(np.uint64)
+        self.evidence[where] = evidence[where].astype(np.uint64)
 
 
-def explain(code: int, about: int, names: list[str]) -> Verdict:
+def explain(code: int, evidence: int, names: list[str]) -> Verdict:
     """The verdict of a rule of this file; `names` are those of the evaluation pictures."""
     reason = _REASON_OF[code]
-    other = f"{about:016x}"
+    other = f"{evidence:016x}"
     details = {
-        "placeholder": f"a picture with {about} different captions",
-        "caption_repeated": f"a caption of {about} different pictures",
+        "placeholder": f"a picture with {evidence} different captions",
+        "caption_repeated": f"a caption of {evidence} different pictures",
         "duplicate_pair": f"same picture and caption as {other}",
         "duplicate_image": f"same picture as {other}",
         "near_duplicate": f"looks like {other}",
     }
-    return drop(reason, f"looks like {names[about]}" if reason == "evaluation_overlap" else details[reason])
+    return drop(reason, f"looks like {names[evidence]}" if reason == "evaluation_overlap" else details[reason])
 
 
-def judge_frequency(pictures: NDArray[np.uint64], captions: NDArray[np.uint64], limits: FilterConfig) -> Against:
-    """Against placeholder pictures and captions of everything."""
-    against = Against.nothing(len(pictures))
+def judge_frequency(pictures: NDArray[np.uint64], captions: NDArray[np.uint64], settings: FilterConfig) -> Drops:
+    """Drops placeholder pictures and captions of everything."""
+    drops = Drops.nothing(len(pictures))
     num_pictures = _num_different(pictures, captions)
-    against.say(num_pictures > limits.max_images_per_caption, "caption_repeated", num_pictures)
+    drops.mark(num_pictures > settings.max_images_per_caption, "caption_repeated", num_pictures)
     num_captions = _num_different(captions, pictures)
-    against.say(num_captions > limits.max_captions_per_image, "placeholder", num_captions)
-    return against
+    drops.mark(num_captions > settings.max_captions_per_image, "placeholder", num_captions)
+    return drops
 
 
 def judge_duplicates(
     pictures: NDArray[np.uint64], captions: NDArray[np.uint64], candidates: NDArray[np.uint64], captions_per_image: int
-) -> Against:
-    """Against further finds of a picture: with the same caption, or with one caption too many."""
-    against = Against.nothing(len(pictures))
+) -> Drops:
+    """Drops further finds of a picture: with the same caption, or with one caption too many."""
+    drops = Drops.nothing(len(pictures))
     order = np.lexsort((candidates, captions, pictures))
     starts_caption = _starts(pictures[order]) | _starts(captions[order])
     first_of_caption = np.empty(len(order), np.int64)  # the row with the smallest candidate id of the same picture and caption
@@ -87,28 +87,28 @@ def judge_duplicates(
 
     is_kept_caption = place[first_of_caption] < captions_per_image
     is_repeated = first_of_caption != np.arange(len(order))
-    against.say(is_kept_caption & is_repeated, "duplicate_pair", candidates[first_of_caption])
-    against.say(~is_kept_caption, "duplicate_image", candidates[first_of_picture])
-    return against
+    drops.mark(is_kept_caption & is_repeated, "duplicate_pair", candidates[first_of_caption])
+    drops.mark(~is_kept_caption, "duplicate_image", candidates[first_of_picture])
+    return drops
 
 
 def judge_near_duplicates(
-    pictures: NDArray[np.uint64], candidates: NDArray[np.uint64], num_pixels: NDArray[np.int64], looks: Looks
-) -> Against:
-    """Against pictures that look like a larger one, or an equally large one with a smaller id.
+    pictures: NDArray[np.uint64], candidates: NDArray[np.uint64], num_pixels: NDArray[np.int64], fingerprints: Fingerprints
+) -> Drops:
+    """Drops pictures that look like a larger one, or an equally large one with a smaller id.
 
     Every picture that is dropped looks like one that is kept (not like one that is dropped itself), so chains of small differences
     do not melt into one.
     """
-    against = Against.nothing(len(pictures))
+    drops = Drops.nothing(len(pictures))
     _, picture_of_row = np.unique(pictures, return_inverse=True)
     order = np.lexsort((candidates, -num_pixels))
     _, places = np.unique(picture_of_row[order], return_index=True)
     best = order[np.sort(places)]  # each picture's row with the smallest id; the largest picture first
     kept_instead = np.arange(len(best))
     similar: list[NDArray[np.uint64]] = [np.zeros(0, np.uint64)]
-    ranked = looks.take(best)
-    for i, j in find_alike(ranked, ranked):
+    ranked = fingerprints.take(best)
+    for i, j in find_near_duplicates(ranked, ranked):
         similar.append((i[i > j].astype(np.uint64) << np.uint64(32)) | j[i > j].astype(np.uint64))
     for packed in np.sort(np.concatenate(similar)).tolist():
         i, j = packed >> 32, packed & (2**32 - 1)
@@ -117,19 +117,19 @@ def judge_near_duplicates(
     rank_of_picture = np.empty(len(best), np.int64)
     rank_of_picture[picture_of_row[best]] = np.arange(len(best))
     rank = rank_of_picture[picture_of_row]
-    against.say(kept_instead[rank] != rank, "near_duplicate", candidates[best[kept_instead[rank]]])
-    return against
+    drops.mark(kept_instead[rank] != rank, "near_duplicate", candidates[best[kept_instead[rank]]])
+    return drops
 
 
-def judge_overlaps(looks: Looks, evaluation: EvaluationSet) -> Against:
-    """Against pictures that look like one of an evaluation set."""
-    against = Against.nothing(len(looks.phashes))
+def judge_overlaps(fingerprints: Fingerprints, evaluation: EvaluationSet) -> Drops:
+    """Drops pictures that look like one of an evaluation set."""
+    drops = Drops.nothing(len(fingerprints.phashes))
     nobody = len(evaluation.names)
-    first = np.full(len(looks.phashes), nobody, np.int64)
-    for i, j in find_alike(looks, evaluation.looks):
+    first = np.full(len(fingerprints.phashes), nobody, np.int64)
+    for i, j in find_near_duplicates(fingerprints, evaluation.fingerprints):
         np.minimum.at(first, i, j)
-    against.say(first < nobody, "evaluation_overlap", first)
-    return against
+    drops.mark(first < nobody, "evaluation_overlap", first)
+    return drops
 
 
 def _num_different(values: NDArray[np.uint64], groups: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from dalle_datasets.filters.hashes import Look, Looks, look_at
+from dalle_datasets.filters.hashes import Fingerprint, Fingerprints, fingerprint_of
 from dalle_datasets.images import ImageError, decode_image
 from dalle_datasets.store.ids import content_id
 from dalle_datasets.store.parquet import open_parquet
@@ -19,7 +19,7 @@ class EvaluationSet(NamedTuple):
     """Pictures to stay away from."""
 
     names: list[str]
-    looks: Looks
+    fingerprints: Fingerprints
 
 
 def read_evaluation_set(places: tuple[str, ...], max_pixels: int) -> EvaluationSet:
@@ -28,18 +28,18 @@ def read_evaluation_set(places: tuple[str, ...], max_pixels: int) -> EvaluationS
     Raises `ValueError` for a place that does not exist or holds no picture.
     """
     names: list[str] = []
-    looks: list[Look] = []
+    fingerprints: list[Fingerprint] = []
     for place in places:
-        before = len(looks)
+        before = len(fingerprints)
         for name, data in _read(Path(place).expanduser()):
             try:
-                looks.append(look_at(decode_image(data, max_pixels)))
+                fingerprints.append(fingerprint_of(decode_image(data, max_pixels)))
                 names.append(name)
             except ImageError:
                 continue
-        if len(looks) == before:
+        if len(fingerprints) == before:
             raise ValueError(f"filter.evaluation_images has {place!r}, which holds no picture; give a folder of images or a Parquet file")
-    return EvaluationSet(names, Looks.of(looks))
+    return EvaluationSet(names, Fingerprints.of(fingerprints))
 
 
 def evaluation_id(places: tuple[str, ...]) -> str:

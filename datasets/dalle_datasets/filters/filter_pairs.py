@@ -1,7 +1,7 @@
 """Stage 3: from downloaded candidates to pairs, with a reason for every candidate that does not become one.
 
 Measuring (decoding, counting, naming the language) is separate from judging (comparing with thresholds), and judging from writing.
-All three take one part at a time; what must be known of all candidates at once is in `filters.columns`.
+All three take one part at a time; what must be known of all candidates at once is in `filters.candidate_table`.
 """
 
 import itertools
@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from dalle_datasets.config import DownloadConfig, FilterConfig, ShardsConfig, SourceConfig
 from dalle_datasets.filters import images
 from dalle_datasets.filters.base import REASONS
-from dalle_datasets.filters.candidates import Candidates, read_candidates
-from dalle_datasets.filters.columns import GONE, Columns, ids_of
+from dalle_datasets.filters.candidate_table import NOT_CURRENT, CandidateTable, ids_of
+from dalle_datasets.filters.candidates import CurrentCandidates, read_candidates
 from dalle_datasets.filters.duplicates import CODES, explain
 from dalle_datasets.filters.evaluation import evaluation_id, read_evaluation_set
 from dalle_datasets.filters.judge import judge, judge_together
@@ -32,7 +32,7 @@ from dalle_datasets.images import canonical_bytes
 from dalle_datasets.sources.discover import candidates_path
 from dalle_datasets.store.ids import content_id_of, pair_id
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.manifest import Report, begin, finish, finished, inputs_id, silent
+from dalle_datasets.store.manifest import Report, commit, fingerprint, invalidate, load_if_current, no_progress
 from dalle_datasets.store.parquet import (
     PartsWriter,
     RowsWriter,
@@ -72,7 +72,12 @@ class FilterResult:
 
 
 def filter_pairs(
-    source: SourceConfig, download: DownloadConfig, filter: FilterConfig, shards: ShardsConfig, layout: Layout, report: Report = silent
+    source: SourceConfig,
+    download: DownloadConfig,
+    settings: FilterConfig,
+    shards: ShardsConfig,
+    layout: Layout,
+    report: Report = no_progress,
 ) -> FilterResult:
     """Judge the downloaded candidates of a source and write its pairs and the drops of this stage.
 
@@ -82,22 +87,22 @@ def filter_pairs(
     if not parts:
         raise ValueError(f"{layout.images(source.name)} holds no images; run download_images for source {source.name!r} first")
     candidates = read_candidates(candidates_path(layout, source.name))
-    evaluation = evaluation_id(filter.evaluation_images)
-    judged_by = replace(filter, num_processes=1)  # how many do the work is of no consequence
-    inputs = inputs_id(
+    evaluation = evaluation_id(settings.evaluation_images)
+    judged_by = replace(settings, num_processes=1)  # how many do the work is of no consequence
+    inputs = fingerprint(
         "filter", VERSION, judged_by, evaluation, shards, download.max_pixels, content_id_of(_rows_to_judge(parts, candidates))
     )
     folder = layout.pairs(source.name)
-    if (earlier := finished(folder, inputs)) is not None:
+    if (earlier := load_if_current(folder, inputs)) is not None:
         return FilterResult(**{**earlier, "skipped": True})
-    begin(folder)
-    measures = _measure(parts, layout.measures(source.name), filter, download.max_pixels, report)
-    columns, names = _judge(parts, measures, candidates, filter, download.max_pixels)
-    dropped = _write_drops(parts, measures, columns, names, filter, layout.dropped(source.name) / "filter.parquet")
-    if not (columns.against.codes == 0).any():
+    invalidate(folder)
+    measures = _measure(parts, layout.measures(source.name), settings, download.max_pixels, report)
+    columns, names = _judge(parts, measures, candidates, settings, download.max_pixels)
+    dropped = _write_drops(parts, measures, columns, names, settings, layout.dropped(source.name) / "filter.parquet")
+    if not (columns.drops.codes == 0).any():
         raise ValueError(_explain_nothing(source.name, layout, dropped))
     pairs_id, num_train, num_validation = _write_pairs(
-        parts, measures, columns, candidates, filter, shards, download.max_pixels, folder, report
+        parts, measures, columns, candidates, settings, shards, download.max_pixels, folder, report
     )
     result = FilterResult(
         pairs_id=pairs_id,
@@ -109,11 +114,11 @@ def filter_pairs(
         pairs=layout.relative(folder),
         dropped_pairs=layout.relative(layout.dropped(source.name)),
     )
-    finish(folder, inputs, asdict(result))
+    commit(folder, inputs, asdict(result))
     return result
 
 
-def _rows_to_judge(parts: list[Path], candidates: Candidates) -> Iterator[str]:
+def _rows_to_judge(parts: list[Path], candidates: CurrentCandidates) -> Iterator[str]:
     """What decides the result, one line for each current candidate."""
     for part in parts:
         table = read_parquet(part, IMAGES, ["candidate_id", "status", "sha256"])
@@ -125,22 +130,22 @@ def _rows_to_judge(parts: list[Path], candidates: Candidates) -> Iterator[str]:
             yield f"{candidate_id:016x} {[candidates.values[code] for code in codes]}"
 
 
-def _measure(parts: list[Path], folder: Path, filter: FilterConfig, max_pixels: int, report: Report) -> list[Path]:
+def _measure(parts: list[Path], folder: Path, settings: FilterConfig, max_pixels: int, report: Report) -> list[Path]:
     """The measures of every part, measured now or earlier."""
     total = sum(pq.read_metadata(part).num_rows for part in parts)
     measures = [folder / part.name for part in parts]
-    arguments = (parts, measures, itertools.repeat(filter), itertools.repeat(max_pixels))
+    arguments = (parts, measures, itertools.repeat(settings), itertools.repeat(max_pixels))
 
     def report_all(sizes: Iterable[int]) -> None:
         for done in itertools.accumulate(sizes):
             report(done, total, "candidates")
 
-    if filter.num_processes == 1:
+    if settings.num_processes == 1:
         report_all(map(measure_part, *arguments))
     else:
         try:
             # Not forked: a flow runs in a process with threads.
-            with ProcessPoolExecutor(filter.num_processes, multiprocessing.get_context("spawn")) as pool:
+            with ProcessPoolExecutor(settings.num_processes, multiprocessing.get_context("spawn")) as pool:
                 report_all(pool.map(measure_part, *arguments))
         except BrokenProcessPool as error:
             raise RuntimeError(
@@ -152,26 +157,26 @@ def _measure(parts: list[Path], folder: Path, filter: FilterConfig, max_pixels: 
 
 
 def _judge(
-    parts: list[Path], measures: list[Path], candidates: Candidates, filter: FilterConfig, max_pixels: int
-) -> tuple[Columns, list[str]]:
+    parts: list[Path], measures: list[Path], candidates: CurrentCandidates, settings: FilterConfig, max_pixels: int
+) -> tuple[CandidateTable, list[str]]:
     """Every measured row judged, in the order of the parts; and the names of the evaluation pictures."""
     num_rows = sum(check_parquet(path, MEASURES).num_rows for path in measures)
-    columns = Columns.empty(num_rows, with_looks=filter.near_duplicates or bool(filter.evaluation_images))
+    columns = CandidateTable.empty(num_rows, has_fingerprints=settings.near_duplicates or bool(settings.evaluation_images))
     first = 0
     for part, path in zip(parts, measures, strict=True):
         table = read_parquet(path, MEASURES)
         caption_of = _texts(part, ["caption"])
         captions = [caption_of[candidate_id]["caption"] for candidate_id in table["candidate_id"].to_pylist()]
         columns.fill(first, table, captions)
-        codes = columns.against.codes[first : first + table.num_rows]
+        codes = columns.drops.codes[first : first + table.num_rows]
         codes[:] = [
-            CODES[reason] if (reason := judge({**row, "caption": caption}, filter).reason) else 0
+            CODES[reason] if (reason := judge({**row, "caption": caption}, settings).reason) else 0
             for row, caption in zip(table.to_pylist(), captions, strict=True)
         ]
-        codes[~candidates.are_in(columns.candidates[first : first + table.num_rows])] = GONE
+        codes[~candidates.are_in(columns.candidates[first : first + table.num_rows])] = NOT_CURRENT
         first += table.num_rows
-    evaluation = read_evaluation_set(filter.evaluation_images, max_pixels) if filter.evaluation_images else None
-    judge_together(columns, filter, evaluation)
+    evaluation = read_evaluation_set(settings.evaluation_images, max_pixels) if settings.evaluation_images else None
+    judge_together(columns, settings, evaluation)
     return columns, evaluation.names if evaluation else []
 
 
@@ -181,7 +186,7 @@ def _texts(part: Path, fields: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def _write_drops(
-    parts: list[Path], measures: list[Path], columns: Columns, names: list[str], filter: FilterConfig, path: Path
+    parts: list[Path], measures: list[Path], columns: CandidateTable, names: list[str], settings: FilterConfig, path: Path
 ) -> Counter[str]:
     """Reason -> count of this stage's drops, written in the order of the parts."""
     dropped: Counter[str] = Counter()
@@ -190,14 +195,14 @@ def _write_drops(
         for part, measured in zip(parts, measures, strict=True):
             text_of = _texts(part, ["source", "caption", "image_url", "page_url"])
             table = read_parquet(measured, MEASURES)
-            codes = columns.against.codes[first : first + table.num_rows]
-            is_dropped = (codes != 0) & (codes != GONE)
+            codes = columns.drops.codes[first : first + table.num_rows]
+            is_dropped = (codes != 0) & (codes != NOT_CURRENT)
             places = first + np.flatnonzero(is_dropped)
             for place, row in zip(places, table.filter(pa.array(is_dropped)).to_pylist(), strict=True):
                 text = text_of[row["candidate_id"]]
-                verdict = judge({**row, **text}, filter)
+                verdict = judge({**row, **text}, settings)
                 if not verdict.reason:
-                    verdict = explain(int(columns.against.codes[place]), int(columns.against.about[place]), names)
+                    verdict = explain(int(columns.drops.codes[place]), int(columns.drops.evidence[place]), names)
                 dropped[verdict.reason or ""] += 1
                 writer.append({**text, "stage": "filter", "reason": verdict.reason, "detail": verdict.detail})
             first += table.num_rows
@@ -205,21 +210,22 @@ def _write_drops(
 
 
 def _write_pairs(
-    parts: list[Path], measures: list[Path], columns: Columns, candidates: Candidates, filter: FilterConfig, shards: ShardsConfig,
+    parts: list[Path], measures: list[Path], columns: CandidateTable, candidates: CurrentCandidates,
+    settings: FilterConfig, shards: ShardsConfig,
     max_pixels: int, folder: Path, report: Report,
 ) -> tuple[str, int, int]:  # fmt: skip
     """Write the rows that stay; returns the id of the set of pairs and the sizes of its splits."""
-    num_kept = int((columns.against.codes == 0).sum())
+    num_kept = int((columns.drops.codes == 0).sum())
     pair_ids = np.zeros(num_kept, np.int64)
     is_train = np.zeros(num_kept, np.bool_)
     first = num_written = 0
     with PartsWriter(folder, PAIRS, shards.rows_per_part, shards.row_group_size) as writer:
         for part, path in zip(parts, measures, strict=True):
             table = read_parquet(path, MEASURES)
-            stays = columns.against.codes[first : first + table.num_rows] == 0
+            stays = columns.drops.codes[first : first + table.num_rows] == 0
             kept = {row["candidate_id"]: row for row in table.filter(pa.array(stays)).to_pylist()}
             for row in _rows(part, kept.keys()):
-                pair = _pair(row, kept[row["candidate_id"]], filter, max_pixels)
+                pair = _pair(row, kept[row["candidate_id"]], settings, max_pixels)
                 pair_ids[num_written], is_train[num_written] = pair["pair_id"], pair["split"] == "train"
                 num_written += 1
                 writer.append({**pair, **candidates.origin_of(row["candidate_id"])})
@@ -241,7 +247,7 @@ def _rows(part: Path, wanted: Set[str]) -> Iterator[dict[str, Any]]:
             yield from batch.filter(chosen).to_pylist()
 
 
-def _pair(row: dict[str, Any], measured: dict[str, Any], filter: FilterConfig, max_pixels: int) -> dict[str, Any]:
+def _pair(row: dict[str, Any], measured: dict[str, Any], settings: FilterConfig, max_pixels: int) -> dict[str, Any]:
     """One row of `schemas.PAIRS`."""
     return {
         "pair_id": pair_id(row["sha256"], row["caption"]),
@@ -251,7 +257,7 @@ def _pair(row: dict[str, Any], measured: dict[str, Any], filter: FilterConfig, m
         "height": measured["height"],
         "sha256": row["sha256"],
         "pixel_sha256": measured["pixel_sha256"],
-        "split": split_of(measured["pixel_sha256"], filter.validation_share),
+        "split": split_of(measured["pixel_sha256"], settings.validation_share),
         "num_caption_words": measured["num_caption_words"],
         "aspect_ratio": images.aspect_ratio(measured["width"], measured["height"]),
         "language": measured["language"],

@@ -27,7 +27,7 @@ REDUCED_SIDE = 80
 """… to this side: half the cost, and as many copies are found (`benchmarks/RESULTS.md`). 64 would find fewer copies of flat drawings."""
 
 
-class Look(NamedTuple):
+class Fingerprint(NamedTuple):
     """What a picture looks like."""
 
     phash: int
@@ -40,17 +40,17 @@ class Look(NamedTuple):
     """Standard deviation of the brightness over the picture, in levels of 255."""
 
 
-def look_at(image: Image.Image) -> Look:
+def fingerprint_of(image: Image.Image) -> Fingerprint:
     """Hashes, thumbnail and contrast of an RGB picture."""
     samples = np.asarray(image.resize((64, 64), Image.Resampling.NEAREST).convert("L"), np.float32)
     if min(image.size) > SMALL_SIDE:
         image = image.resize((REDUCED_SIDE, REDUCED_SIDE), Image.Resampling.BICUBIC, reducing_gap=1.5)
-    grey = image.convert("L")
-    small = np.asarray(grey.resize((32, 32), Image.Resampling.LANCZOS), np.float32)
+    gray = image.convert("L")
+    small = np.asarray(gray.resize((32, 32), Image.Resampling.LANCZOS), np.float32)
     waves = (_cosines() @ small @ _cosines().T)[:8, :8].ravel()
-    row = np.asarray(grey.resize((9, 8), Image.Resampling.LANCZOS), np.int16)
+    row = np.asarray(gray.resize((9, 8), Image.Resampling.LANCZOS), np.int16)
     thumbnail = image.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX)
-    return Look(
+    return Fingerprint(
         phash=_number(waves > np.partition(waves[1:], 31)[31]),  # the median of 63; `np.median` takes four times as long
         dhash=_number((row[:, 1:] - row[:, :-1] > FLAT_LEVELS).ravel()),
         thumbnail=thumbnail.tobytes(),
@@ -58,7 +58,7 @@ def look_at(image: Image.Image) -> Look:
     )
 
 
-class Looks(NamedTuple):
+class Fingerprints(NamedTuple):
     """What N pictures look like, 64 bytes each."""
 
     phashes: NDArray[np.uint64]
@@ -67,12 +67,12 @@ class Looks(NamedTuple):
     """[N, 48]"""
 
     @classmethod
-    def of(cls, looks: list[Look]) -> Self:
+    def of(cls, fingerprints: list[Fingerprint]) -> Self:
         """In their order."""
         return cls(
-            np.array([look.phash for look in looks], np.int64).view(np.uint64),
-            np.array([look.dhash for look in looks], np.int64).view(np.uint64),
-            np.frombuffer(b"".join(look.thumbnail for look in looks), np.uint8).reshape(-1, THUMBNAIL_BYTES),
+            np.array([look.phash for look in fingerprints], np.int64).view(np.uint64),
+            np.array([look.dhash for look in fingerprints], np.int64).view(np.uint64),
+            np.frombuffer(b"".join(look.thumbnail for look in fingerprints), np.uint8).reshape(-1, THUMBNAIL_BYTES),
         )
 
     def take(self, places: NDArray[np.int64]) -> Self:
@@ -86,7 +86,7 @@ MAX_COMPARED = 2**21
 _BANDS = ((0, 13), (13, 13), (26, 13), (39, 13), (52, 12))
 
 
-def find_alike(left: Looks, right: Looks) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def find_near_duplicates(left: Fingerprints, right: Fingerprints) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Places (in `left`, in `right`) of all pictures that look alike, each pair once, in no particular order.
 
     Both hashes must share a group of bits, so for each of the 25 choices of two groups only pictures that have the same 26 bits
@@ -116,9 +116,9 @@ def find_alike(left: Looks, right: Looks) -> Iterator[tuple[NDArray[np.int64], N
                 yield i[near], j[near]
 
 
-def _keys(looks: Looks, p_band: int, d_band: int) -> NDArray[np.uint32]:
+def _keys(fingerprints: Fingerprints, p_band: int, d_band: int) -> NDArray[np.uint32]:
     """One group of bits of either hash."""
-    bits = (_band(looks.phashes, p_band) << np.uint64(13)) | _band(looks.dhashes, d_band)
+    bits = (_band(fingerprints.phashes, p_band) << np.uint64(13)) | _band(fingerprints.dhashes, d_band)
     return bits.astype(np.uint32)
 
 

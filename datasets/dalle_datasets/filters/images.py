@@ -9,19 +9,19 @@ def judge_decoding(problem: str | None, detail: str | None) -> Verdict:
     return drop(problem, detail or "") if problem else KEEP
 
 
-def judge_size(width: int, height: int, limits: FilterConfig) -> Verdict:
+def judge_size(width: int, height: int, settings: FilterConfig) -> Verdict:
     """The shorter side is long enough."""
-    return drop("too_small", f"{width} x {height}") if min(width, height) < limits.min_side else KEEP
+    return drop("too_small", f"{width} x {height}") if min(width, height) < settings.min_side else KEEP
 
 
-def judge_aspect_ratio(width: int, height: int, limits: FilterConfig) -> Verdict:
+def judge_aspect_ratio(width: int, height: int, settings: FilterConfig) -> Verdict:
     """Neither too wide nor too high."""
-    return drop("aspect_ratio", f"{width} x {height}") if aspect_ratio(width, height) > limits.max_aspect_ratio else KEEP
+    return drop("aspect_ratio", f"{width} x {height}") if aspect_ratio(width, height) > settings.max_aspect_ratio else KEEP
 
 
-def judge_contrast(contrast: float, limits: FilterConfig) -> Verdict:
+def judge_contrast(contrast: float, settings: FilterConfig) -> Verdict:
     """There is something to see."""
-    return drop("blank", f"contrast {contrast:.2f} of 255") if contrast < limits.min_contrast else KEEP
+    return drop("blank", f"contrast {contrast:.2f} of 255") if contrast < settings.min_contrast else KEEP
 
 
 def aspect_ratio(width: int, height: int) -> float:

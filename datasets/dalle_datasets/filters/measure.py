@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 
 from dalle_datasets.config import FilterConfig
 from dalle_datasets.filters.captions import boilerplate_share, count_letters, count_words, has_markup, has_personal, is_file_name
-from dalle_datasets.filters.hashes import look_at
+from dalle_datasets.filters.hashes import fingerprint_of
 from dalle_datasets.filters.languages import detect_language
 from dalle_datasets.images import ImageError, decode_and_check, pixel_sha256
-from dalle_datasets.store.manifest import inputs_id
+from dalle_datasets.store.manifest import fingerprint
 from dalle_datasets.store.parquet import SchemaError, check_parquet, open_parquet, write_parquet
 from dalle_datasets.store.schemas import IMAGES, MEASURES
 from dalle_datasets.web.failures import OK
@@ -20,14 +20,15 @@ VERSION = 5
 BATCH_ROWS = 64
 
 
-def measure_part(images: Path, target: Path, filter: FilterConfig, max_pixels: int) -> int:
+def measure_part(images: Path, target: Path, settings: FilterConfig, max_pixels: int) -> int:
     """Measure the downloaded rows of one part of `schemas.IMAGES` into `target`; returns the number of its rows.
 
     Nothing is done if `target` was made from the same rows with the same settings.
     """
     check_parquet(images, IMAGES)
     rows: pa.Table = pq.read_table(images, columns=["candidate_id", "sha256"], partitioning=None)
-    made_from = inputs_id("measure", VERSION, *_settings(filter), max_pixels, rows["candidate_id"].to_pylist(), rows["sha256"].to_pylist())
+    ids, hashes = rows["candidate_id"].to_pylist(), rows["sha256"].to_pylist()
+    made_from = fingerprint("measure", VERSION, *_language_settings(settings), max_pixels, ids, hashes)
     try:
         if check_parquet(target, MEASURES).metadata.get(b"made_from") == made_from.encode():
             return int(rows.num_rows)
@@ -36,15 +37,15 @@ def measure_part(images: Path, target: Path, filter: FilterConfig, max_pixels: i
     measures = []
     with open_parquet(images) as file:
         for batch in file.iter_batches(BATCH_ROWS, columns=["candidate_id", "caption", "status", "image"]):
-            measures += [measure(row, filter, max_pixels) for row in batch.to_pylist() if row["status"] == OK]
+            measures += [measure(row, settings, max_pixels) for row in batch.to_pylist() if row["status"] == OK]
     write_parquet(target, pa.Table.from_pylist(measures, schema=MEASURES), MEASURES, metadata={"made_from": made_from})
     return int(rows.num_rows)
 
 
-def measure(row: dict[str, Any], filter: FilterConfig, max_pixels: int) -> dict[str, Any]:
+def measure(row: dict[str, Any], settings: FilterConfig, max_pixels: int) -> dict[str, Any]:
     """One row of `schemas.MEASURES` from `candidate_id`, `caption` and `image`."""
     caption = row["caption"]
-    language = detect_language(caption, *_settings(filter))
+    language = detect_language(caption, *_language_settings(settings))
     measures = {
         "candidate_id": row["candidate_id"],
         "has_file_name": is_file_name(caption),
@@ -67,10 +68,10 @@ def measure(row: dict[str, Any], filter: FilterConfig, max_pixels: int) -> dict[
         "height": image.height,
         "is_plain": is_plain,
         "pixel_sha256": pixel_sha256(image),
-        **look_at(image)._asdict(),
+        **fingerprint_of(image)._asdict(),
     }
 
 
-def _settings(filter: FilterConfig) -> tuple[tuple[str, ...], str]:
+def _language_settings(settings: FilterConfig) -> tuple[tuple[str, ...], str]:
     """What measuring depends on; the thresholds come later."""
-    return filter.languages, filter.language_detector
+    return settings.languages, settings.language_detector

@@ -10,8 +10,8 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
-from dalle_datasets.sources.base import MAX_PAGE_BYTES, Drop, Found, clean_caption, clean_url, encodable
-from dalle_datasets.sources.discovered import Discovered
+from dalle_datasets.sources.base import MAX_PAGE_BYTES, Drop, FoundImage, clean_caption, clean_url, encodable
+from dalle_datasets.sources.discovered import DiscoveryWriter
 from dalle_datasets.sources.html import read_page
 from dalle_datasets.web.guard import OPT_OUT_DIRECTIVES, opt_out
 
@@ -20,7 +20,7 @@ ZLIB_OR_GZIP = zlib.MAX_WBITS | 32
 RECORD_END = b"\r\n\r\n"
 
 
-def read_archive(path: Path, document: str, result: Discovered, user_agent_token: str) -> None:
+def read_archive(path: Path, document: str, result: DiscoveryWriter, user_agent_token: str) -> None:
     """Add what a WARC or WAT file (plain, gzip or zstd) holds to `result`. Raises `OSError` where the file is broken or cut off.
 
     Pages opt out as on the web: `<meta name=robots>` and X-Robots-Tag of the time of the crawl.
@@ -80,7 +80,7 @@ class _Stream:
         return self.num_bytes
 
 
-def _read_record(record: WarcRecord, document: str, result: Discovered, user_agent_token: str) -> None:
+def _read_record(record: WarcRecord, document: str, result: DiscoveryWriter, user_agent_token: str) -> None:
     page_url = encodable(record.headers.get("WARC-Target-URI") or "")
     is_page = record.record_type == WarcRecordType.response
     is_wat = record.record_type == WarcRecordType.metadata and (record.headers.get("Content-Type") or "").startswith("application/json")
@@ -95,7 +95,7 @@ def _read_record(record: WarcRecord, document: str, result: Discovered, user_age
         _read_wat(body, page_url, document, date, result, user_agent_token)
 
 
-def _read_body(record: WarcRecord, page_url: str, result: Discovered) -> bytes | None:
+def _read_body(record: WarcRecord, page_url: str, result: DiscoveryWriter) -> bytes | None:
     """The body of a record, unless it is cut off, or cannot be unpacked within the limit."""
     body: bytes = record.reader.read()
     if len(body) < record.content_length:
@@ -138,7 +138,9 @@ def _join_chunks(body: bytes) -> bytes:
     return bytes(joined)
 
 
-def _read_response(record: WarcRecord, page_url: str, document: str, date: str | None, result: Discovered, user_agent_token: str) -> None:
+def _read_response(
+    record: WarcRecord, page_url: str, document: str, date: str | None, result: DiscoveryWriter, user_agent_token: str
+) -> None:
     """A page as it was served."""
     http = record.http_headers
     if http is None or http.status_code != 200:
@@ -155,7 +157,7 @@ def _read_response(record: WarcRecord, page_url: str, document: str, date: str |
     result.add([found._replace(document=document, date=date) for found in page.found], page.drops)
 
 
-def _read_wat(body: bytes, page_url: str, document: str, date: str | None, result: Discovered, user_agent_token: str) -> None:
+def _read_wat(body: bytes, page_url: str, document: str, date: str | None, result: DiscoveryWriter, user_agent_token: str) -> None:
     """The links of a page, as Common Crawl extracted them: images with their alt text, but without figures and sizes."""
     try:
         response = json.loads(body)["Envelope"]["Payload-Metadata"]["HTTP-Response-Metadata"]
@@ -181,15 +183,15 @@ def _read_wat(body: bytes, page_url: str, document: str, date: str | None, resul
         result.add(drops=[Drop("meta_robots", f"<meta name=robots> says {min(closed)}", page_url)])
         return
     for position, link in enumerate(images):
-        address, caption = clean_url(str(link.get("url") or ""), base), clean_caption(str(link.get("alt") or ""))
+        url, caption = clean_url(str(link.get("url") or ""), base), clean_caption(str(link.get("alt") or ""))
         if not caption:
             caption = clean_caption(str(link.get("title") or ""))
         if not caption:
-            result.add(drops=[Drop("no_caption", "no alt text or title", page_url, address[:200])])
-        elif not address.startswith(("http://", "https://")):
-            result.add(drops=[Drop("bad_scheme", f"scheme {address.partition(':')[0][:20]!r}", page_url, address[:200], caption)])
+            result.add(drops=[Drop("no_caption", "no alt text or title", page_url, url[:200])])
+        elif not url.startswith(("http://", "https://")):
+            result.add(drops=[Drop("bad_scheme", f"scheme {url.partition(':')[0][:20]!r}", page_url, url[:200], caption)])
         else:
-            result.add([Found(address, caption, page_url, position, "img alt", document, date)])
+            result.add([FoundImage(url, caption, page_url, position, "img alt", document, date)])
 
 
 def _message(fields: list[tuple[str, str]]) -> Message:

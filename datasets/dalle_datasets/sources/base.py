@@ -1,4 +1,4 @@
-"""What readers of every kind of source share: finds and drops, clean addresses and captions."""
+"""What readers of every kind of source share: finds and drops, clean URLs and captions."""
 
 import html
 import re
@@ -10,7 +10,7 @@ import ftfy
 MAX_PAGE_BYTES = 10 * 2**20
 
 
-class Found(NamedTuple):
+class FoundImage(NamedTuple):
     """An image with a caption on a page."""
 
     image_url: str
@@ -25,7 +25,7 @@ class Found(NamedTuple):
     date: str | None = None
     """When the page was captured, as the document says."""
     licence: str | None = None
-    """What the page or table says about this image: an address or a name."""
+    """What the page or table says about this image: a URL or a name."""
 
 
 class Drop(NamedTuple):
@@ -50,7 +50,7 @@ class SeenPage(NamedTuple):
 def clean_url(url: str, base: str = "") -> str:
     """`url` made absolute and written in one way: no fragment, no spaces around it, lower-case host, no default port.
 
-    Addresses that cannot be read are returned as they are; fetching them says what is wrong.
+    URLs that cannot be read are returned as they are; fetching them says what is wrong.
     """
     url = encodable(re.sub(r"[\t\r\n]", "", url.strip()))
     try:

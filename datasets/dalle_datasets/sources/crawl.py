@@ -1,4 +1,4 @@
-"""Pages read over HTTP: links followed breadth-first on the hosts of the start addresses, within bounds.
+"""Pages read over HTTP: links followed breadth-first on the hosts of the start URLs, within bounds.
 
 Hosts are read side by side, the pages of one host one after another. What is read does not depend on who answers faster: a round
 gives every host its share of the pages that may still be asked for, and links to other hosts are handed over between rounds.
@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 from dalle_datasets.config import SourceConfig
 from dalle_datasets.sources.base import Drop, SeenPage, clean_url
-from dalle_datasets.sources.discovered import Discovered, KnownPages
+from dalle_datasets.sources.discovered import DiscoveryWriter, KnownPages
 from dalle_datasets.sources.html import read_page
 from dalle_datasets.sources.sitemaps import read_sitemaps
 from dalle_datasets.store.manifest import Report
-from dalle_datasets.web.client import Visitor
+from dalle_datasets.web.client import PoliteClient
 from dalle_datasets.web.failures import FetchError
 
 logger = logging.getLogger(__name__)
@@ -26,11 +26,11 @@ logger = logging.getLogger(__name__)
 def crawl(
     source: SourceConfig,
     start_urls: tuple[str, ...],
-    visitor: Visitor,
+    client: PoliteClient,
     user_agent_token: str,
     known: KnownPages | None,
     num_hosts: int,
-    result: Discovered,
+    result: DiscoveryWriter,
     report: Report,
 ) -> None:
     """Read pages until there is none left or `source.max_pages` were asked for, of at most `num_hosts` hosts at a time.
@@ -50,7 +50,7 @@ def crawl(
 
     names = list(dict.fromkeys(map(_host_of, urls)))
     hosts = {
-        name: _Host(number, name, frozenset(names), visitor, user_agent_token, known, result, tick, stop)
+        name: _Host(number, name, frozenset(names), client, user_agent_token, known, result, tick, stop)
         for number, name in enumerate(names)
     }
     for url in urls:
@@ -94,17 +94,17 @@ class _Host:
         number: int,
         name: str,
         site: frozenset[str],
-        visitor: Visitor,
+        client: PoliteClient,
         user_agent_token: str,
         known: KnownPages | None,
-        result: Discovered,
+        result: DiscoveryWriter,
         tick: Callable[[], None],
         stop: threading.Event,
     ) -> None:
         self.number = number
         self.name = name
         self.site = site
-        self.visitor = visitor
+        self.client = client
         self.user_agent_token = user_agent_token
         self.known = known
         self.result = result
@@ -128,7 +128,7 @@ class _Host:
     def read_sitemaps(self, max_pages: int) -> None:
         """Queue the pages of the host's sitemaps, and take the captioned images that they list."""
         for url in dict.fromkeys(urllib.parse.urljoin(start, "/") for start in self.queue if self.name):
-            pages, found, drops = read_sitemaps(url, self.visitor, max_pages)
+            pages, found, drops = read_sitemaps(url, self.client, max_pages)
             self.result.add(found, drops, self.number)
             self.follow(pages)
 
@@ -152,7 +152,7 @@ class _Host:
         elif earlier and earlier.last_modified:
             conditions["If-Modified-Since"] = earlier.last_modified
         try:
-            answer = self.visitor.fetch(url, conditions)
+            answer = self.client.fetch(url, conditions)
         except FetchError as error:
             self.result.add(drops=[Drop(error.code, error.detail, url)])
             return

@@ -1,4 +1,4 @@
-"""Stage 1: find candidates, that is addresses of images with a caption, and say why others were left out."""
+"""Stage 1: find candidates, that is URLs of images with a caption, and say why others were left out."""
 
 import itertools
 import shutil
@@ -23,7 +23,7 @@ from dalle_datasets.sources.discovered import (
     PAGES_FILE,
     PAGES_IN_GROUP,
     READ_ANEW_FILE,
-    Discovered,
+    DiscoveryWriter,
     KnownPages,
     drop_row,
 )
@@ -34,10 +34,10 @@ from dalle_datasets.sources.tables import read_table
 from dalle_datasets.store.buckets import by_key, read_tables
 from dalle_datasets.store.ids import content_id, content_id_of
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.manifest import Report, begin, finish, finished, inputs_id, silent
+from dalle_datasets.store.manifest import Report, commit, fingerprint, invalidate, load_if_current, no_progress
 from dalle_datasets.store.parquet import RowsWriter, SchemaError, check_parquet, iter_file
 from dalle_datasets.store.schemas import CANDIDATES, DROPPED_PAIRS, PAGES
-from dalle_datasets.web.client import Visitor
+from dalle_datasets.web.client import PoliteClient
 
 VERSION = 2
 CANDIDATES_FILE = "candidates.parquet"
@@ -67,7 +67,7 @@ class DiscoverResult:
 
 
 def discover(
-    source: SourceConfig, download: DownloadConfig, layout: Layout, report: Report = silent, refresh: bool = False
+    source: SourceConfig, download: DownloadConfig, layout: Layout, report: Report = no_progress, refresh: bool = False
 ) -> DiscoverResult:
     """Read a source and write its candidates and the drops of this stage.
 
@@ -76,15 +76,15 @@ def discover(
     Raises `ValueError` when not one captioned image was found.
     """
     folder = layout.source(source.name)
-    inputs = inputs_id("discover", VERSION, replace(source, port=0), list(download.allow_addresses))
-    if not refresh and (earlier := finished(folder, inputs)) is not None:
+    inputs = fingerprint("discover", VERSION, replace(source, port=0), list(download.allow_addresses))
+    if not refresh and (earlier := load_if_current(folder, inputs)) is not None:
         return DiscoverResult(**{**earlier, "num_new": 0, "skipped": True})
     check_source(source)
     known = _known(folder, source) if refresh else None
-    begin(folder)
+    invalidate(folder)
     work = folder / "work"
     shutil.rmtree(work, ignore_errors=True)
-    with Discovered(work, source.name) as read:
+    with DiscoveryWriter(work, source.name) as read:
         _read(source, download, known, read, report)
     path, drops_path = candidates_path(layout, source.name), layout.dropped(source.name) / "discover.parquet"
     num_candidates, num_new = _write_candidates(path, known is not None, read, source)
@@ -101,26 +101,26 @@ def discover(
         dropped=dropped,
         candidates=layout.relative(path),
     )
-    finish(folder, inputs, asdict(result))
+    commit(folder, inputs, asdict(result))
     shutil.rmtree(work)
     return result
 
 
-def _read(source: SourceConfig, download: DownloadConfig, known: KnownPages | None, result: Discovered, report: Report) -> None:
+def _read(source: SourceConfig, download: DownloadConfig, known: KnownPages | None, result: DiscoveryWriter, report: Report) -> None:
     """Everything that the source has to offer and `known` does not cover."""
     with open_source(source) as (start_urls, connect_to):
-        guard = page_guard(source, download, connect_to)
+        limits = page_guard(source, download, connect_to)
         if source.kind in ("emoji_scenes", "web_pages"):
-            visitor = Visitor(guard, download.requests_per_s_per_host)
-            crawl(source, start_urls, visitor, guard.user_agent_token, known, download.num_threads, result, report)
+            client = PoliteClient(limits, download.requests_per_s_per_host)
+            crawl(source, start_urls, client, limits.user_agent_token, known, download.num_threads, result, report)
             return
         readers: dict[str, Reader] = {
-            "web_archives": partial(read_archive, user_agent_token=guard.user_agent_token),
+            "web_archives": partial(read_archive, user_agent_token=limits.user_agent_token),
             "url_tables": read_table,
             "image_folders": read_folder,
             "webdatasets": read_tar,
         }
-        read_documents(source, guard, known, readers[source.kind], result, report)
+        read_documents(source, limits, known, readers[source.kind], result, report)
 
 
 def _known(folder: Path, source: SourceConfig) -> KnownPages | None:
@@ -142,10 +142,10 @@ def _is_of(path: Path, schema: pa.Schema) -> bool:
 
 def _reader_id(source: SourceConfig) -> str:
     """What decides what is found on a page; bounds do not."""
-    return inputs_id(VERSION, source.kind, source.user_agent, source.scene_size)
+    return fingerprint(VERSION, source.kind, source.user_agent, source.scene_size)
 
 
-def _write_candidates(path: Path, goes_on: bool, read: Discovered, source: SourceConfig) -> tuple[int, int]:
+def _write_candidates(path: Path, goes_on: bool, read: DiscoveryWriter, source: SourceConfig) -> tuple[int, int]:
     """Write the earlier candidates, if the run goes on from them, and the new ones, by id: a rerun makes the same file.
 
     The first find of every (address, caption) stays, in this run or an earlier one; the others become drops in `AGAIN_FILE`.
@@ -209,7 +209,7 @@ def _write_pages(path: Path, work: Path, source: SourceConfig) -> None:
                 writer.append(row)
 
 
-def _explain_nothing(source: SourceConfig, read: Discovered) -> str:
+def _explain_nothing(source: SourceConfig, read: DiscoveryWriter) -> str:
     where = {"web_pages": "source.start_urls", "emoji_scenes": "source.kind=emoji_scenes"}.get(source.kind, "source.inputs")
     reasons = ", ".join(f"{reason} {count}" for reason, count in read.reasons.most_common(3)) or "no images"
     example = f"; for example {read.first_drop.page_url}: {read.first_drop.detail}" if read.first_drop else ""

@@ -11,7 +11,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dalle_datasets.sources.base import Drop, Found, SeenPage
+from dalle_datasets.sources.base import Drop, FoundImage, SeenPage
 from dalle_datasets.store.ids import candidate_id, content_id
 from dalle_datasets.store.parquet import RowsWriter, check_parquet
 from dalle_datasets.store.schemas import CANDIDATES, DROPPED_PAIRS, PAGES
@@ -24,7 +24,7 @@ FOUND = CANDIDATES.append(pa.field("reader", pa.int32())).append(pa.field("place
 _READ_ANEW = pa.schema([pa.field("page_url", pa.string())])
 
 
-class Discovered:
+class DiscoveryWriter:
     """Rows for four files of a folder, which are there when the `with` block ends well. Threads may share it.
 
     Of every `reader`, a number, the order of the finds is kept, whatever the others do meanwhile.
@@ -55,7 +55,7 @@ class Discovered:
         self._pages, self._read_anew = writer(PAGES_FILE, PAGES, PAGES_IN_GROUP), writer(READ_ANEW_FILE, _READ_ANEW)
         return self
 
-    def add(self, found: Iterable[Found] = (), drops: Iterable[Drop] = (), reader: int = 0) -> None:
+    def add(self, found: Iterable[FoundImage] = (), drops: Iterable[Drop] = (), reader: int = 0) -> None:
         """Keep candidates, and what cannot become one."""
         with self._writing():
             for item in found:
@@ -76,7 +76,7 @@ class Discovered:
             self.num_unchanged += is_unchanged
 
     def add_read_anew(self, *page_urls: str) -> None:
-        """Keep addresses of pages that were read: earlier drops of theirs do not count any more."""
+        """Keep URLs of pages that were read: earlier drops of theirs do not count any more."""
         with self._writing():
             for page_url in page_urls:
                 self._read_anew.append({"page_url": page_url})
@@ -101,7 +101,7 @@ def drop_row(drop: Drop, source: str) -> dict[str, Any]:
 
 
 class KnownPages:
-    """The pages of an earlier discovery. Their addresses are in memory, their links stay on disk. Threads may share it."""
+    """The pages of an earlier discovery. Their URLs are in memory, their links stay on disk. Threads may share it."""
 
     def __init__(self, path: Path) -> None:
         """Raises `SchemaError`."""

@@ -1,4 +1,4 @@
-"""Files that hold many pages or rows: found by path or pattern, or fetched from an address into a temporary file."""
+"""Files that hold many pages or rows: found by path or pattern, or fetched from a URL into a temporary file."""
 
 import glob
 import logging
@@ -9,22 +9,22 @@ from pathlib import Path
 
 from dalle_datasets.config import SourceConfig
 from dalle_datasets.sources.base import Drop, SeenPage
-from dalle_datasets.sources.discovered import Discovered, KnownPages
+from dalle_datasets.sources.discovered import DiscoveryWriter, KnownPages
 from dalle_datasets.store.manifest import Report
 from dalle_datasets.web.failures import FetchError
-from dalle_datasets.web.guard import Guard, fetch
+from dalle_datasets.web.guard import RequestLimits, fetch
 
 logger = logging.getLogger(__name__)
 
 MAX_DOCUMENT_BYTES = 8 * 2**30
 DOCUMENT_DEADLINE_S = 6 * 3_600.0
 
-Reader = Callable[[Path, str, Discovered], None]
+Reader = Callable[[Path, str, DiscoveryWriter], None]
 """(path of the file, name of the document, where to put what was found)."""
 
 
 def read_documents(
-    source: SourceConfig, guard: Guard, known: KnownPages | None, reader: Reader, result: Discovered, report: Report
+    source: SourceConfig, limits: RequestLimits, known: KnownPages | None, reader: Reader, result: DiscoveryWriter, report: Report
 ) -> None:
     """Run `reader` over every document of `source.inputs` that is not known unchanged.
 
@@ -35,7 +35,7 @@ def read_documents(
         earlier = known.get(document) if known else None
         try:
             read = _read_url if document.startswith(("http://", "https://")) else _read_file
-            page = read(document, guard, earlier, lambda path, document=document: reader(path, document, result))  # type: ignore[misc]
+            page = read(document, limits, earlier, lambda path, document=document: reader(path, document, result))  # type: ignore[misc]
             result.add_page(page, is_unchanged=page is earlier)
             if page is not earlier:
                 result.add_read_anew(document)
@@ -64,7 +64,7 @@ def list_documents(inputs: tuple[str, ...]) -> list[str]:
     return list(documents)
 
 
-def _read_file(document: str, guard: Guard, earlier: SeenPage | None, read: Callable[[Path], None]) -> SeenPage:
+def _read_file(document: str, limits: RequestLimits, earlier: SeenPage | None, read: Callable[[Path], None]) -> SeenPage:
     """Read a file unless it is as before; its size and time of change tell."""
     path = Path(document)
     stat = path.stat()
@@ -75,8 +75,8 @@ def _read_file(document: str, guard: Guard, earlier: SeenPage | None, read: Call
     return SeenPage(document, version, None, [])
 
 
-def _read_url(document: str, guard: Guard, earlier: SeenPage | None, read: Callable[[Path], None]) -> SeenPage:
-    """Read what an address holds unless it is as before. One that gives no means to tell is a published archive: it does not change."""
+def _read_url(document: str, limits: RequestLimits, earlier: SeenPage | None, read: Callable[[Path], None]) -> SeenPage:
+    """Read what a URL holds unless it is as before. One that gives no means to tell is a published archive: it does not change."""
     conditions = {}
     if earlier is not None:
         if earlier.etag:
@@ -85,7 +85,7 @@ def _read_url(document: str, guard: Guard, earlier: SeenPage | None, read: Calla
             conditions["If-Modified-Since"] = earlier.last_modified
         else:
             return earlier
-    limits = replace(guard, max_bytes=MAX_DOCUMENT_BYTES, deadline_s=DOCUMENT_DEADLINE_S)
+    limits = replace(limits, max_bytes=MAX_DOCUMENT_BYTES, deadline_s=DOCUMENT_DEADLINE_S)
     with tempfile.NamedTemporaryFile(suffix=Path(document.partition("?")[0]).name[-40:]) as file:
         answer = fetch(document, limits, conditions, into=file)  # type: ignore[arg-type]
         if answer.status == 304 and earlier is not None:

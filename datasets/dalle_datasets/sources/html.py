@@ -7,7 +7,7 @@ from email.message import Message
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from dalle_datasets.sources.base import Drop, Found, clean_caption, clean_url
+from dalle_datasets.sources.base import Drop, FoundImage, clean_caption, clean_url
 from dalle_datasets.web.guard import OPT_OUT_DIRECTIVES
 
 MAX_SRCSET_WIDTH = 2_048
@@ -23,7 +23,7 @@ _SRCSET_ENTRY = re.compile(r"\s*([^\s,]\S*[^\s,]|[^\s,])(?:\s+([\d.]+)([wx]))?\s
 class Page:
     """What a page holds for us."""
 
-    found: list[Found] = field(default_factory=list)
+    found: list[FoundImage] = field(default_factory=list)
     drops: list[Drop] = field(default_factory=list)
     links: list[str] = field(default_factory=list)
     is_closed: bool = False
@@ -46,10 +46,10 @@ def read_page(body: bytes, page_url: str, headers: Message, user_agent_token: st
     page = Page()
     licence_of_page = _licence([node for node in tree.css(_LICENCE) if not _is_in_figure(node)], base)
     for position, image in enumerate(tree.css("img")):
-        address = _image_address(image)
-        if address is None:
+        url = _image_url(image)
+        if url is None:
             continue
-        image_url = clean_url(address, base)
+        image_url = clean_url(url, base)
         caption, found_in = _caption(image)
         scheme = image_url.partition(":")[0]
         if not caption:
@@ -59,7 +59,7 @@ def read_page(body: bytes, page_url: str, headers: Message, user_agent_token: st
         else:
             figure = _figure(image)
             licence = _licence(figure.css(_LICENCE), base) if figure else None
-            page.found.append(Found(image_url, caption, page_url, position, found_in, licence=licence or licence_of_page))
+            page.found.append(FoundImage(image_url, caption, page_url, position, found_in, licence=licence or licence_of_page))
     for anchor in tree.css("a[href]"):
         if "nofollow" not in (anchor.attributes.get("rel") or ""):
             link = clean_url(anchor.attributes.get("href") or "", base)
@@ -113,8 +113,8 @@ def _figure(node: LexborNode) -> LexborNode | None:
     return None
 
 
-def _image_address(image: LexborNode) -> str | None:
-    """The best address of an image: largest of its sizes, then what lazy loading would load, then `src`."""
+def _image_url(image: LexborNode) -> str | None:
+    """The best URL of an image: largest of its sizes, then what lazy loading would load, then `src`."""
     sizes = _srcset(image.attributes.get("srcset") or image.attributes.get("data-srcset"))
     picture = image.parent
     if picture is not None and picture.tag == "picture":
@@ -131,8 +131,8 @@ def _image_address(image: LexborNode) -> str | None:
 
 
 def _srcset(value: str | None) -> list[tuple[float, str]]:
-    """(width or density, address) of every entry. A bare address counts as density 1."""
-    return [(float(number or 1), address) for address, number, _ in _SRCSET_ENTRY.findall(value or "")]
+    """(width or density, URL) of every entry. A bare URL counts as density 1."""
+    return [(float(number or 1), url) for url, number, _ in _SRCSET_ENTRY.findall(value or "")]
 
 
 def _caption(image: LexborNode) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """Captioned images that lie on this machine: folders, and webdataset tars. Nothing is downloaded; the bytes are read from the files.
 
-Addresses are `folder:<name of the folder>/<path inside>` and `tar:<name of the tar>/<member>`, so that ids do not depend on where
+URLs are `folder:<name of the folder>/<path inside>` and `tar:<name of the tar>/<member>`, so that ids do not depend on where
 the data lies.
 """
 
@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
-from dalle_datasets.sources.base import Drop, Found, clean_caption, encodable
-from dalle_datasets.sources.discovered import Discovered
+from dalle_datasets.sources.base import Drop, FoundImage, clean_caption, encodable
+from dalle_datasets.sources.discovered import DiscoveryWriter
 from dalle_datasets.sources.documents import list_documents
 from dalle_datasets.web.failures import FetchError
 
@@ -22,10 +22,10 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".
 CAPTION_FIELDS = ("caption", "text", "alt", "description", "title")
 MAX_CAPTION_BYTES = 1 << 20
 MAX_OPEN_TARS = 4
-"""Whose members are in memory; addresses are asked for in their order, so threads are at one or two tars at a time."""
+"""Whose members are in memory; URLs are asked for in their order, so threads are at one or two tars at a time."""
 
 
-def read_folder(root: Path, document: str, result: Discovered) -> None:
+def read_folder(root: Path, document: str, result: DiscoveryWriter) -> None:
     """Images of a folder with the caption from `<image>.txt` or `<image>.json` beside it, or from `metadata.csv` / `metadata.jsonl`.
 
     (These are the habits of img2dataset's `files` output and of Hugging Face's image folders.)
@@ -41,7 +41,7 @@ def read_folder(root: Path, document: str, result: Discovered) -> None:
         _add(result, f"folder:{root.name}/{inside}", caption, document, position, found_in)
 
 
-def read_tar(path: Path, document: str, result: Discovered) -> None:
+def read_tar(path: Path, document: str, result: DiscoveryWriter) -> None:
     """Images of a webdataset tar: members that share a key, one of them the picture, `txt` or `json` the caption.
 
     Raises `OSError` for a tar that is broken, cut off or compressed; what was read of it stays.
@@ -87,10 +87,10 @@ def _has_end(path: Path, offset: int) -> bool:
 
 
 class LocalReader:
-    """Reads the bytes behind the addresses of this module. Safe to share between threads."""
+    """Reads the bytes behind the URLs of this module. Safe to share between threads."""
 
     def __init__(self, inputs: tuple[str, ...], max_bytes: int) -> None:
-        """Raises `ValueError` when two inputs have the same name, which addresses could not tell apart."""
+        """Raises `ValueError` when two inputs have the same name, which URLs could not tell apart."""
         self._max_bytes = max_bytes
         self._roots: dict[str, Path] = {}
         for document in list_documents(inputs):
@@ -146,11 +146,11 @@ def _is_inside(path: Path, root: Path) -> bool:
     return path.resolve().is_relative_to(root.resolve())
 
 
-def _add(result: Discovered, image_url: str, caption: str, document: str, position: int, found_in: str) -> None:
+def _add(result: DiscoveryWriter, image_url: str, caption: str, document: str, position: int, found_in: str) -> None:
     if encodable(image_url) != image_url:
         result.add(drops=[Drop("bad_url", "its name is not UTF-8", document, encodable(image_url), caption)])
     elif caption:
-        result.add([Found(image_url, caption, document, position, found_in, document)])
+        result.add([FoundImage(image_url, caption, document, position, found_in, document)])
     else:
         result.add(drops=[Drop("no_caption", "no caption file or entry", document, image_url)])
 

@@ -1,4 +1,4 @@
-"""Opening a source: start addresses, limits of requests, and the demo's site for as long as it is read."""
+"""Opening a source: start URLs, limits of requests, and the demo's site for as long as it is read."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dalle_datasets.config import DownloadConfig, SourceConfig
 from dalle_datasets.demo.demo_site import START_URL, publish_site
 from dalle_datasets.sources.base import MAX_PAGE_BYTES
-from dalle_datasets.web.guard import Guard
+from dalle_datasets.web.guard import RequestLimits
 
 
 def check_source(source: SourceConfig) -> None:
@@ -30,9 +30,9 @@ def open_source(source: SourceConfig) -> Iterator[tuple[tuple[str, ...], Mapping
         yield source.start_urls, {}
 
 
-def page_guard(source: SourceConfig, download: DownloadConfig, connect_to: Mapping[str, tuple[str, int]]) -> Guard:
+def page_guard(source: SourceConfig, download: DownloadConfig, connect_to: Mapping[str, tuple[str, int]]) -> RequestLimits:
     """The limits of a request for a page."""
-    return Guard(
+    return RequestLimits(
         user_agent=source.user_agent,
         timeout_s=source.page_timeout_s,
         deadline_s=2 * source.page_timeout_s,

@@ -5,8 +5,8 @@ import io
 import xml.etree.ElementTree as ElementTree
 import zlib
 
-from dalle_datasets.sources.base import MAX_PAGE_BYTES, Drop, Found, clean_caption, clean_url
-from dalle_datasets.web.client import Visitor
+from dalle_datasets.sources.base import MAX_PAGE_BYTES, Drop, FoundImage, clean_caption, clean_url
+from dalle_datasets.web.client import PoliteClient
 from dalle_datasets.web.failures import FetchError
 
 MAX_SITEMAPS = 50
@@ -14,18 +14,18 @@ _SITE = "{http://www.sitemaps.org/schemas/sitemap/0.9}"
 _IMAGE = "{http://www.google.com/schemas/sitemap-image/1.1}"
 
 
-def read_sitemaps(site_url: str, visitor: Visitor, max_pages: int) -> tuple[list[str], list[Found], list[Drop]]:
+def read_sitemaps(site_url: str, client: PoliteClient, max_pages: int) -> tuple[list[str], list[FoundImage], list[Drop]]:
     """(pages, captioned images, drops) that the sitemaps of a host list: those its robots.txt names, or `/sitemap.xml`."""
-    queue = [clean_url(url, site_url) for url in visitor.sitemaps(site_url)] or [clean_url("/sitemap.xml", site_url)]
+    queue = [clean_url(url, site_url) for url in client.sitemaps(site_url)] or [clean_url("/sitemap.xml", site_url)]
     is_guess = queue == [clean_url("/sitemap.xml", site_url)]
     seen = set(queue)
     pages: list[str] = []
-    found: list[Found] = []
+    found: list[FoundImage] = []
     drops: list[Drop] = []
     while queue and len(seen) <= MAX_SITEMAPS and len(pages) < max_pages:
         url = queue.pop(0)
         try:
-            root = _parse(visitor.fetch(url).body)
+            root = _parse(client.fetch(url).body)
         except FetchError as error:
             if not is_guess:
                 drops.append(Drop(error.code, error.detail, url))
@@ -43,9 +43,9 @@ def read_sitemaps(site_url: str, visitor: Visitor, max_pages: int) -> tuple[list
             pages.append(page)
             for position, image in enumerate(entry.iter(f"{_IMAGE}image")):
                 caption = clean_caption(image.findtext(f"{_IMAGE}caption")) or clean_caption(image.findtext(f"{_IMAGE}title"))
-                address = clean_url(image.findtext(f"{_IMAGE}loc") or "", url)
-                if caption and address.startswith(("http://", "https://")):
-                    found.append(Found(address, caption, page, position, "sitemap"))
+                image_url = clean_url(image.findtext(f"{_IMAGE}loc") or "", url)
+                if caption and image_url.startswith(("http://", "https://")):
+                    found.append(FoundImage(image_url, caption, page, position, "sitemap"))
     return pages[:max_pages], found, drops
 
 

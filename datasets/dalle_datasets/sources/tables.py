@@ -1,4 +1,4 @@
-"""Tables of image addresses with captions, as data sets are published: CSV, TSV, JSON lines (plain or gzip) and Parquet.
+"""Tables of image URLs with captions, as data sets are published: CSV, TSV, JSON lines (plain or gzip) and Parquet.
 
 Columns are recognised by the names that LAION, COYO, DataComp and others use; Conceptual Captions' TSV files have no header.
 """
@@ -12,8 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv as csv
 
-from dalle_datasets.sources.base import Drop, Found, clean_caption, clean_url, encodable
-from dalle_datasets.sources.discovered import Discovered
+from dalle_datasets.sources.base import Drop, FoundImage, clean_caption, clean_url, encodable
+from dalle_datasets.sources.discovered import DiscoveryWriter
 from dalle_datasets.store.parquet import open_parquet
 
 URL_COLUMNS = ("image_url", "url", "img_url", "photo_image_url", "image", "src", "link")
@@ -25,7 +25,7 @@ MAX_LINE_BYTES = 1 << 20
 """Of a line of JSON."""
 
 
-def read_table(path: Path, document: str, result: Discovered) -> None:
+def read_table(path: Path, document: str, result: DiscoveryWriter) -> None:
     """Add the rows of a table to `result`. Raises `ValueError` for a table without the columns, `OSError` for a broken file."""
     position = 0
     for table in _batches(path, document, result):
@@ -47,11 +47,11 @@ def read_table(path: Path, document: str, result: Discovered) -> None:
                 result.add(drops=[Drop("bad_scheme", f"row {position} has {image_url[:40]!r}", page_url, image_url[:200], caption)])
             else:
                 licence = clean_caption(str(licence or "")) or None
-                result.add([Found(image_url, caption, page_url, position, "table", document, licence=licence)])
+                result.add([FoundImage(image_url, caption, page_url, position, "table", document, licence=licence)])
             position += 1
 
 
-def _batches(path: Path, document: str, result: Discovered) -> Iterator[pa.Table]:
+def _batches(path: Path, document: str, result: DiscoveryWriter) -> Iterator[pa.Table]:
     """The table in pieces. Compression is recognised by the name of the file."""
     kind = next((suffix for suffix in reversed(Path(document.partition("?")[0]).suffixes) if suffix not in (".gz", ".zst", ".bz2")), "")
     if kind == ".parquet":
@@ -76,7 +76,7 @@ def _batches(path: Path, document: str, result: Discovered) -> Iterator[pa.Table
         raise ValueError(f"{document}: tables end in .csv, .tsv, .jsonl or .parquet, perhaps with .gz")
 
 
-def _json_tables(stream: io.BufferedReader, document: str, result: Discovered) -> Iterator[pa.Table]:
+def _json_tables(stream: io.BufferedReader, document: str, result: DiscoveryWriter) -> Iterator[pa.Table]:
     """JSON lines as tables of text; a field need not be in every line. Lines that are no objects become drops."""
     names: dict[str, None] = {}
     numbered = enumerate(iter(lambda: stream.readline(MAX_LINE_BYTES), b""), 1)
@@ -95,7 +95,7 @@ def _json_tables(stream: io.BufferedReader, document: str, result: Discovered) -
 
 
 def _names(path: Path, delimiter: str) -> list[str] | None:
-    """Column names for a file whose first row is data already (an address among its fields); None if it has a header."""
+    """Column names for a file whose first row is data already (a URL among its fields); None if it has a header."""
     with pa.input_stream(path, compression="detect") as stream:
         first = stream.read(100_000).split(b"\n")[0].decode("utf-8", "replace").strip("\ufeff\r\n")
     fields = [field.strip().strip('"') for field in first.split(delimiter)]

@@ -21,17 +21,17 @@ class Report(Protocol):
     def __call__(self, done: int, total: int, unit: str, **numbers: float) -> None: ...
 
 
-def silent(done: int, total: int, unit: str, **numbers: float) -> None:
+def no_progress(done: int, total: int, unit: str, **numbers: float) -> None:
     """A report that goes nowhere."""
 
 
-def inputs_id(*parts: Any) -> str:
+def fingerprint(*parts: Any) -> str:
     """12 hex digits of the canonical JSON of sections and plain values."""
     plain = [dataclasses.asdict(part) if dataclasses.is_dataclass(part) and not isinstance(part, type) else part for part in parts]
     return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
 
 
-def finished(folder: Path, inputs: str) -> dict[str, Any] | None:
+def load_if_current(folder: Path, inputs: str) -> dict[str, Any] | None:
     """What the manifest of `folder` says if the stage ended with these inputs and its files are all there, else None."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
@@ -48,13 +48,13 @@ def _sizes(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in list_parts(folder)}
 
 
-def begin(folder: Path) -> None:
+def invalidate(folder: Path) -> None:
     """Withdraw the manifest before the files it vouches for are touched."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
 
 
-def finish(folder: Path, inputs: str, result: dict[str, Any]) -> None:
+def commit(folder: Path, inputs: str, result: dict[str, Any]) -> None:
     """Say that the stage ended well. Written last."""
     with atomic_path(folder / MANIFEST) as partial:
         partial.write_text(json.dumps({"inputs_id": inputs, "files": _sizes(folder), "result": result}, indent=2) + "\n")

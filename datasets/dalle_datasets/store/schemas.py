@@ -27,7 +27,7 @@ CANDIDATES = _schema(
         _required("found_in", pa.string()),  # where on the page: 'img alt', 'figcaption', …
         pa.field("document", pa.string()),  # the file that held the page, e.g. a WARC
         pa.field("date", pa.string()),  # when the page was captured, as the document says
-        pa.field("licence", pa.string()),  # an address or a name, as the page or table gives it
+        pa.field("licence", pa.string()),  # a URL or a name, as the page or table gives it
     ],
 )
 
@@ -67,7 +67,7 @@ MEASURES = _schema(
         _required("num_caption_words", pa.int32()),
         _required("num_caption_letters", pa.int32()),
         _required("boilerplate_share", pa.float32()),  # of the caption's letters
-        _required("has_markup", pa.bool_()),  # remnants of HTML or an address
+        _required("has_markup", pa.bool_()),  # remnants of HTML or a URL
         _required("has_personal", pa.bool_()),  # looks like an e-mail address or a phone number
         _required("language", pa.string()),  # ISO 639-1, 'und' if undecided
         _required("language_probability", pa.float32()),  # fastText's, for the language it named

@@ -3,31 +3,31 @@
 from collections.abc import Mapping
 
 from dalle_datasets.web.failures import FetchError
-from dalle_datasets.web.guard import Answer, Guard, fetch
-from dalle_datasets.web.rate_limit import Pace
+from dalle_datasets.web.guard import RequestLimits, Response, fetch
+from dalle_datasets.web.rate_limit import RateLimiter
 from dalle_datasets.web.robots import Robots
 from dalle_datasets.web.urls import split_url
 
 
-class Visitor:
+class PoliteClient:
     """Asks for images as a good guest does: by the host's rules and at its pace. Safe to share between threads."""
 
-    def __init__(self, guard: Guard, requests_per_s: float) -> None:
-        self._guard = guard
-        self._robots = Robots(guard)
-        self._pace = Pace(requests_per_s, exempt=guard.connect_to)
+    def __init__(self, limits: RequestLimits, requests_per_s: float) -> None:
+        self._guard = limits
+        self._robots = Robots(limits)
+        self._pace = RateLimiter(requests_per_s, exempt=limits.connect_to)
 
     def fetch_image(self, image_url: str) -> bytes:
-        """The bytes behind an address that may be used. Raises `FetchError`."""
+        """The bytes behind a URL that may be used. Raises `FetchError`."""
         return self.fetch(image_url).body
 
-    def fetch(self, url: str, headers: Mapping[str, str] | None = None) -> Answer:
-        """The answer of an address that may be used. Raises `FetchError`."""
+    def fetch(self, url: str, headers: Mapping[str, str] | None = None) -> Response:
+        """The answer of a URL that may be used. Raises `FetchError`."""
         self._enter(url)
         try:
             return fetch(url, self._guard, headers, before_redirect=self._enter)
         except FetchError as error:
-            self._pace.heed(url, error)
+            self._pace.back_off(url, error)
             raise
 
     def _enter(self, url: str) -> None:
@@ -37,5 +37,5 @@ class Visitor:
         self._pace.wait(url, self._robots.crawl_delay_s(url))
 
     def sitemaps(self, url: str) -> list[str]:
-        """Sitemap addresses that the host of `url` names."""
+        """Sitemap URLs that the host of `url` names."""
         return self._robots.sitemaps(url)

@@ -1,4 +1,4 @@
-"""Why an address gave no image: a closed set of codes, so that failures can be counted, compared and retried."""
+"""Why a URL gave no image: a closed set of codes, so that failures can be counted, compared and retried."""
 
 from typing import NamedTuple
 
@@ -37,7 +37,7 @@ OK = "ok"
 
 
 class FetchError(Exception):
-    """An address gave no body. `code` is a key of `FAILURES`; `detail` is for people."""
+    """A URL gave no body. `code` is a key of `FAILURES`; `detail` is for people."""
 
     def __init__(self, code: str, detail: str, retry_after_s: float = 0.0) -> None:
         assert code in FAILURES, code

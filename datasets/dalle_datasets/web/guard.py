@@ -1,4 +1,4 @@
-"""The network guard: the only way in which this package talks to the web.
+"""Requests under limits: the only way in which this package talks to the web.
 
 Pages and images come from strangers, so every request goes through one function that speaks http and https only,
 connects to public addresses only (the very address that was checked, so a name that changes its mind gains nothing; on every
@@ -31,7 +31,7 @@ OPT_OUT_DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex", 
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Guard:
+class RequestLimits:
     """The limits of one request."""
 
     user_agent: str
@@ -41,7 +41,7 @@ class Guard:
     """Longest time for the whole request with its redirects, seconds."""
     max_bytes: int
     allow_addresses: tuple[str, ...] = ()
-    """Addresses that may be contacted although they are not public."""
+    """IP addresses that may be contacted although they are not public."""
     connect_to: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     """Host name -> (address, port) to connect to instead of asking the DNS, e.g. for a site published on this machine."""
 
@@ -52,7 +52,7 @@ class Guard:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """A complete response."""
 
     url: str
@@ -64,19 +64,19 @@ class Answer:
 
 def fetch(
     url: str,
-    guard: Guard,
+    limits: RequestLimits,
     headers: Mapping[str, str] | None = None,
     into: BinaryIO | None = None,
     before_redirect: Callable[[str], None] = lambda url: None,
-) -> Answer:
+) -> Response:
     """The body behind `url`, complete. Raises `FetchError` with a code of the closed set for everything else.
 
     Status 304 is an answer too (it has no body) when `headers` made the request conditional. With `into`, the body goes there,
-    piece by piece, and not into the answer. `before_redirect` may refuse an address that we are sent to; its time does not count.
+    piece by piece, and not into the answer. `before_redirect` may refuse a URL that we are sent to; its time does not count.
     """
-    clock = _Clock(guard)
+    clock = _Clock(limits)
     for _ in range(MAX_REDIRECTS + 1):
-        answer = _fetch_once(url, guard, clock, headers or {}, into)
+        answer = _fetch_once(url, limits, clock, headers or {}, into)
         location = answer.headers.get("Location")
         if answer.status not in (301, 302, 303, 307, 308) or not location:
             return answer
@@ -101,10 +101,10 @@ def opt_out(headers: Message, user_agent_token: str) -> str | None:
 class _Clock:
     """Time left for a request."""
 
-    def __init__(self, guard: Guard) -> None:
-        self._timeout_s = guard.timeout_s
-        self._deadline_s = guard.deadline_s
-        self._end = time.monotonic() + guard.deadline_s
+    def __init__(self, limits: RequestLimits) -> None:
+        self._timeout_s = limits.timeout_s
+        self._deadline_s = limits.deadline_s
+        self._end = time.monotonic() + limits.deadline_s
 
     def wait_s(self) -> float:
         """How long the next socket operation may take."""
@@ -160,15 +160,15 @@ class _Socket:
         """The socket is closed by `_fetch_once`."""
 
 
-def _fetch_once(url: str, guard: Guard, clock: _Clock, headers: Mapping[str, str], into: BinaryIO | None) -> Answer:
+def _fetch_once(url: str, limits: RequestLimits, clock: _Clock, headers: Mapping[str, str], into: BinaryIO | None) -> Response:
     scheme, host, port, target = split_url(url)
     try:
-        connection = _connect(host, port, guard, clock)
+        connection = _connect(host, port, limits, clock)
         try:
             if scheme == "https":
                 connection.settimeout(clock.wait_s())
                 connection = _tls_context().wrap_socket(connection, server_hostname=host)
-            return _ask(url, host, port, scheme, target, _Socket(connection, clock), guard, headers, into)
+            return _ask(url, host, port, scheme, target, _Socket(connection, clock), limits, headers, into)
         finally:
             connection.close()
     except ssl.SSLError as error:
@@ -188,10 +188,10 @@ def _ask(
     scheme: str,
     target: str,
     connection: _Socket,
-    guard: Guard,
+    limits: RequestLimits,
     headers: Mapping[str, str],
     into: BinaryIO | None,
-) -> Answer:
+) -> Response:
     client = http.client.HTTPConnection(host, port)
     client.sock = connection
     default_port = port == (443 if scheme == "https" else 80)
@@ -199,7 +199,7 @@ def _ask(
     client.request(
         "GET", target,
         headers={
-            "Host": name if default_port else f"{name}:{port}", "User-Agent": guard.user_agent, "Accept": "*/*",
+            "Host": name if default_port else f"{name}:{port}", "User-Agent": limits.user_agent, "Accept": "*/*",
             "Accept-Encoding": "identity", "Connection": "close", **headers,
         },
     )  # fmt: skip
@@ -210,15 +210,15 @@ def _ask(
     if status != 200 and not 300 <= status < 400:
         raise FetchError("empty_body", f"status {status}")
     if status != 200:
-        return Answer(url, status, response.headers, b"")
-    if directive := opt_out(response.headers, guard.user_agent_token):
+        return Response(url, status, response.headers, b"")
+    if directive := opt_out(response.headers, limits.user_agent_token):
         raise FetchError("x_robots_tag", f"X-Robots-Tag: {directive}")
     if into is not None:
-        _copy_body(response, guard.max_bytes, into.write)
-        return Answer(url, status, response.headers, b"")
+        _copy_body(response, limits.max_bytes, into.write)
+        return Response(url, status, response.headers, b"")
     body = bytearray()
-    _copy_body(response, guard.max_bytes, body.extend)
-    return Answer(url, status, response.headers, bytes(body))
+    _copy_body(response, limits.max_bytes, body.extend)
+    return Response(url, status, response.headers, bytes(body))
 
 
 def _copy_body(response: http.client.HTTPResponse, max_bytes: int, write: Callable[[bytes], object]) -> None:
@@ -256,14 +256,14 @@ def _seconds_until(retry_after: str) -> float:
         return 0.0
 
 
-def _connect(host: str, port: int, guard: Guard, clock: _Clock) -> socket.socket:
+def _connect(host: str, port: int, limits: RequestLimits, clock: _Clock) -> socket.socket:
     """A connection to the first address of `host` that is public, or allowed, and answers."""
-    if host in guard.connect_to:
-        return socket.create_connection(guard.connect_to[host], clock.wait_s())
+    if host in limits.connect_to:
+        return socket.create_connection(limits.connect_to[host], clock.wait_s())
     found = _look_up(host, port, clock.wait_s())
     last_error: OSError | FetchError = FetchError("dns", f"{host} has no address")
     for family, kind, protocol, _, address in found:
-        if not is_allowed(str(address[0]), guard.allow_addresses):
+        if not is_allowed(str(address[0]), limits.allow_addresses):
             last_error = FetchError("private_address", f"{host} is {address[0]}")
             continue
         connection = socket.socket(family, kind, protocol)

@@ -11,7 +11,7 @@ MAX_DELAY_S = 30.0
 """A longer wish (Crawl-delay, Retry-After) is honoured as this much; the retry passes come later anyway."""
 
 
-class Pace:
+class RateLimiter:
     """Spreads requests to one host over time. Safe to share between threads; other hosts are not slowed down by the bookkeeping."""
 
     def __init__(self, requests_per_s: float, exempt: Collection[str] = ()) -> None:
@@ -35,7 +35,7 @@ class Pace:
         if turn > now:
             time.sleep(turn - now)
 
-    def heed(self, url: str, error: FetchError) -> None:
+    def back_off(self, url: str, error: FetchError) -> None:
         """Leave the host of `url` alone for as long as its `Retry-After` asks."""
         host = _host(url)
         if error.retry_after_s and host not in self._exempt:

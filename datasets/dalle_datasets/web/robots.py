@@ -7,7 +7,7 @@ from dataclasses import replace
 from protego import Protego
 
 from dalle_datasets.web.failures import FetchError
-from dalle_datasets.web.guard import Guard, fetch
+from dalle_datasets.web.guard import RequestLimits, fetch
 
 MAX_BYTES = 500 * 1024  # what RFC 9309 asks a crawler to read at least
 
@@ -15,8 +15,8 @@ MAX_BYTES = 500 * 1024  # what RFC 9309 asks a crawler to read at least
 class Robots:
     """The rules of every host seen so far. Safe to share between threads."""
 
-    def __init__(self, guard: Guard) -> None:
-        self._guard = replace(guard, max_bytes=MAX_BYTES)
+    def __init__(self, limits: RequestLimits) -> None:
+        self._guard = replace(limits, max_bytes=MAX_BYTES)
         self._lock = threading.Lock()
         self._host_locks: dict[str, threading.Lock] = {}
         self._rules: dict[str, Protego | FetchError] = {}
@@ -35,7 +35,7 @@ class Robots:
         return 0.0 if isinstance(rules, FetchError) else float(rules.crawl_delay(self._guard.user_agent_token) or 0.0)
 
     def sitemaps(self, url: str) -> list[str]:
-        """Sitemap addresses that the robots.txt of the host of `url` names."""
+        """Sitemap URLs that the robots.txt of the host of `url` names."""
         rules = self._rules_of(url)
         return [] if isinstance(rules, FetchError) else list(rules.sitemaps)
 

@@ -1,4 +1,4 @@
-"""Which addresses may be asked for: written as one may be, and not on a private network."""
+"""Which URLs may be asked for: written as one may be, and not on a private network."""
 
 import ipaddress
 import urllib.parse
@@ -10,7 +10,7 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def join_url(url: str, location: str) -> str:
-    """Where a redirect from `url` leads. Raises `FetchError` if that is no address."""
+    """Where a redirect from `url` leads. Raises `FetchError` if that is no URL."""
     try:
         return urllib.parse.urljoin(url, location)
     except ValueError as error:
@@ -20,7 +20,7 @@ def join_url(url: str, location: str) -> str:
 def split_url(url: str) -> tuple[str, str, int, str]:
     """(scheme, host, port, path with query), with spaces and non-ASCII characters encoded.
 
-    Raises `FetchError` for an address that cannot be asked for.
+    Raises `FetchError` for a URL that cannot be asked for.
     """
     try:
         parts = urllib.parse.urlsplit(url.strip())

@@ -102,7 +102,7 @@ def test_a_foreign_part_is_refused(con, root):
 
 
 def test_pictures_that_could_not_be_tokenised_are_dropped_pairs(con, root):
-    root.tokenise_and_score()
+    root.tokenize_and_score()
     row = dict.fromkeys(schemas.DROPPED_PAIRS.names, "x") | {"stage": "tokenize", "reason": "not_an_image"}
     write_parquet(
         root.layout.image_tokens("vae0") / "dropped" / "web-part-00000.parquet", pa.Table.from_pylist([row]), schemas.DROPPED_PAIRS
@@ -112,9 +112,9 @@ def test_pictures_that_could_not_be_tokenised_are_dropped_pairs(con, root):
 
 
 def test_log_run_keeps_what_lasts_apart_from_what_depends_on_the_machine(con, root):
-    *_, tokenised, _, _ = root.tokenise_and_score()
-    assert runs.log_run(con, root.layout, tokenised) == Ingested(added=1)
-    assert runs.log_run(con, root.layout, tokenised) == Ingested(unchanged=1)
+    *_, tokenized, _, _ = root.tokenize_and_score()
+    assert runs.log_run(con, root.layout, tokenized) == Ingested(added=1)
+    assert runs.log_run(con, root.layout, tokenized) == Ingested(unchanged=1)
     rows = con.execute("select job, result, config, timings, duration_s, git_commit, started_at::varchar from runs").fetchall()
     job, result, config, timings, duration_s, git_commit, started_at = rows[0]
     assert (job, duration_s, git_commit, started_at) == ("tokenize_images", 1.5, "c0ffee", "2026-09-21 14:17:20")
@@ -124,7 +124,7 @@ def test_log_run_keeps_what_lasts_apart_from_what_depends_on_the_machine(con, ro
 
 
 def test_log_run_of_a_run_that_was_made_again_replaces_it(con, root):
-    bpe, dvae, *_ = root.tokenise_and_score()
+    bpe, dvae, *_ = root.tokenize_and_score()
     runs.log_run(con, root.layout, bpe)
     runs.log_run(con, root.layout, dvae)
     num_metrics = count(con, "run_metrics")
@@ -145,7 +145,7 @@ def test_log_run_of_a_run_that_was_made_again_replaces_it(con, root):
 
 @pytest.mark.parametrize("function", LOGS)
 def test_an_unfinished_run_is_refused(con, root, function):
-    run = root.tokenise_and_score()[0]
+    run = root.tokenize_and_score()[0]
     (run / "result.json").unlink()
     with pytest.raises(ValueError, match=r"train-bpe-1 holds no result\.json: the run has not finished; run the stage again, it resumes"):
         function(con, root.layout, run)
@@ -153,11 +153,11 @@ def test_an_unfinished_run_is_refused(con, root, function):
 
 def test_a_run_of_another_job_has_no_generations(con, root):
     with pytest.raises(ValueError, match="names no generations: it is a run of train_bpe"):
-        artifacts.log_generations(con, root.layout, root.tokenise_and_score()[0])
+        artifacts.log_generations(con, root.layout, root.tokenize_and_score()[0])
 
 
 def test_broken_json_is_named(con, root):
-    run = root.tokenise_and_score()[0]
+    run = root.tokenize_and_score()[0]
     (run / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json: not valid JSON .* delete it and run the stage that writes it again"):
         runs.log_run(con, root.layout, run)

@@ -35,7 +35,7 @@ def root(make_data_root):
 def con(root):
     with connect(root.layout.catalog) as con:
         ingest.ingest_pairs(con, root.layout, "emoji_scenes")
-        for run in root.tokenise_and_score():
+        for run in root.tokenize_and_score():
             ingest.ingest_run(con, root.layout, run)
         yield con
 

@@ -7,7 +7,7 @@ import pytest
 
 from dalle_datasets.config import SourceConfig
 from dalle_datasets.demo.demo_site import SITE_NAME, START_URL, build_site, expected_drops, publish_site
-from dalle_datasets.web.guard import Guard, fetch
+from dalle_datasets.web.guard import RequestLimits, fetch
 
 SOURCE = SourceConfig(name="emoji", kind="emoji_scenes", num_scenes=64, scene_size=32)
 
@@ -24,12 +24,12 @@ def test_dirt_comes_on_top_of_the_clean_scenes():
 
 def test_it_is_served_under_its_name():
     with publish_site(SOURCE) as connect_to:
-        guard = Guard(user_agent="test/1", timeout_s=5, deadline_s=5, max_bytes=10**6, connect_to=connect_to)
+        limits = RequestLimits(user_agent="test/1", timeout_s=5, deadline_s=5, max_bytes=10**6, connect_to=connect_to)
         assert list(connect_to) == [SITE_NAME]
-        start = fetch(START_URL, guard)
+        start = fetch(START_URL, limits)
         assert b"gallery/1.html" in start.body
-        assert fetch(START_URL + "32px/pictures/00020.png", guard).body.startswith(b"\x89PNG")
-        assert b"Disallow: /members/" in fetch(START_URL + "robots.txt", guard).body
+        assert fetch(START_URL + "32px/pictures/00020.png", limits).body.startswith(b"\x89PNG")
+        assert b"Disallow: /members/" in fetch(START_URL + "robots.txt", limits).body
 
 
 def test_a_taken_port_is_a_clear_error():

@@ -1,4 +1,4 @@
-"""The download over a real Ray, started here: the guard in every worker, workers that die, and runs that are killed."""
+"""The download over a real Ray, started here: the limits in every worker, workers that die, and runs that are killed."""
 
 import contextlib
 import os
@@ -24,11 +24,11 @@ from dalle_datasets.store.ids import candidate_id
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.parquet import read_parts, write_parquet
 from dalle_datasets.store.schemas import CANDIDATES, IMAGES
-from dalle_datasets.web.guard import Guard
+from dalle_datasets.web.guard import RequestLimits
 
 pytest.importorskip("ray")
 
-GUARD = Guard(user_agent="open-dalle/0.1", timeout_s=60, deadline_s=60, max_bytes=10**6, allow_addresses=("127.0.0.1",))
+LIMITS = RequestLimits(user_agent="open-dalle/0.1", timeout_s=60, deadline_s=60, max_bytes=10**6, allow_addresses=("127.0.0.1",))
 RAY = DownloadConfig(distributor="ray", num_processes=2, num_threads=4, urls_per_shard=4, allow_addresses=("127.0.0.1",), retries=0)
 
 
@@ -109,7 +109,7 @@ def test_a_worker_that_is_killed_is_replaced(web, tmp_path):
     killer = threading.Thread(target=kill_worker)
     killer.start()
     download = DownloadConfig(**{**asdict(RAY), "num_processes": 1, "max_memory_mb": 4_096})
-    run_img2dataset(path, tmp_path / "out", 2, GUARD, download, lambda done: None)
+    run_img2dataset(path, tmp_path / "out", 2, LIMITS, download, lambda done: None)
     killer.join()
     assert finished_shards(tmp_path / "out") == [0, 1]
     assert web.count("/hang.png") == 2
@@ -175,7 +175,7 @@ def test_a_cluster_that_is_not_there(web, tmp_path, monkeypatch):
         r"download\.num_processes, or set download\.distributor=multiprocessing",
     ):
         run_img2dataset(
-            path, tmp_path / "out", 1, GUARD, DownloadConfig(**{**asdict(RAY), "ray_address": "127.0.0.1:1"}), lambda done: None
+            path, tmp_path / "out", 1, LIMITS, DownloadConfig(**{**asdict(RAY), "ray_address": "127.0.0.1:1"}), lambda done: None
         )
 
 
@@ -183,7 +183,7 @@ def test_without_ray_the_error_says_what_to_install(tmp_path, monkeypatch):
     """img2dataset itself would return at once, with nothing."""
     monkeypatch.setattr(runner.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"download\.distributor=ray: Ray is not installed; install open-dalle\[ray\], or use "):
-        run_img2dataset(tmp_path / "urls.parquet", tmp_path / "out", 1, GUARD, RAY, lambda done: None)
+        run_img2dataset(tmp_path / "urls.parquet", tmp_path / "out", 1, LIMITS, RAY, lambda done: None)
 
 
 def test_an_address_of_a_cluster_needs_ray():

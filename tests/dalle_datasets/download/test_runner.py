@@ -14,16 +14,16 @@ import pytest
 from dalle_datasets.config import DownloadConfig
 from dalle_datasets.download import runner
 from dalle_datasets.download.runner import finished_shards, run_img2dataset
-from dalle_datasets.web.guard import Guard
+from dalle_datasets.web.guard import RequestLimits
 
-GUARD = Guard(user_agent="open-dalle/0.1", timeout_s=60, deadline_s=60, max_bytes=10**6, allow_addresses=("127.0.0.1",))
+LIMITS = RequestLimits(user_agent="open-dalle/0.1", timeout_s=60, deadline_s=60, max_bytes=10**6, allow_addresses=("127.0.0.1",))
 
 
 def run(tmp_path, urls, num_shards, tick=lambda done: None, **settings):
     path = tmp_path / "urls.parquet"
     pq.write_table(pa.table({"image_url": urls}), path)
     download = DownloadConfig(urls_per_shard=-(-len(urls) // num_shards), num_threads=4, **settings)
-    run_img2dataset(path, tmp_path / "out", num_shards, GUARD, download, tick)
+    run_img2dataset(path, tmp_path / "out", num_shards, LIMITS, download, tick)
     return finished_shards(tmp_path / "out")
 
 
@@ -64,8 +64,8 @@ def test_a_body_that_does_not_fit_the_memory_costs_only_itself(web, tmp_path):
         web.put(f"/{i}.png", b"%d" % i)
     path = tmp_path / "urls.parquet"
     pq.write_table(pa.table({"image_url": [web.url(f"/{i}.png") for i in range(3)] + [web.url("/endless.png")]}), path)
-    guard = replace(GUARD, max_bytes=10**11)
-    run_img2dataset(path, tmp_path / "out", 1, guard, DownloadConfig(num_threads=2, max_memory_mb=1_536), lambda done: None)
+    limits = replace(LIMITS, max_bytes=10**11)
+    run_img2dataset(path, tmp_path / "out", 1, limits, DownloadConfig(num_threads=2, max_memory_mb=1_536), lambda done: None)
     rows = pq.read_table(tmp_path / "out" / "00000.parquet", partitioning=None).to_pylist()
     assert {row["url"].removeprefix(web.url("")): row["jpg"] or row["error_message"] for row in rows} == {
         "/0.png": b"0", "/1.png": b"1", "/2.png": b"2",

@@ -8,7 +8,7 @@ import pytest
 from dalle_datasets.config import FilterConfig
 from dalle_datasets.filters.duplicates import (
     CODES,
-    Against,
+    Drops,
     explain,
     judge_duplicates,
     judge_frequency,
@@ -16,7 +16,7 @@ from dalle_datasets.filters.duplicates import (
     judge_overlaps,
 )
 from dalle_datasets.filters.evaluation import EvaluationSet
-from dalle_datasets.filters.hashes import Look, Looks
+from dalle_datasets.filters.hashes import Fingerprint, Fingerprints
 
 # Picture, candidate, caption.
 FINDS = [
@@ -37,14 +37,14 @@ def ids(values):
 def judged(captions_per_image, finds=FINDS):
     """Candidate -> (reason, detail) of those that are dropped."""
     pictures, candidates, captions = zip(*finds, strict=True)
-    against = judge_duplicates(ids(pictures), ids(hash(c) % 2**64 for c in captions), ids(candidates), captions_per_image)
-    return said(against, candidates)
+    drops = judge_duplicates(ids(pictures), ids(hash(c) % 2**64 for c in captions), ids(candidates), captions_per_image)
+    return said(drops, candidates)
 
 
-def said(against, candidates, names=()):
+def said(drops, candidates, names=()):
     return {
-        candidate: explain(int(code), int(about), list(names))
-        for candidate, code, about in zip(candidates, against.codes, against.about, strict=True)
+        candidate: explain(int(code), int(evidence), list(names))
+        for candidate, code, evidence in zip(candidates, drops.codes, drops.evidence, strict=True)
         if code
     }
 
@@ -93,15 +93,17 @@ def test_the_columns_say_what_the_rule_says(captions_per_image):
     rng = random.Random(captions_per_image)
     finds = [(rng.randrange(40), candidate, rng.randrange(8)) for candidate in rng.sample(range(2**40), 400)]
     pictures, candidates, captions = zip(*finds, strict=True)
-    against = judge_duplicates(ids(pictures), ids(captions), ids(candidates), captions_per_image)
-    found = {c: (code, about) for c, code, about in zip(candidates, against.codes.tolist(), against.about.tolist(), strict=True) if code}
+    drops = judge_duplicates(ids(pictures), ids(captions), ids(candidates), captions_per_image)
+    found = {
+        c: (code, evidence) for c, code, evidence in zip(candidates, drops.codes.tolist(), drops.evidence.tolist(), strict=True) if code
+    }
     assert found == {c: (CODES[reason], other) for c, (reason, other) in slow_duplicates(finds, captions_per_image).items()}
 
 
 def test_frequent_pictures_and_captions():
     pictures, captions = ids([1, 1, 1, 2, 3, 4]), ids([7, 8, 9, 7, 7, 8])
-    against = judge_frequency(pictures, captions, FilterConfig(max_captions_per_image=2, max_images_per_caption=2))
-    verdicts = said(against, range(6))
+    drops = judge_frequency(pictures, captions, FilterConfig(max_captions_per_image=2, max_images_per_caption=2))
+    verdicts = said(drops, range(6))
     assert {row: verdict.reason for row, verdict in verdicts.items()} == {
         0: "placeholder", 1: "placeholder", 2: "placeholder", 3: "caption_repeated", 4: "caption_repeated",
     }  # fmt: skip
@@ -110,24 +112,24 @@ def test_frequent_pictures_and_captions():
 
 
 def looks(*phashes):
-    return Looks.of([Look(phash, 0, bytes(48), 50.0) for phash in phashes])
+    return Fingerprints.of([Fingerprint(phash, 0, bytes(48), 50.0) for phash in phashes])
 
 
 def test_near_duplicates_look_like_one_that_is_kept():
     """A chain of small steps: the second is like the first, the third like the second only, so the third stays."""
     chain = looks(0b0, 0b1111, 0b11111111)
-    against = judge_near_duplicates(ids([1, 2, 3]), ids([10, 11, 12]), np.array([9, 9, 9]), chain)
-    assert said(against, [10, 11, 12]) == {11: ("near_duplicate", "looks like 000000000000000a")}
+    drops = judge_near_duplicates(ids([1, 2, 3]), ids([10, 11, 12]), np.array([9, 9, 9]), chain)
+    assert said(drops, [10, 11, 12]) == {11: ("near_duplicate", "looks like 000000000000000a")}
 
 
 def test_the_largest_of_near_duplicates_stays():
-    against = judge_near_duplicates(ids([1, 2]), ids([10, 11]), np.array([9, 10]), looks(0, 1))
-    assert said(against, [10, 11]) == {10: ("near_duplicate", "looks like 000000000000000b")}
+    drops = judge_near_duplicates(ids([1, 2]), ids([10, 11]), np.array([9, 10]), looks(0, 1))
+    assert said(drops, [10, 11]) == {10: ("near_duplicate", "looks like 000000000000000b")}
 
 
 def test_all_captions_of_a_near_duplicate_go_and_all_of_the_kept_picture_stay():
-    against = judge_near_duplicates(ids([1, 2, 1, 2]), ids([10, 11, 12, 13]), np.array([9, 8, 9, 8]), looks(0, 1, 0, 1))
-    assert {row: verdict.detail for row, verdict in said(against, range(4)).items()} == dict.fromkeys((1, 3), "looks like 000000000000000a")
+    drops = judge_near_duplicates(ids([1, 2, 1, 2]), ids([10, 11, 12, 13]), np.array([9, 8, 9, 8]), looks(0, 1, 0, 1))
+    assert {row: verdict.detail for row, verdict in said(drops, range(4)).items()} == dict.fromkeys((1, 3), "looks like 000000000000000a")
 
 
 def test_overlaps_name_the_first_evaluation_picture():
@@ -138,11 +140,11 @@ def test_overlaps_name_the_first_evaluation_picture():
 
 def test_no_candidates_at_all():
     nothing = ids([])
-    for against in (
+    for drops in (
         judge_frequency(nothing, nothing, FilterConfig()),
         judge_duplicates(nothing, nothing, nothing, 1),
         judge_near_duplicates(nothing, nothing, np.zeros(0, np.int64), looks()),
         judge_overlaps(looks(), EvaluationSet(["a"], looks(0))),
     ):
-        assert isinstance(against, Against)
-        assert len(against.codes) == 0
+        assert isinstance(drops, Drops)
+        assert len(drops.codes) == 0

@@ -162,7 +162,7 @@ def test_a_killed_run_ends_with_the_same_pairs(layout, monkeypatch):
     def killed(*_, **__):
         raise KeyboardInterrupt
 
-    for where in ("_judge", "_write_drops", "_pair", "finish"):
+    for where in ("_judge", "_write_drops", "_pair", "commit"):
         with monkeypatch.context() as patch:
             patch.setattr(filtering, where, killed)
             with pytest.raises(KeyboardInterrupt):

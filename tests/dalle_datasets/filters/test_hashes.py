@@ -9,7 +9,7 @@ from PIL import Image
 
 from dalle_datasets.demo.emoji_scenes import COLORS, Scene, draw_scene, split_scenes
 from dalle_datasets.filters import hashes
-from dalle_datasets.filters.hashes import MAX_HASH_BITS, Look, Looks, find_alike, look_at
+from dalle_datasets.filters.hashes import MAX_HASH_BITS, Fingerprint, Fingerprints, find_near_duplicates, fingerprint_of
 
 SCENES = [scene for scene in split_scenes(600)["training"] if scene.color != "natural"][:300]
 PICTURES = [Image.fromarray(draw_scene(scene, 128)) for scene in SCENES]
@@ -17,7 +17,7 @@ PICTURES = [Image.fromarray(draw_scene(scene, 128)) for scene in SCENES]
 
 @pytest.fixture(scope="module")
 def looks():
-    return [look_at(picture) for picture in PICTURES]
+    return [fingerprint_of(picture) for picture in PICTURES]
 
 
 def jpeg(picture):
@@ -28,8 +28,8 @@ def jpeg(picture):
 
 def alike(left, right):
     """Sorted places of what looks alike."""
-    found = [(int(i), int(j)) for places in find_alike(Looks.of(left), Looks.of(right)) for i, j in zip(*places, strict=True)]
-    return sorted(found)
+    found = find_near_duplicates(Fingerprints.of(left), Fingerprints.of(right))
+    return sorted((int(i), int(j)) for places in found for i, j in zip(*places, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -37,20 +37,20 @@ def alike(left, right):
     [jpeg, lambda p: p.resize((64, 64), Image.Resampling.LANCZOS), lambda p: p.resize((300, 300), Image.Resampling.BICUBIC)],
     ids=["jpeg", "half", "larger"],
 )
-def test_recompressed_and_scaled_pictures_are_found(looks, change):
-    found = alike([look_at(change(picture)) for picture in PICTURES[::5]], looks)
+def test_recompressed_and_scaled_pictures_are_found(fingerprints, change):
+    found = alike([fingerprint_of(change(picture)) for picture in PICTURES[::5]], fingerprints)
     assert sum((i, 5 * i) in found for i in range(60)) / 60 >= 0.85
 
 
-def test_other_scenes_do_not_look_alike(looks):
+def test_other_scenes_do_not_look_alike(fingerprints):
     """Flat clip art, where one hash alone confuses objects; colour alone differs too."""
-    confused = [(SCENES[i], SCENES[j]) for i, j in alike(looks, looks) if i < j]
+    confused = [(SCENES[i], SCENES[j]) for i, j in alike(fingerprints, fingerprints) if i < j]
     assert len(confused) <= 1, confused
 
 
 def test_colour_alone_makes_a_difference():
-    looks = [look_at(Image.fromarray(draw_scene(Scene("heart", color, "white", "big"), 64))) for color in COLORS]
-    assert alike(looks, looks) == [(i, i) for i in range(len(looks))]
+    fingerprints = [fingerprint_of(Image.fromarray(draw_scene(Scene("heart", color, "white", "big"), 64))) for color in COLORS]
+    assert alike(fingerprints, fingerprints) == [(i, i) for i in range(len(fingerprints))]
 
 
 @pytest.mark.parametrize("max_compared", [7, hashes.MAX_COMPARED])
@@ -59,36 +59,36 @@ def test_groups_of_bits_find_what_comparing_all_with_all_finds(max_compared, mon
     monkeypatch.setattr(hashes, "MAX_COMPARED", max_compared)
     rng = random.Random(0)
     thumbnail = bytes(48)
-    looks = []
+    fingerprints = []
     for _ in range(60):
         phash, dhash = rng.getrandbits(64), rng.getrandbits(64)
         for _ in range(6):
             flips = [sum(1 << bit for bit in rng.sample(range(64), rng.randrange(0, 7))) for _ in range(2)]
             values = [(value ^ flip) - (1 << 64 if (value ^ flip) >> 63 else 0) for value, flip in zip((phash, dhash), flips, strict=True)]
-            looks.append(Look(*values, thumbnail, 50.0))
+            fingerprints.append(Fingerprint(*values, thumbnail, 50.0))
 
     def distance(a, b):
         return ((a ^ b) & (2**64 - 1)).bit_count()
 
-    assert alike(looks, looks) == [
+    assert alike(fingerprints, fingerprints) == [
         (i, j)
-        for i, look in enumerate(looks)
-        for j, other in enumerate(looks)
+        for i, look in enumerate(fingerprints)
+        for j, other in enumerate(fingerprints)
         if distance(look.phash, other.phash) <= MAX_HASH_BITS and distance(look.dhash, other.dhash) <= MAX_HASH_BITS
     ]
 
 
 def test_contrast():
-    assert look_at(Image.new("RGB", (50, 40), "red")).contrast == 0
+    assert fingerprint_of(Image.new("RGB", (50, 40), "red")).contrast == 0
     checkers = Image.fromarray(np.kron([[0, 1] * 32, [1, 0] * 32] * 32, np.ones((2, 2))).astype(np.uint8) * 255).convert("RGB")
-    assert look_at(checkers).contrast == pytest.approx(127.5, abs=1)
+    assert fingerprint_of(checkers).contrast == pytest.approx(127.5, abs=1)
 
 
-def test_large_pictures_look_like_small_ones(looks):
+def test_large_pictures_look_like_small_ones(fingerprints):
     large = PICTURES[7].resize((3_000, 3_000), Image.Resampling.LANCZOS)
-    assert (0, 7) in alike([look_at(large)], looks)
+    assert (0, 7) in alike([fingerprint_of(large)], fingerprints)
 
 
 def test_nothing_to_compare():
     assert alike([], []) == []
-    assert alike([Look(0, 0, bytes(48), 1.0)], []) == []
+    assert alike([Fingerprint(0, 0, bytes(48), 1.0)], []) == []

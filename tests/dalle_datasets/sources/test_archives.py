@@ -126,7 +126,7 @@ def test_a_body_that_swells_is_dropped(read):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KB
 
 
-@pytest.mark.parametrize(("encoding", "body"), [("gzip", gzip.compress(b"x")[:10] + b"\xff" * 20), ("br", b"x")])
+@pytest.mark.parametrize(("encoding", "body"), [("gzip", gzip.compress(b"x")[:10] + b"\xff" * 20), ("br", b"x")], ids=["gzip", "br"])
 def test_a_body_that_cannot_be_unpacked(read, encoding, body):
     head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: {encoding}\r\n\r\n".encode()
     result = read(record("response", "http://a.example/", "application/http; msgtype=response", head + body))

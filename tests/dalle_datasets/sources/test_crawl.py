@@ -14,11 +14,11 @@ from dalle_datasets.sources.discover import candidates_path, discover
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.parquet import read_parquet
 from dalle_datasets.store.schemas import CANDIDATES, DROPPED_PAIRS, PAGES
-from dalle_datasets.web.client import Visitor
-from dalle_datasets.web.guard import Guard
+from dalle_datasets.web.client import PoliteClient
+from dalle_datasets.web.guard import RequestLimits
 
 LOCAL = DownloadConfig(allow_addresses=("127.0.0.1",), requests_per_s_per_host=0)
-GUARD = Guard(user_agent="open-dalle/0.1", timeout_s=5, deadline_s=5, max_bytes=10**6, allow_addresses=("127.0.0.1",))
+LIMITS = RequestLimits(user_agent="open-dalle/0.1", timeout_s=5, deadline_s=5, max_bytes=10**6, allow_addresses=("127.0.0.1",))
 
 
 def put_page(web, path, body, wait_s=lambda: 0.0):
@@ -153,7 +153,7 @@ def test_who_ends_a_crawl_does_not_wait_for_all_of_it(webs, found_by):
 
     source = SourceConfig(start_urls=tuple(web.url("/0.html") for web in webs), max_pages=600)
     with pytest.raises(Stop):
-        found_by(lambda result: crawl(source, source.start_urls, Visitor(GUARD, 0), "open-dalle", None, 16, result, report))
+        found_by(lambda result: crawl(source, source.start_urls, PoliteClient(LIMITS, 0), "open-dalle", None, 16, result, report))
     assert sum(len(web.requests) for web in webs) < 100  # of 600
 
 

@@ -266,6 +266,7 @@ def test_a_refresh_that_is_killed_loses_nothing(web, layout, monkeypatch, file):
     "body",
     [b"<a", b'<?xml version="1.0" encoding="nonsense"?><a/>', b'<?xml version="1.0" encoding="shift_jis"?><a/>', b"<a>" * 100_000, b"",
      gzip.compress(b"<a/>" * 100)[:15] + b"\xff" * 9, gzip.compress(b"<a/>")[:-4], gzip.compress(bytes(20 * 2**20))],
+    ids=["unclosed", "unknown encoding", "shift_jis", "deep", "empty", "damaged gzip", "short gzip", "bomb"],
 )  # fmt: skip
 def test_broken_sitemaps(web, layout, body):
     web.put("/robots.txt", f"Sitemap: {web.url('/map.xml')}\nSitemap: http://[::1\n".encode(), "text/plain")

@@ -5,17 +5,17 @@ import threading
 import pyarrow.parquet as pq
 import pytest
 
-from dalle_datasets.sources.base import Drop, Found, SeenPage
-from dalle_datasets.sources.discovered import FOUND_FILE, PAGES_FILE, Discovered, KnownPages
+from dalle_datasets.sources.base import Drop, FoundImage, SeenPage
+from dalle_datasets.sources.discovered import FOUND_FILE, PAGES_FILE, DiscoveryWriter, KnownPages
 from dalle_datasets.store.schemas import CANDIDATES, PAGES
 
 
 def test_threads_share_it_and_each_reader_keeps_its_order(tmp_path):
     def read(reader):
         for i in range(500):
-            result.add([Found(f"http://a/{i}", f"caption {i} of {reader}", "http://p/", i, "img alt")], reader=reader)
+            result.add([FoundImage(f"http://a/{i}", f"caption {i} of {reader}", "http://p/", i, "img alt")], reader=reader)
 
-    with Discovered(tmp_path, "web") as result:
+    with DiscoveryWriter(tmp_path, "web") as result:
         threads = [threading.Thread(target=read, args=(reader,)) for reader in range(8)]
         for thread in threads:
             thread.start()
@@ -28,7 +28,7 @@ def test_threads_share_it_and_each_reader_keeps_its_order(tmp_path):
 
 
 def test_a_broken_off_discovery_leaves_no_files(tmp_path):
-    with pytest.raises(KeyboardInterrupt), Discovered(tmp_path, "web") as result:
+    with pytest.raises(KeyboardInterrupt), DiscoveryWriter(tmp_path, "web") as result:
         result.add(drops=[Drop("no_caption", "", "http://p/")])
         raise KeyboardInterrupt
     assert not list(tmp_path.iterdir())
@@ -36,7 +36,7 @@ def test_a_broken_off_discovery_leaves_no_files(tmp_path):
 
 def test_known_pages_are_looked_up_on_disk(tmp_path):
     pages = [SeenPage(f"http://a/{i}", f'"{i}"' if i % 2 else None, None, [f"http://a/{i}/{n}" for n in range(i % 5)]) for i in range(300)]
-    with Discovered(tmp_path, "web") as result:
+    with DiscoveryWriter(tmp_path, "web") as result:
         for page in pages:
             result.add_page(page, is_unchanged=False)
     known = KnownPages(tmp_path / PAGES_FILE)

@@ -1,4 +1,4 @@
-"""The network guard against a server that does everything wrong."""
+"""Request limits against a server that does everything wrong."""
 
 import socket
 import threading
@@ -8,23 +8,23 @@ from dataclasses import replace
 import pytest
 
 from dalle_datasets.web.failures import FAILURES, FetchError, parse_failure
-from dalle_datasets.web.guard import Guard, fetch, opt_out
+from dalle_datasets.web.guard import RequestLimits, fetch, opt_out
 from dalle_datasets.web.urls import is_allowed
 
-GUARD = Guard(
+LIMITS = RequestLimits(
     user_agent="open-dalle/0.1 (+https://example.org)", timeout_s=0.3, deadline_s=1.0, max_bytes=100_000, allow_addresses=("127.0.0.1",)
 )
 
 
-def failure(url, guard=GUARD):
+def failure(url, limits=LIMITS):
     with pytest.raises(FetchError) as caught:
-        fetch(url, guard)
+        fetch(url, limits)
     return caught.value
 
 
 def test_a_body_comes_whole_with_an_honest_user_agent(web):
     web.put("/a.png", b"x" * 70_000)
-    answer = fetch(web.url("/a.png"), GUARD)
+    answer = fetch(web.url("/a.png"), LIMITS)
     assert answer.body == b"x" * 70_000
     assert answer.url == web.url("/a.png")
     ((_, headers),) = web.requests
@@ -49,13 +49,13 @@ def test_addresses_that_make_no_sense(url):
 
 def test_private_addresses_are_refused_before_a_packet_is_sent(web):
     web.put("/a.png", b"x")
-    error = failure(web.url("/a.png"), replace(GUARD, allow_addresses=()))
+    error = failure(web.url("/a.png"), replace(LIMITS, allow_addresses=()))
     assert (error.code, error.detail) == ("private_address", "127.0.0.1 is 127.0.0.1")
     assert not web.requests
 
 
 def test_a_name_that_resolves_to_a_private_address_is_refused(web):
-    assert failure(f"http://localhost:{web.port}/a.png", replace(GUARD, allow_addresses=())).code == "private_address"
+    assert failure(f"http://localhost:{web.port}/a.png", replace(LIMITS, allow_addresses=())).code == "private_address"
 
 
 def test_a_redirect_to_a_private_address_is_refused(web):
@@ -101,7 +101,7 @@ def test_redirects_are_followed_within_limits(web):
     web.put("/b.png", b"b")
     web.redirect("/a.png", "b.png")
     web.redirect("/loop", "/loop")
-    answer = fetch(web.url("/a.png"), GUARD)
+    answer = fetch(web.url("/a.png"), LIMITS)
     assert (answer.body, answer.url) == (b"b", web.url("/b.png"))
     assert failure(web.url("/loop")).code == "redirect_limit"
     assert web.count("/loop") == 6
@@ -177,7 +177,7 @@ def test_redirects_share_one_deadline(web):
 
     for i in range(9):
         web.answers[f"/loop{i}"] = slow_loop
-    assert failure(web.url("/loop0"), replace(GUARD, deadline_s=0.6)).code == "deadline"
+    assert failure(web.url("/loop0"), replace(LIMITS, deadline_s=0.6)).code == "deadline"
 
 
 def test_broken_connections(web):
@@ -214,7 +214,7 @@ def test_chunked_bodies(web):
     web.answers["/a"] = answer
     web.answers["/torn"] = lambda handler: answer(handler, b"fff\r\nabc")
     web.answers["/nonsense"] = lambda handler: answer(handler, b"zz\r\nabc")
-    assert fetch(web.url("/a"), GUARD).body == b"abcde"
+    assert fetch(web.url("/a"), LIMITS).body == b"abcde"
     assert failure(web.url("/torn")).code == "incomplete_body"
     assert failure(web.url("/nonsense")).code == "incomplete_body"
 
@@ -230,28 +230,28 @@ def test_x_robots_tag_opts_out_before_the_body_is_read(web, value):
 )
 def test_other_x_robots_tags_do_not(web, value):
     web.put("/a", b"x", X_Robots_Tag=value)
-    answer = fetch(web.url("/a"), GUARD)
+    answer = fetch(web.url("/a"), LIMITS)
     assert answer.body == b"x"
     assert opt_out(answer.headers, "open-dalle") is None
 
 
 def test_names_may_be_mapped_to_addresses(web):
     web.put("/a.png?q=%C3%BC%20x", b"mapped")
-    guard = replace(GUARD, allow_addresses=(), connect_to={"pictures.example": ("127.0.0.1", web.port)})
-    assert fetch("http://pictures.example/a.png?q=ü x", guard).body == b"mapped"
+    limits = replace(LIMITS, allow_addresses=(), connect_to={"pictures.example": ("127.0.0.1", web.port)})
+    assert fetch("http://pictures.example/a.png?q=ü x", limits).body == b"mapped"
     assert web.requests[0][1]["host"] == "pictures.example"
 
 
 def test_conditional_requests_may_be_answered_by_304(web):
     web.put("/a", b"", status=304, ETag='"7"')
-    assert fetch(web.url("/a"), GUARD, {"If-None-Match": '"7"'}).status == 304
+    assert fetch(web.url("/a"), LIMITS, {"If-None-Match": '"7"'}).status == 304
     assert web.requests[0][1]["if-none-match"] == '"7"'
 
 
 def test_no_proxy_is_used(web, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     web.put("/a", b"x")
-    assert fetch(web.url("/a"), GUARD).body == b"x"
+    assert fetch(web.url("/a"), LIMITS).body == b"x"
 
 
 def test_many_threads_share_a_guard(web):
@@ -259,7 +259,7 @@ def test_many_threads_share_a_guard(web):
         web.put(f"/{i}", b"%d" % i)
     bodies = {}
     threads = [
-        threading.Thread(target=lambda i=i: bodies.update({i: fetch(web.url(f"/{i}"), replace(GUARD, timeout_s=5, deadline_s=5)).body}))
+        threading.Thread(target=lambda i=i: bodies.update({i: fetch(web.url(f"/{i}"), replace(LIMITS, timeout_s=5, deadline_s=5)).body}))
         for i in range(32)
     ]
     for thread in threads:
@@ -285,6 +285,6 @@ def test_a_silent_name_server_does_not_hold_us_up(web, monkeypatch):
         return real(host, *args, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    error = failure("http://silent.example/a.png", replace(GUARD, timeout_s=0.3))
+    error = failure("http://silent.example/a.png", replace(LIMITS, timeout_s=0.3))
     assert (error.code, error.detail) == ("dns", "silent.example was not resolved in 0.3 s")
     released.set()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dalle_model.config.model import DVAEConfig
-from dalle_model.dvae.codebook import initialise_codebook, kmeans
+from dalle_model.dvae.codebook import initialize_codebook, kmeans
 from dalle_model.dvae.model import DVAE
 
 CONFIG = DVAEConfig(
@@ -28,17 +28,17 @@ def test_pictures_made_of_as_many_patches_as_codewords_are_rebuilt_at_once():
     choice[0, :2] = torch.arange(8).view(2, 4)
     images = patches[choice].permute(0, 3, 1, 4, 2, 5).reshape(20, 3, 16, 16)
     model = DVAE(CONFIG)
-    initialise_codebook(model, images, seed=1)
+    initialize_codebook(model, images, seed=1)
     torch.testing.assert_close(model.decode_tokens(model.tokenize(images)), images, atol=1e-3, rtol=0)
 
 
 def test_the_same_seed_gives_the_same_codebook():
     images, models = torch.rand(10, 3, 16, 16), (DVAE(CONFIG), DVAE(CONFIG))
     for model in models:
-        initialise_codebook(model, images, seed=3)
+        initialize_codebook(model, images, seed=3)
     assert torch.equal(models[0].decoder.patch_pixels.weight, models[1].decoder.patch_pixels.weight)
 
 
 def test_too_few_patches_are_refused():
     with pytest.raises(ValueError, match=r"1 distinct patches of 4 x 4 pixels, fewer than dvae.codebook_size=8; choose a smaller codebook"):
-        initialise_codebook(DVAE(CONFIG), torch.zeros(2, 3, 16, 16), seed=0)
+        initialize_codebook(DVAE(CONFIG), torch.zeros(2, 3, 16, 16), seed=0)

@@ -78,7 +78,7 @@ def test_short_types_train_as_fp32_does_and_resume_exactly(make_config, pairs, r
 
 def test_the_start_of_the_codebook_looks_at_a_bounded_number_of_patches(make_config, pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(train_dvae, "INITIALISATION_PATCHES", 5 * 64)
-    assert train_dvae.initialisation_pictures(tmp_path / pairs["pairs"], make_config(TINY)).shape == (5, 3, 32, 32)
+    assert train_dvae.initialization_pictures(tmp_path / pairs["pairs"], make_config(TINY)).shape == (5, 3, 32, 32)
 
 
 def test_schedules_reach_the_objective(make_config, pairs):
@@ -98,13 +98,14 @@ def test_a_collapsed_codebook_raises_the_alarm(make_config, pairs, tmp_path, cap
     model = DVAE(config.dvae)
     with torch.no_grad():
         model.encoder.output.bias[3] = 1e6
-    looks = train_dvae.Looks(ImageBatches(tmp_path / pairs["pairs"], "validation", 32), config.train_dvae, tmp_path / "looks")
+    pictures = ImageBatches(tmp_path / pairs["pairs"], "validation", 32)
+    validation = train_dvae.Validation(pictures, config.train_dvae, tmp_path / "looks")
     with caplog.at_level(logging.WARNING):
-        figures = looks.validate(model)
-    assert figures["codes_used"] == 1
-    assert figures["perplexity"] == pytest.approx(1)
-    assert figures["is_collapsed"] == 1
-    assert (figures["codes_dead"], figures["top_code_share"]) == (63, 1)
+        metrics = validation.validate(model)
+    assert metrics["codes_used"] == 1
+    assert metrics["perplexity"] == pytest.approx(1)
+    assert metrics["is_collapsed"] == 1
+    assert (metrics["codes_dead"], metrics["top_code_share"]) == (63, 1)
     assert "the codebook is collapsing: perplexity 1.0 of 64 tokens; raise train_dvae.kl_warmup_steps" in caplog.text
 
 

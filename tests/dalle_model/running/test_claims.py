@@ -12,7 +12,7 @@ import pytest
 
 from dalle_datasets.store.locks import held, holder_of
 from dalle_model.running import claims
-from dalle_model.running.claims import work_off
+from dalle_model.running.claims import run_units
 
 UNITS = {f"unit-{i}": 10 + i for i in range(12)}
 
@@ -28,7 +28,8 @@ def make(unit):
     time.sleep(pause_s)
     (folder / (unit + "." + name)).write_text(name)
     (folder / (unit + "." + name)).replace(folder / unit)
-claims.work_off(folder / "claims", {f"unit-{i}": 10 + i for i in range(12)}, lambda unit: (folder / unit).exists(), make, lambda done: None)
+units = {f"unit-{i}": 10 + i for i in range(12)}
+claims.run_units(folder / "claims", units, lambda unit: (folder / unit).exists(), make, lambda done: None)
 assert all((folder / f"unit-{i}").exists() for i in range(12))
 """
 
@@ -63,7 +64,7 @@ def test_the_unit_of_a_killed_process_is_taken_by_another(tmp_path):
 
 def test_progress_counts_what_others_made(tmp_path):
     done, told = {"unit-3", "unit-7"}, []
-    work_off(tmp_path, UNITS, done.__contains__, done.add, told.append)
+    run_units(tmp_path, UNITS, done.__contains__, done.add, told.append)
     assert done == set(UNITS)
     assert told == sorted(told)
     assert told[-1] == sum(UNITS.values())
@@ -74,7 +75,7 @@ def test_a_failing_unit_is_free_again(tmp_path):
         raise OSError(28, "no space left")
 
     with pytest.raises(OSError, match="no space left"):
-        work_off(tmp_path, UNITS, lambda unit: False, fail, lambda done: None)
+        run_units(tmp_path, UNITS, lambda unit: False, fail, lambda done: None)
     with held(tmp_path / "unit-0") as is_mine:
         assert is_mine
 
@@ -90,7 +91,7 @@ def test_waiting_for_others_is_told_from_time_to_time(tmp_path, monkeypatch):
 
     with held(tmp_path / "unit-5") as is_mine:
         assert is_mine
-        thread = threading.Thread(target=work_off, args=(tmp_path, UNITS, done.__contains__, done.add, tell))
+        thread = threading.Thread(target=run_units, args=(tmp_path, UNITS, done.__contains__, done.add, tell))
         thread.start()
         thread.join(10)
     assert told[-2:] == [sum(UNITS.values()) - 15, sum(UNITS.values())]

@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from dalle_model.config.training import TrainConfig
 from dalle_model.training import checkpoints
 from dalle_model.training.checkpoints import list_training_states
-from dalle_model.training.loop import mix, train
+from dalle_model.training.loop import derive_seed, train
 from dalle_model.training.metrics import read_metrics
 from dalle_model.weights import load_weights, save_weights
 
@@ -235,7 +235,7 @@ def test_a_spike_is_reported_and_its_batch_kept(tmp_path: Path, caplog: pytest.L
     assert re.search(
         rf"spike at step 101: loss \S+ \(\S+ before\), gradient norm .*; its batch is in {path}; skip_spikes=true would leave", told
     )
-    # The figures that a spike is compared with are part of a checkpoint.
+    # The metrics that a spike is compared with are part of a checkpoint.
     shutil.rmtree(tmp_path / "run" / "spikes")
     run(tmp_path / "run", settings(max_steps=104, checkpoint_every=80), spiky_loss)
     assert path.exists()
@@ -275,7 +275,7 @@ def test_speed_is_kept_apart_from_the_metrics(tmp_path: Path) -> None:
 
 
 def test_seeds_of_neighbouring_steps_differ() -> None:
-    assert len({mix(seed, step) for seed in range(20) for step in range(200)}) == 4_000
+    assert len({derive_seed(seed, step) for seed in range(20) for step in range(200)}) == 4_000
 
 
 def test_weights_round_trip_and_damage_is_found(tmp_path: Path) -> None:

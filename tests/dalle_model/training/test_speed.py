@@ -23,10 +23,10 @@ def test_rates_are_since_the_last_line(clock: list[float]) -> None:
             clock[0] += 0.5
         clock[0] += 1.5
         watched.add(num_pairs=16)
-    figures = watched.take()
-    assert (figures["steps_per_s"], figures["pairs_per_s"], figures["data_wait_share"]) == (0.5, 8.0, 0.25)
-    assert figures["memory_bytes"] > 1e7
-    assert "mfu" not in figures
+    metrics = watched.take()
+    assert (metrics["steps_per_s"], metrics["pairs_per_s"], metrics["data_wait_share"]) == (0.5, 8.0, 0.25)
+    assert metrics["memory_bytes"] > 1e7
+    assert "mfu" not in metrics
     clock[0] += 1
     assert watched.take()["pairs_per_s"] == 0
 

@@ -7,9 +7,9 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from dalle_model.config.model import StreamShape, TransformerConfig
 from dalle_model.transformer import NO_TOKEN, DALLETransformer
 from dalle_model.transformer.attention import build_attention
-from dalle_model.transformer.cache import ImageDecoder, read_text
+from dalle_model.transformer.cache import ImageDecoder, prefill
+from dalle_model.transformer.cache_layout import cache_layout
 from dalle_model.transformer.masks import MaskKind, layer_kinds
-from dalle_model.transformer.slots import slot_plan
 
 STREAM = StreamShape(text_vocab_size=20, max_text_tokens=5, codebook_size=11, image_grid_size=6)
 TEXT = torch.tensor([[3, 1, 4, NO_TOKEN, NO_TOKEN], [9, 2, 6, 5, 3]])
@@ -39,7 +39,7 @@ def test_decoding_equals_the_full_forward_pass(kinds: tuple[MaskKind, ...], kern
     model = model_of(kinds, kernel_size).double()
     images = torch.randint(11, (2, 3, 36))  # 3 candidates of each of 2 captions
     with torch.inference_mode():
-        logits = decode(ImageDecoder(model, read_text(model, TEXT), num_candidates=3), images)
+        logits = decode(ImageDecoder(model, prefill(model, TEXT), num_candidates=3), images)
         _, expected = model(TEXT.repeat_interleave(3, 0), images.flatten(0, 1))
     torch.testing.assert_close(logits.flatten(0, 1), expected, rtol=0, atol=1e-12)
 
@@ -50,19 +50,19 @@ def test_decoding_equals_the_full_forward_pass(kinds: tuple[MaskKind, ...], kern
 def test_a_position_given_as_a_tensor_gives_the_same_logits(kinds: tuple[MaskKind, ...]) -> None:
     model, images = model_of(kinds).double(), torch.randint(11, (2, 3, 36))
     with torch.inference_mode():
-        expected = decode(ImageDecoder(model, read_text(model, TEXT), 3), images)
-        found = decode(ImageDecoder(model, read_text(model, TEXT), 3), images, is_static=True)
+        expected = decode(ImageDecoder(model, prefill(model, TEXT), 3), images)
+        found = decode(ImageDecoder(model, prefill(model, TEXT), 3), images, is_static=True)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
 def test_a_decoder_starts_again_in_the_same_memory() -> None:
     model, images = model_of(("row", "column", "row", "conv")).double(), torch.randint(11, (2, 3, 36))
     with torch.inference_mode():
-        expected = decode(ImageDecoder(model, read_text(model, TEXT), 3), images)
-        decoder = ImageDecoder(model, read_text(model, TEXT.flip(0)), 3)
+        expected = decode(ImageDecoder(model, prefill(model, TEXT), 3), images)
+        decoder = ImageDecoder(model, prefill(model, TEXT.flip(0)), 3)
         decode(decoder, images.flip(-1), is_static=True)
         memory = [cache.kept_2RSK.data_ptr() for cache in decoder.caches] + [keys.data_ptr() for keys in decoder.prefix.keys]
-        decoder.start_again(read_text(model, TEXT))
+        decoder.reset(prefill(model, TEXT))
         torch.testing.assert_close(decode(decoder, images, is_static=True), expected, rtol=0, atol=1e-12)
     assert memory == [cache.kept_2RSK.data_ptr() for cache in decoder.caches] + [keys.data_ptr() for keys in decoder.prefix.keys]
 
@@ -73,9 +73,9 @@ def test_the_compiled_step_is_one_graph_per_mask_for_all_positions_and_decoders(
     counter = CompileCounterWithBackend("aot_eager")
     model, images = model_of(("row", "column", "row", "conv")).double(), torch.randint(11, (2, 3, 36))
     with torch.inference_mode():
-        expected = decode(ImageDecoder(model, read_text(model, TEXT), 3), images)
+        expected = decode(ImageDecoder(model, prefill(model, TEXT), 3), images)
         for _ in range(2):
-            decoder = ImageDecoder(model, read_text(model, TEXT), 3)
+            decoder = ImageDecoder(model, prefill(model, TEXT), 3)
             decoder.compile(backend=counter)
             torch.testing.assert_close(decode(decoder, images, is_static=True), expected, rtol=0, atol=1e-12)
     assert counter.frame_count == 3
@@ -87,7 +87,7 @@ def test_three_shapes_of_a_batch_are_compiled_in_one_process() -> None:
     model = model_of(("row", "column", "row", "conv"))
     with torch.inference_mode():
         for num_candidates in (1, 2, 3):
-            decoder = ImageDecoder(model, read_text(model, TEXT), num_candidates)
+            decoder = ImageDecoder(model, prefill(model, TEXT), num_candidates)
             decoder.compile(backend=counter)
             decoder.next_logits(torch.zeros(2, num_candidates, dtype=torch.int64), torch.tensor([0]))
     assert counter.frame_count == 9
@@ -100,7 +100,7 @@ def test_bf16_weights_give_the_logits_of_float32_to_rounding(num_candidates: int
     with torch.inference_mode():
         _, expected = model_of(kinds)(TEXT.repeat_interleave(num_candidates, 0), images.flatten(0, 1))
         model = model_of(kinds).hold_weights_in(torch.bfloat16)
-        prefix = read_text(model, TEXT)
+        prefix = prefill(model, TEXT)
         decoder = ImageDecoder(model, prefix, num_candidates)
         found = decode(decoder, images)
         static = decode(ImageDecoder(model, prefix, num_candidates), images, is_static=True)
@@ -120,8 +120,8 @@ def test_no_logit_depends_on_a_token_that_is_still_to_come(kind: MaskKind, dtype
     # A decoder that grew another picture before must give, bit for bit, what a fresh one gives: nothing it still holds may be seen.
     model, images = model_of((kind, kind)).hold_weights_in(dtype), torch.randint(11, (2, 2, 36))
     with torch.inference_mode():
-        expected = decode(ImageDecoder(model, read_text(model, TEXT), 2), images, is_static)
-        decoder = ImageDecoder(model, read_text(model, TEXT), 2)
+        expected = decode(ImageDecoder(model, prefill(model, TEXT), 2), images, is_static)
+        decoder = ImageDecoder(model, prefill(model, TEXT), 2)
         decode(decoder, (images + 1) % 11, is_static)
         for cache in decoder.caches:
             cache.kept_2RSK.mul_(50)
@@ -134,7 +134,7 @@ def test_a_candidate_keeps_only_what_its_masks_can_see() -> None:
     # The paper's layout: 33 tokens for a row layer, 252 for the convolutional one, instead of 1,024.
     stream = StreamShape(text_vocab_size=20, max_text_tokens=5, codebook_size=11, image_grid_size=32)
     model = DALLETransformer(TransformerConfig(num_layers=4, num_heads=1, d_model=4), stream)
-    decoder = ImageDecoder(model, read_text(model, TEXT[:1]), num_candidates=1)
+    decoder = ImageDecoder(model, prefill(model, TEXT[:1]), num_candidates=1)
     assert [cache.kept_2RSK.numel() // (2 * 4) for cache in decoder.caches] == [33, 1_024, 33, 252]
 
 
@@ -143,5 +143,5 @@ def test_a_candidate_keeps_only_what_its_masks_can_see() -> None:
 )
 def test_memory_of_a_candidate_in_bf16_is_what_was_computed(config: TransformerConfig, mib: float) -> None:
     # Computed beforehand for a last layer that keeps 166 tokens: its window of 66 reaches back 191, and its ends are kept twice.
-    slots = sum(slot_plan(kind, 32, 11).num_slots for kind in layer_kinds(config.num_layers))
+    slots = sum(cache_layout(kind, 32, 11).num_slots for kind in layer_kinds(config.num_layers))
     assert 2 * 2 * slots * config.d_model / 2**20 == pytest.approx(mib, rel=0.015)

@@ -10,7 +10,7 @@ import pytest
 from flows.report.figures import (
     Lines,
     Series,
-    as_address,
+    as_data_url,
     histogram,
     horizontal_bars,
     line_chart,
@@ -58,7 +58,7 @@ def test_a_second_axis_counts_in_its_own_unit():
 
 
 def test_a_chart_by_itself_brings_its_colours_and_names_nothing_outside():
-    address = as_address(line_svg("Loss", [Series("train", [(0, 0), (1, 1)], "accent")], Lines("steps")))
+    address = as_data_url(line_svg("Loss", [Series("train", [(0, 0), (1, 1)], "accent")], Lines("steps")))
     svg = base64.b64decode(address.partition("base64,")[2]).decode()
     root = ElementTree.fromstring(svg)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"

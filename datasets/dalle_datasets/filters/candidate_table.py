@@ -11,15 +11,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dalle_datasets.filters.duplicates import CODES, Against
-from dalle_datasets.filters.hashes import THUMBNAIL_BYTES, Looks
+from dalle_datasets.filters.duplicates import CODES, Drops
+from dalle_datasets.filters.hashes import THUMBNAIL_BYTES, Fingerprints
 
-GONE = 255
+NOT_CURRENT = 255
 """Code of a row that no candidate of the newest discovery belongs to."""
-assert len(CODES) < GONE
+assert len(CODES) < NOT_CURRENT
 
 
-class Columns(NamedTuple):
+class CandidateTable(NamedTuple):
     """N measured candidates in the order of the parts."""
 
     candidates: NDArray[np.uint64]
@@ -28,17 +28,21 @@ class Columns(NamedTuple):
     captions: NDArray[np.uint64]
     """Upper and lower case are the same."""
     num_pixels: NDArray[np.int64]
-    looks: Looks
+    fingerprints: Fingerprints
     """Empty if no rule asks."""
-    against: Against
+    drops: Drops
 
     @classmethod
-    def empty(cls, num_rows: int, with_looks: bool) -> "Columns":
+    def empty(cls, num_rows: int, has_fingerprints: bool) -> "CandidateTable":
         """Room for so many candidates."""
-        num_looks = num_rows if with_looks else 0
+        num_fingerprints = num_rows if has_fingerprints else 0
         candidates, pictures, captions = (np.zeros(num_rows, np.uint64) for _ in range(3))
-        looks = Looks(np.zeros(num_looks, np.uint64), np.zeros(num_looks, np.uint64), np.zeros((num_looks, THUMBNAIL_BYTES), np.uint8))
-        return cls(candidates, pictures, captions, np.zeros(num_rows, np.int64), looks, Against.nothing(num_rows))
+        fingerprints = Fingerprints(
+            np.zeros(num_fingerprints, np.uint64),
+            np.zeros(num_fingerprints, np.uint64),
+            np.zeros((num_fingerprints, THUMBNAIL_BYTES), np.uint8),
+        )
+        return cls(candidates, pictures, captions, np.zeros(num_rows, np.int64), fingerprints, Drops.nothing(num_rows))
 
     def fill(self, first: int, table: pa.Table, captions: list[str]) -> None:
         """Put the measures of a part, with their captions, at `first` and after."""
@@ -50,11 +54,11 @@ class Columns(NamedTuple):
         self.captions[rows] = [int.from_bytes(hashlib.blake2b(c.casefold().encode(), digest_size=8).digest(), "big") for c in captions]
         sides = [seen[side].to_numpy().astype(np.int64) for side in ("width", "height")]
         self.num_pixels[rows][has_pixels] = sides[0] * sides[1]
-        if len(self.looks.phashes):
-            self.looks.phashes[rows][has_pixels] = seen["phash"].to_numpy().view(np.uint64)
-            self.looks.dhashes[rows][has_pixels] = seen["dhash"].to_numpy().view(np.uint64)
+        if len(self.fingerprints.phashes):
+            self.fingerprints.phashes[rows][has_pixels] = seen["phash"].to_numpy().view(np.uint64)
+            self.fingerprints.dhashes[rows][has_pixels] = seen["dhash"].to_numpy().view(np.uint64)
             thumbnails = np.frombuffer(b"".join(seen["thumbnail"].to_pylist()), np.uint8)
-            self.looks.thumbnails[rows][has_pixels] = thumbnails.reshape(-1, THUMBNAIL_BYTES)
+            self.fingerprints.thumbnails[rows][has_pixels] = thumbnails.reshape(-1, THUMBNAIL_BYTES)
 
 
 def ids_of(digests: pa.ChunkedArray) -> NDArray[np.uint64]:

@@ -19,7 +19,7 @@ from dalle_model.transformer.masks import MaskKind, image_offsets
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SlotPlan:
+class CacheLayout:
     """Slots of one candidate in a layer of one kind, for each of the I image positions."""
 
     num_slots: int
@@ -44,7 +44,7 @@ class SlotPlan:
 
 
 @functools.cache
-def slot_plan(kind: MaskKind, grid_size: int, kernel_size: int) -> SlotPlan:
+def cache_layout(kind: MaskKind, grid_size: int, kernel_size: int) -> CacheLayout:
     """The plan for a kind of mask; `is_visible` follows from the mask's definition."""
     offsets = image_offsets(kind, grid_size, kernel_size)
     position = torch.arange(grid_size**2)
@@ -68,7 +68,7 @@ def slot_plan(kind: MaskKind, grid_size: int, kernel_size: int) -> SlotPlan:
                 again = place + grid_size * ((column < reach).long() - (column >= grid_size - reach).long())
                 writes, first = torch.stack((place, again), 1) * rows + (row % rows)[:, None], column * rows
     writes = writes.view(len(position), -1)
-    return SlotPlan(num_slots, num_read, writes, first, _visible(num_slots, num_read, writes, first, offsets))
+    return CacheLayout(num_slots, num_read, writes, first, _visible(num_slots, num_read, writes, first, offsets))
 
 
 def _visible(num_slots: int, num_read: int, writes: Tensor, first: Tensor, offsets: tuple[int, ...]) -> Tensor:
