@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 MAX_GRAPHS = 64
-"""Of one function in one process."""
+"""Most graphs of one function in one process."""
 
 
 def compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:

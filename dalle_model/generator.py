@@ -1,6 +1,6 @@
-"""Pictures from Python: the networks of a data root, a prompt, and the candidates as CLIP orders them. Nothing is written.
+"""Python API for drawing: a prompt in, candidates in CLIP's order out. Nothing is written.
 
-`dalle generate` keeps everything it makes with its lineage; this is for notebooks and programs of one's own. A picture is the same,
+`dalle generate` keeps everything it makes with its lineage; this is for notebooks and other programs. A picture is the same,
 pixel by pixel, as the one that the job makes from the same networks, settings, prompt and seed.
 """
 

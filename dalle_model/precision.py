@@ -1,4 +1,4 @@
-"""The short type that a device can compute with: cards older than Ampere have no bf16, only fp16, which needs its loss scaled."""
+"""Precision of a device: cards older than Ampere have no bf16, only fp16, which needs loss scaling."""
 
 import logging
 from contextlib import AbstractContextManager, nullcontext

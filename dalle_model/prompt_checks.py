@@ -1,4 +1,4 @@
-"""Which prompts pictures can be made for, and why not for the others: they are kept with a reason, and the batch goes on."""
+"""Checks of prompts: those that cannot be drawn are kept with a reason, and the batch goes on."""
 
 from typing import Any
 

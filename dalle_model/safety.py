@@ -1,4 +1,4 @@
-"""Is a picture not safe for work, does it carry a watermark? Answers in [0, 1] from the CLIP embeddings of pictures.
+"""Safety and watermark scores in [0, 1] from CLIP embeddings of pictures.
 
 A classifier is anything that turns embeddings into the two scores and has an id; two are here. Both are as good as the CLIP behind
 them. There is none for a CLIP without weights: `dalle_model.clip.load_clip` raises, and nothing here makes up a score.

@@ -1,4 +1,4 @@
-"""For programs of one's own: the networks of a data root, found by the settings that made them, as the commands find them."""
+"""Python API: load the trained networks of a data root by preset and overrides."""
 
 from typing import Any
 

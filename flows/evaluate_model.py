@@ -15,7 +15,7 @@ from flows.runtime.upstream import inputs_of
 def evaluate_model(preset: str = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
     """Judge the pictures that `generate_images` made for the source's own prompts. Returns the result.
 
-    Raises `ValueError` when there are none yet, or when nobody knows what the prompts should show.
+    Raises `ValueError` when there are none yet, or when the prompts have no known content to compare with.
     """
     config = config_from_parameters(preset, overrides)
     if config.source.kind != "emoji_scenes":

@@ -21,7 +21,8 @@ class SamplingConfig:
     batch_size: int = 64
     """Candidates decoded side by side."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Of weights, keys and values; the residual stream is float32 either way. In bf16 a picture can be made again only with the same
+    """Precision of weights, keys and values;
+    the residual stream is float32 either way. In bf16 a picture can be made again only with the same
     num_images and batch_size: another shape of batch rounds differently."""
     image_format: str = "png"
     """png, webp or jpeg."""

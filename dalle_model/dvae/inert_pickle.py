@@ -1,4 +1,4 @@
-"""Reads a pickle as data, not as a program: a machine for the instructions that `torch.save` writes, in which nothing is called.
+"""A reader of pickles that calls nothing: it interprets the instructions that `torch.save` writes as data.
 
 Python's unpickler can be told which names it may look up, but it still obeys: it sets attributes on what it was handed, lets a
 ten-byte file reserve gigabytes for its memo, and dies of a tuple nested deeply enough (a crash of the process, not an exception). Here a

@@ -1,4 +1,4 @@
-"""Pixels as files hold them, bytes, and as networks read them: floats in [0, 1], or squeezed for the dVAE.
+"""Conversion of pixels between bytes, floats in [0, 1], and the dVAE's squeezed range.
 
 Everything that turns one into the other is here: a picture read back from its file is the one that was scored.
 """

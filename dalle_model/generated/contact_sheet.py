@@ -1,4 +1,4 @@
-"""A web page of generated pictures: one line a prompt, all its candidates, the ones CLIP likes best first."""
+"""A web page of generated pictures: one row for each prompt, its candidates in CLIP's order."""
 
 import os
 from collections.abc import Mapping, Sequence

@@ -89,7 +89,7 @@ def finish(run: JobRun, rates: dict[str, float]) -> dict[str, Any]:
 
 
 class Progress:
-    """Pictures done so far, by whomever, and how many a second this process makes in this execution."""
+    """Pictures done so far, by any process, and the rate of this process in this execution."""
 
     def __init__(self, num_pictures: int) -> None:
         self.num_pictures, self._started = num_pictures, time.monotonic()
@@ -104,7 +104,7 @@ class Progress:
         return {name: round(self._own / value, 1) for name, value in seconds.items() if self._own and value}
 
     def add(self, num_pictures: int) -> None:
-        """Say that so many more pictures of the current part are done with."""
+        """Report further finished pictures of the current part."""
         self._own += num_pictures
         self._in_part += num_pictures
         self._report()

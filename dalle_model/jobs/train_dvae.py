@@ -252,7 +252,7 @@ def validate(model: nn.Module, pictures: ImageBatches, settings: TrainDVAEConfig
 
 
 def is_collapsing(occurrences_K: Tensor) -> bool:
-    """Whether few tokens do all the work. Of few pictures no more different tokens are expected than one in 16 of theirs."""
+    """Whether few tokens do all the work. A few pictures are expected to use at most one in 16 of their tokens."""
     size, num_used = len(occurrences_K), int((occurrences_K > 0).sum())
     if codebook_perplexity(occurrences_K) < max(2.0, COLLAPSED_SHARE * size):
         return True

@@ -1,4 +1,4 @@
-"""Units of work that any number of processes take side by side, on one machine or on several that share a file system.
+"""Work sharing by file locks: processes on one machine, or on several with a shared file system, claim units.
 
 A unit is finished when its output lies under its final name, so nobody keeps an account. A claim is the operating
 system's lock on a file, so it ends with its process, and another one takes the unit. Claims only save double work: a unit
@@ -24,7 +24,7 @@ def run_units(
 ) -> None:
     """Make those of `units` (name -> size) that are not done and that nobody else is making, and return when all are done.
 
-    `claims` is a folder for the locks. `report` is told the size of all that is done, by whomever, whenever that grows, and
+    `claims` is a folder for the locks. `report` is told the size of all that is done, by any process, whenever that grows, and
     from time to time while waiting for others. An exception of `make` ends this process's work; the unit is free again.
     """
     left, done = dict(units), 0

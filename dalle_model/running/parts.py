@@ -1,4 +1,4 @@
-"""One part out for each part of pairs in: how the tokenising and scoring jobs cover any number of pairs and survive a kill."""
+"""Jobs by parts: one output part for each part of pairs, resumable after a kill."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

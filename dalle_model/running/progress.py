@@ -1,4 +1,4 @@
-"""How a job tells the outside how far it is: one JSON line on standard output, drawn as a bar by whoever started it."""
+"""Progress reporting: one JSON line on stdout per update; the parent process renders it."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What a job is: a function of a run directory. `config.json` in; artefacts and `result.json` out.
+"""Run directories: a job reads `config.json` there and leaves artefacts and `result.json`.
 
 A run directory's name is a fingerprint of everything that decides its result (job, the config sections
 it reads, the contents of its inputs, the seed), so a job whose directory holds a `result.json` never runs twice.

@@ -1,4 +1,4 @@
-"""Which of N candidates fits its caption best, as CLIP sees it (section 2.6), and how much choosing the best of n helps."""
+"""Reranking of N candidates by CLIP (section 2.6), and the gain of choosing the best of n."""
 
 from collections.abc import Iterable
 from pathlib import Path

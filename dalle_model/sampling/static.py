@@ -1,4 +1,4 @@
-"""One step of fixed shape, repeated: what a GPU needs, where launching a step's kernels takes longer than running them.
+"""Sampling as one captured CUDA graph per token: kernel launches would otherwise dominate.
 
 Everything that changes from step to step is a tensor (position, tokens, noise) that the step reads and writes in place. On CUDA its
 blocks are compiled and the whole step, draw included, is captured as one CUDA graph; sampling a picture is then

@@ -1,4 +1,4 @@
-"""Where the sampler keeps the key and value of each image token: what a mask can still see lies side by side, the rest is overwritten.
+"""KV-cache layout per mask: entries that can still be attended to are contiguous, the rest are overwritten.
 
     row     a ring of the last W + 1 tokens
     column  all tokens, column by column: what a token sees is the start of its column's W slots

@@ -1,4 +1,4 @@
-"""Which positions may attend to which: the paper's row, column and convolutional masks (Appendix B.1, Figure 11).
+"""Attention masks: the paper's row, column and convolutional masks (Appendix B.1, Figure 11).
 
 Text attends causally to text; every image position sees all the text; image positions see one another through
 one of three sparse patterns, chosen by layer. These are the *definitions*: the fast forms in `attention.py`, the

@@ -1,4 +1,4 @@
-"""What each collection of a source brought: the outcome of every candidate, kept so that the next collection can be compared with it.
+"""The record of collections: the outcome of every candidate, to compare the next collection with.
 
 The folders of candidates, images and pairs hold only the newest state. A record is one row for each candidate, without pictures or
 captions: some 60 bytes, a thousandth of what it stands for. An old one that nobody asks for can be deleted.
@@ -78,7 +78,7 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 
 def _state_id(layout: Layout, source: str) -> str:
-    """Of the pairs and drops as they lie there."""
+    """An id of the pairs and drops on disk."""
     drops = map(file_sha256, list_parts(layout.dropped(source)))
     return content_id("collection", (layout.pairs(source) / MANIFEST).read_bytes(), *drops)
 

@@ -1,4 +1,4 @@
-"""Canonical decoding: what a picture file looks like as 8-bit RGB, the same for every stage and on every machine.
+"""Canonical decoding of picture files to 8-bit RGB, the same in every stage and on every machine.
 
 The files come from strangers, so only a few formats are opened, size is checked before pixels are made, and every way in which a
 decoder can fail becomes an `ImageError`.

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def demo(preset: Preset = "demo", settings: Settings = None) -> None:
-    """Run the whole pipeline in this process and show what came of it. What exists already is not made again."""
+    """Run the whole pipeline in this process and show what came of it. Finished stages are skipped."""
     from dalle_datasets.store.layout import open_data_root
     from flows.cli.summary import print_summary
     from flows.runtime.pipeline_result import finished_pipeline

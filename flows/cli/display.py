@@ -1,4 +1,4 @@
-"""What a person sees while stages run: one bar per stage on a terminal, one line per stage anywhere else. All on stderr."""
+"""Progress display: one bar per stage on a terminal, one line per stage elsewhere. All on stderr."""
 
 import time
 from collections.abc import Iterator

@@ -87,7 +87,7 @@ def best_rows(layout: "Layout", made: Mapping[str, Any], keep: int) -> Iterator[
 
 
 def copy_best(layout: "Layout", made: Mapping[str, Any], keep: int, output: Path, alone: bool) -> None:
-    """Copy the best pictures under names that say what they show. Of many prompts, two may begin alike: their ids tell them apart."""
+    """Copy the best pictures under names that say what they show. Two prompts may begin alike: their ids tell them apart."""
     import shutil
 
     output.mkdir(parents=True, exist_ok=True)

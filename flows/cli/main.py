@@ -19,16 +19,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-MAKE, LOOK, TOOLS = "Make", "Look", "Single parts and upkeep"
+MAKE, INSPECT, TOOLS = "Make", "Inspect", "Single parts and upkeep"
 app.command("demo", rich_help_panel=MAKE)(demo.demo)
 app.command("run", rich_help_panel=MAKE, help=run.HELP)(run.run)
 app.command("generate", rich_help_panel=MAKE)(generate.generate)
 app.command("rerank", rich_help_panel=MAKE)(rerank.rerank)
 app.command("reconstruct", rich_help_panel=MAKE)(reconstruct.reconstruct)
-app.command("status", rich_help_panel=LOOK)(status.status)
-app.command("query", rich_help_panel=LOOK)(query.query)
-app.command("report", rich_help_panel=LOOK)(report.report)
-app.add_typer(config.app, name="config", rich_help_panel=LOOK)
+app.command("status", rich_help_panel=INSPECT)(status.status)
+app.command("query", rich_help_panel=INSPECT)(query.query)
+app.command("report", rich_help_panel=INSPECT)(report.report)
+app.add_typer(config.app, name="config", rich_help_panel=INSPECT)
 app.command("job", rich_help_panel=TOOLS)(job.job)
 app.command("import-weights", rich_help_panel=TOOLS)(import_weights.import_weights)
 app.add_typer(catalog.app, name="catalog", rich_help_panel=TOOLS)

@@ -20,7 +20,7 @@ CHANGES = {
 }
 """In the order in which they matter on a Monday morning."""
 MIN_CANDIDATES, LOW_SHARE, HIGH_SHARE = 20, 0.5, 0.2
-"""A host with so many candidates of which fewer are kept, and a reason that takes more of all candidates, are pointed out."""
+"""Limits of the notes: hosts with at least this many candidates and a lower share kept, reasons with a higher share."""
 
 
 def render_collection(data: CollectionData) -> str:

@@ -45,11 +45,11 @@ class CollectionData:
     runs: list[Row]
     """Collections, newest first."""
     changes: list[Row]
-    """Of the newest collection of each source, against the one before."""
+    """The newest collection of each source against the one before."""
     failures: list[Row]
     drops: list[Row]
     reasons: list[Row]
-    """Of the newest collection of each source: how many came to which end, then and now."""
+    """Numbers of candidates by outcome in the newest collection of each source and in the one before."""
     drop_examples: dict[tuple[str, str], list[Example]]
     languages: list[Row]
     caption_words: list[Row]

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 MIN_BARS = 8
-"""A histogram is as wide as so many bars at least."""
+"""Least width of a histogram, in bars."""
 MAX_POINTS = 300
 """A curve with more points is thinned: nobody sees more, and the page stays small."""
 

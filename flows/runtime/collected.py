@@ -1,4 +1,4 @@
-"""With which settings the pairs of a source were collected, so that no flow takes others for them.
+"""The settings with which a source was collected, so that no flow uses pairs of other settings.
 
 Later stages are found by fingerprints of their settings; the pairs of a source lie in one folder, whatever they were collected with.
 """

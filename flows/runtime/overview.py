@@ -1,4 +1,4 @@
-"""What lies under a data root: how far each stage is with certain settings, and which runs were the last."""
+"""Overview of a data root: the state of each stage with given settings, and the last runs."""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a finished pipeline leaves for the next one: a file that says "everything is there", checked before anything is started."""
+"""The result of a finished pipeline, kept in a file that lets the next one end at once."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Where progress goes: bars on the terminal when a person started the flow, Prefect artifacts and logs otherwise.
+"""Progress of flows: bars on the terminal when a person started the flow, Prefect artifacts and logs otherwise.
 
 A job says how far it is with `dalle_model.running.progress.report_progress`; the flow that started it hands
 every such line to the `Stage` of that job.

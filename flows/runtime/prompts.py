@@ -1,4 +1,4 @@
-"""What pictures are asked for: prompts given one by one, in a file, by a query, or those that the source comes with."""
+"""Prompts of a batch: given one by one, in a file, by a query, or those that the source comes with."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a stage reads: the results of the stages before it, found by the settings alone.
+"""Inputs of a stage: the results of the stages before it, found by the settings.
 
 A run directory is named by everything that decides its result, so the configuration leads from stage to stage:
 pairs -> vocabulary -> ... -> transformer. A flow that is started by itself finds its inputs here, or is told

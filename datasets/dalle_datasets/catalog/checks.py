@@ -1,4 +1,4 @@
-"""Integrity checks: what primary keys would promise, as queries that return the offending rows; no rows is a pass."""
+"""Integrity checks: queries that return the rows which break a rule; a check passes without rows."""
 
 from dataclasses import dataclass
 from typing import Any

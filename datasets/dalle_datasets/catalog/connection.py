@@ -22,7 +22,7 @@ from dalle_datasets.store.layout import Layout
 _CONFINING = threading.Lock()
 _POLL_S = 0.05
 _SILENT_S = 1.0
-"""Shorter waits are not worth a word."""
+"""Waits shorter than this are not reported."""
 
 
 class CatalogBusyError(RuntimeError):

@@ -1,4 +1,4 @@
-"""From files to tables: every function here may be called again at any time and then changes nothing.
+"""Ingestion of files into tables. Every function is idempotent: a second call changes nothing.
 
 Nothing is known to the catalog that is not in a file; `ledger` sees to it that each file counts once.
 """

@@ -1,4 +1,4 @@
-"""Questions people ask: the named queries of `sql/queries/` and free SQL, on the published copy, read-only."""
+"""Named queries of `sql/queries/` and free SQL, run read-only on the published copy."""
 
 import difflib
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Which SQL of a stranger may run: one `select`, or `explain` of one, that calls nothing but what reads.
+"""Check of free SQL: one `select`, or `explain` of one, that calls only functions which read.
 
 A database opened read-only still lets SQL write: `copy` to a file, `explain analyze copy`, a log switched on by a `select`.
 """

@@ -1,4 +1,4 @@
-"""The training set is a SQL query: this exports what it selects to Parquet, shuffled once, with its text and a content id."""
+"""Export of a training set: the rows that a SQL query selects, shuffled once, as Parquet with a content id."""
 
 import json
 from collections.abc import Iterator

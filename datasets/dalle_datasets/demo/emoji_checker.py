@@ -1,4 +1,4 @@
-"""Says which scene of the demo's world a picture shows: the strict checker behind the demo's agreement figures.
+"""The strict checker behind the demo's agreement figures: it names the scene that a picture shows.
 
 The answer is the nearest of all scenes, pixel by pixel. That is a forced choice: a broken glyph is still nearest to
 something, so the checker accepts some pictures that a person would not. It never sees scores, captions or candidates' order.

@@ -1,4 +1,4 @@
-"""Runs img2dataset in its child process and watches it: progress, silence, lost workers, the end.
+"""Supervision of img2dataset in its child process: progress, stalls, lost workers, exit.
 
 Its workers are processes of this machine, or tasks on the machines of a Ray cluster. The latter see the data root under the same
 path and have this package installed; they report through files there, as workers of this machine do.

@@ -1,4 +1,4 @@
-"""The URLs of a download, cut into shards: a file with a row group for every shard, of which one is in memory at a time."""
+"""The URLs of a download in shards: one file, a row group for each shard, one shard in memory at a time."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path

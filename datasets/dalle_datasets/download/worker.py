@@ -1,4 +1,4 @@
-"""What runs in every process that downloads, spawned by multiprocessing or by Ray: img2dataset's downloader under our request limits.
+"""The code of a download process (multiprocessing or Ray): img2dataset's downloader under our request limits.
 
 Such a process imports this module before anything of img2dataset, and `GuardedDownloader` is the only downloader it is ever given.
 So the limits, the host's rules and the limit of memory are in force wherever a download happens.
@@ -61,7 +61,7 @@ class _Worker:
         multiprocessing.util.Finalize(None, self.leave, exitpriority=0)
 
     def leave(self) -> None:
-        """Say that this process ends in peace."""
+        """Mark this worker as finished, so that the runner does not report it as killed."""
         with contextlib.suppress(OSError):  # nobody may be waiting any more
             self.sign.rename(self.sign.with_suffix(".done"))
 

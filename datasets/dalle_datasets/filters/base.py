@@ -1,4 +1,4 @@
-"""What a filter returns, and the closed set of reasons."""
+"""The verdict that a filter returns, and the closed set of drop reasons."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""What the rules that look at all candidates together must remember of each: 41 bytes, and 64 more for its look.
+"""Columns for the rules that compare all candidates: 41 bytes each, and 64 more with perceptual hashes.
 
 Everything else stays in Parquet and is read one part at a time. Ids and captions are 8-byte hashes: among a billion pictures the
 chance that any two share one by accident is 3%, and then one of them is dropped as a duplicate.
@@ -24,7 +24,7 @@ class CandidateTable(NamedTuple):
 
     candidates: NDArray[np.uint64]
     pictures: NDArray[np.uint64]
-    """Of the decoded pixels."""
+    """A hash of the decoded pixels."""
     captions: NDArray[np.uint64]
     """Upper and lower case are the same."""
     num_pixels: NDArray[np.int64]
@@ -34,7 +34,7 @@ class CandidateTable(NamedTuple):
 
     @classmethod
     def empty(cls, num_rows: int, has_fingerprints: bool) -> "CandidateTable":
-        """Room for so many candidates."""
+        """An empty table for `num_rows` candidates."""
         num_fingerprints = num_rows if has_fingerprints else 0
         candidates, pictures, captions = (np.zeros(num_rows, np.uint64) for _ in range(3))
         fingerprints = Fingerprints(

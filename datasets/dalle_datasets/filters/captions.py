@@ -1,4 +1,4 @@
-"""What a caption must be (paper, Appendix C): long enough, in the wanted language, not mostly boilerplate.
+"""Rules for captions (paper, Appendix C): long enough, in the wanted language, not mostly boilerplate.
 
 The values are measured first and judged later, so that thresholds can change without measuring again.
 """

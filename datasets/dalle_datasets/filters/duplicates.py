@@ -1,4 +1,4 @@
-"""The same picture, or the same caption, found more than once.
+"""Duplicate rules: pictures and captions that were found more than once.
 
 Pictures are the same when their decoded pixels are, in whatever file. Of one picture, `captions_per_image` different captions are
 kept, those with the smallest candidate ids: a rule that does not depend on the order in which pages were read. A picture with very
@@ -27,7 +27,7 @@ class Drops(NamedTuple):
     """Drop codes and evidence for N candidates."""
 
     codes: NDArray[np.uint8]
-    """Of `CODES`; 0 is nothing."""
+    """Values of `CODES`; 0 keeps the row."""
     evidence: NDArray[np.uint64]
     """What was seen: a count, the id of the candidate that is kept instead, or the place of an evaluation picture."""
 

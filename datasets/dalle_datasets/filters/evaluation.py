@@ -1,4 +1,4 @@
-"""Decontamination: pictures of an evaluation set must not be trained on, in whatever file they come.
+"""Decontamination: pictures that look like one of an evaluation set are dropped.
 
 (The paper found 21% of MS-COCO's validation images in its training set by near-duplicate search.)
 """
@@ -43,7 +43,7 @@ def read_evaluation_set(places: tuple[str, ...], max_pixels: int) -> EvaluationS
 
 
 def evaluation_id(places: tuple[str, ...]) -> str:
-    """Of the files behind the places: another one, a changed size or time, and the pairs are judged again."""
+    """An id of the evaluation files: another one, a changed size or time, and the pairs are judged again."""
     files = []
     for place in places:
         for name, path in _list(Path(place).expanduser()):

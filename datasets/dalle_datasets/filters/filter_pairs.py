@@ -55,7 +55,7 @@ class FilterResult:
     """The usable pairs of a source."""
 
     pairs_id: str
-    """Of the set of pairs and their splits, whatever the order and the parts."""
+    """An id of the set of pairs and their splits, independent of order and parts."""
     num_pairs: int
     num_train: int
     num_validation: int

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 MAX_HASH_BITS = 4
-"""Two pictures are alike if at most so many of the 64 bits of each hash differ …"""
+"""Two pictures are near duplicates if at most this many of the 64 bits of each hash differ …"""
 MAX_THUMBNAIL_LEVELS = 10
 """… and no channel of any thumbnail pixel differs by more than this, of 255."""
 FLAT_LEVELS = 3

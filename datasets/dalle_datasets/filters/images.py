@@ -1,4 +1,4 @@
-"""What a picture must be: decodable, not tiny, and no strip (paper, Appendix C: aspect ratio in [1/2, 2])."""
+"""Rules for pictures: decodable, not tiny, and no strip (paper, Appendix C: aspect ratio in [1/2, 2])."""
 
 from dalle_datasets.config import FilterConfig
 from dalle_datasets.filters.base import KEEP, Verdict, drop

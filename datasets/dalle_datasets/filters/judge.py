@@ -1,4 +1,4 @@
-"""The rules, applied: first to each candidate by itself, then to all candidates together."""
+"""Application of the rules: to each candidate by itself, then to all candidates together."""
 
 from collections.abc import Callable
 from typing import Any

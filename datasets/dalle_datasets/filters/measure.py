@@ -1,4 +1,4 @@
-"""Everything the filters look at, measured once per candidate, so that thresholds can change without decoding again."""
+"""Measurements for the filters, made once per candidate: thresholds can change without decoding again."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Train or validation, decided by the picture itself: stable when pairs come and go, and no picture is in both."""
+"""Assignment to train or validation by pixel hash: the split is stable and never shares a picture."""
 
 
 def split_of(pixel_sha256: str, validation_share: float) -> str:

@@ -1,4 +1,4 @@
-"""Pictures for training: pairs in Parquet become batches of square uint8 pixels, as a pure function of (seed, step).
+"""Training batches of square uint8 pictures from pairs in Parquet, a pure function of (seed, step).
 
 So a training that was killed and started again sees what it would have seen (`row_order` says in which order).
 Three ways to make a picture square: `centre` (always the same pixels), the paper's augmentation for the dVAE (Listing 1)

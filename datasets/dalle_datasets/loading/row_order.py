@@ -1,4 +1,4 @@
-"""In which order the rows of Parquet parts are seen: a pure function of (seed, epoch), without holding all of them.
+"""Shuffled row order over Parquet parts: a pure function of (seed, epoch) in bounded memory.
 
 Row groups in random order are cut into windows of about `window_rows` rows, and the rows of a window are shuffled
 together. So an epoch of any size needs only its row groups' names and one window's rows in memory.

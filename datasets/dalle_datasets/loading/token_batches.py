@@ -1,4 +1,4 @@
-"""Training batches of captions and image tokens as a pure function of (seed, step): nothing to save, nothing to repeat.
+"""Training batches of captions and image tokens, a pure function of (seed, step), so that no state is saved.
 
 The order of an epoch, the same for any number of readers:
 

@@ -1,4 +1,4 @@
-"""Prompts from wherever people keep them: text, CSV, JSON lines, Parquet, standard input, or the rows of a query.
+"""Readers of prompts: text, CSV, JSON lines, Parquet, standard input, or the rows of a query.
 
 A row that cannot be used (a malformed line, a number, nothing at all) is kept with its reason, and the rest goes on; only a
 file that is broken as a whole is an error.

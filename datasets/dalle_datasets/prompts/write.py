@@ -1,4 +1,4 @@
-"""Texts to make pictures for, as a Parquet file: the demo's three sets, captions of the validation pairs, or a person's own."""
+"""Writer of prompts as a Parquet file: the demo's three sets, captions of validation pairs, or given ones."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a source gives, on disk as it is found: a discovery of any size takes the memory of a few thousand rows."""
+"""Writer of a discovery: finds go to disk at once, so any size takes the memory of a few thousand rows."""
 
 import threading
 from collections import Counter
@@ -27,7 +27,7 @@ _READ_ANEW = pa.schema([pa.field("page_url", pa.string())])
 class DiscoveryWriter:
     """Rows for four files of a folder, which are there when the `with` block ends well. Threads may share it.
 
-    Of every `reader`, a number, the order of the finds is kept, whatever the others do meanwhile.
+    The finds of each `reader` (a number) keep their order, whatever the others do meanwhile.
     """
 
     def __init__(self, folder: Path, source: str) -> None:

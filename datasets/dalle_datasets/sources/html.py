@@ -11,7 +11,7 @@ from dalle_datasets.sources.base import Drop, FoundImage, clean_caption, clean_u
 from dalle_datasets.web.guard import OPT_OUT_DIRECTIVES
 
 MAX_SRCSET_WIDTH = 2_048
-"""Of several sizes of a picture we take the largest up to this width, pixels."""
+"""Largest width that is chosen among several sizes of a picture, pixels."""
 LAZY_ATTRIBUTES = ("data-src", "data-original", "data-lazy-src", "data-url")
 NO_CHARSETS = frozenset({"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape", "utf-7"})
 """Codecs of Python that no page is written in; some of them give halves of characters, or fail in ways of their own."""
@@ -21,7 +21,7 @@ _SRCSET_ENTRY = re.compile(r"\s*([^\s,]\S*[^\s,]|[^\s,])(?:\s+([\d.]+)([wx]))?\s
 
 @dataclass(slots=True)
 class Page:
-    """What a page holds for us."""
+    """Captioned images, links and drops of one page."""
 
     found: list[FoundImage] = field(default_factory=list)
     drops: list[Drop] = field(default_factory=list)

@@ -22,7 +22,7 @@ PAGE_COLUMNS = ("page_url", "context_page_url", "photo_url", "referrer", "docume
 LICENCE_COLUMNS = ("licence", "license", "license_url", "licence_url", "rights")
 BATCH_ROWS = 10_000
 MAX_LINE_BYTES = 1 << 20
-"""Of a line of JSON."""
+"""Longest line of JSON that is read."""
 
 
 def read_table(path: Path, document: str, result: DiscoveryWriter) -> None:

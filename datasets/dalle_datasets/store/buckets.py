@@ -1,4 +1,4 @@
-"""Joining and sorting more rows than fit in memory: rows whose keys begin alike are brought together, and looked at a bucket at a time.
+"""External join and sort: rows are partitioned by key prefix, and one partition is processed at a time.
 
 Keys are hex digits of a hash, so buckets are equally large, and what is sorted within each bucket is sorted altogether. Up to
 `ROWS_IN_MEMORY` rows there is one bucket and no file. With more, a bucket is 1/256 of the rows. (DuckDB's sort was tried first: with a
@@ -24,7 +24,7 @@ _PREFIXES = [f"{number:02x}" for number in range(256)]
 
 
 def by_key(folder: Path, key: str, **streams: Iterable[pa.Table]) -> Iterator[dict[str, pa.Table]]:
-    """Of every stream the rows of one bucket, bucket after bucket in the order of the keys; within a bucket, in the order they came.
+    """The rows of one bucket from every stream, buckets in the order of the keys; within a bucket, in the order they came.
 
     A stream gives one table at least, which may be empty. What does not fit in memory lies in a folder of `folder` meanwhile.
     """

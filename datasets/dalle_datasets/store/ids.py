@@ -29,7 +29,7 @@ def file_sha256(path: Path) -> str:
 
 
 def candidate_id(image_url: str, caption: str) -> str:
-    """Id of an (address, caption) found on a page, before anything is downloaded."""
+    """Id of a (URL, caption) found on a page, before anything is downloaded."""
     return content_id("candidate", image_url, caption)
 
 

@@ -1,4 +1,4 @@
-"""Where every artefact lies under the data root. Paths are built here and nowhere else."""
+"""Paths of all artefacts under the data root, built here and nowhere else."""
 
 import tempfile
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Locks that end with the process that holds them, however it ends: the operating system's, on a file.
+"""File locks of the operating system, released when the process that holds them ends, however it ends.
 
 On a file system that several machines share they hold between machines too, where it passes `flock` on: NFS 4, GPFS,
 Lustre mounted with `flock`.

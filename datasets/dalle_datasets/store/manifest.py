@@ -1,4 +1,4 @@
-"""What the collection stages share: progress, fingerprints of their inputs, and the manifest that says "finished".
+"""Manifests of the collection stages: fingerprints of inputs, and the file that marks a stage as finished.
 
 A stage writes its files first and its manifest last. A manifest with the same inputs means that there is nothing to do;
 anything else (no manifest, other settings, a killed run) means that the stage runs again.

@@ -184,7 +184,7 @@ class RowsWriter:
         self._bytes_in_group = 0
         self.num_rows = 0
         self.num_bytes = 0
-        """Of the rows' bytes and strings so far, before compression."""
+        """Size of the rows' bytes and strings so far, before compression."""
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:

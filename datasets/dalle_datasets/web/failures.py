@@ -1,4 +1,4 @@
-"""Why a URL gave no image: a closed set of codes, so that failures can be counted, compared and retried."""
+"""Failure codes of requests: a closed set, so that failures can be counted, compared and retried."""
 
 from typing import NamedTuple
 

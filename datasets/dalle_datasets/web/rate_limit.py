@@ -1,4 +1,4 @@
-"""How fast a host may be asked: so many requests a second, slower if it says so."""
+"""Per-host rate limiting: a fixed rate, slowed by Crawl-delay and Retry-After."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Which URLs may be asked for: written as one may be, and not on a private network."""
+"""Checks of URLs: a valid form, and a host outside private networks."""
 
 import ipaddress
 import urllib.parse
