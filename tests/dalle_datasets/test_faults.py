@@ -235,13 +235,13 @@ def test_names_that_resolve_to_private_addresses(web, tmp_path, monkeypatch):
 
 def test_a_name_that_changes_its_mind_gains_nothing(web, tmp_path, monkeypatch):
     """DNS rebinding: the address that was checked is the address that is connected to, whatever the name says a moment later."""
-    asked = resolve_to(monkeypatch, {"rebind.example": [["127.0.0.1"], ["127.0.0.1"], ["127.0.0.2"]]})
+    asked = resolve_to(monkeypatch, {"rebind.example": [["127.0.0.1"], ["127.0.0.1"], ["127.0.0.1"], ["127.0.0.2"]]})
     web.put("/a.png", photo(1))
     web.put("/b.png", photo(2))
     url = f"http://rebind.example:{web.port}"
     first, _ = collect(tmp_path, {f"{url}/a.png": None}, DownloadConfig(**{**settings_of(DOWNLOAD), "runner": "threads"}))
     assert first == {f"{url}/a.png": None}
-    assert len(asked) == 2  # robots.txt and the picture: one look-up for each connection
+    assert len(asked) == 3  # robots.txt, tdmrep.json and the picture: one look-up for each connection
     web.put("/c.png", photo(3))
     fates = {web.url("/c.png"): None, f"{url}/b.png": ("download", "private_address")}
     (tmp_path / "later").mkdir()

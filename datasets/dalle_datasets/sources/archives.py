@@ -13,7 +13,7 @@ from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 from dalle_datasets.sources.base import MAX_PAGE_BYTES, Drop, FoundImage, clean_caption, clean_url, encodable
 from dalle_datasets.sources.discovered import DiscoveryWriter
 from dalle_datasets.sources.html import read_page
-from dalle_datasets.web.guard import OPT_OUT_DIRECTIVES, opt_out
+from dalle_datasets.web.opt_outs import header_opt_out, meta_opt_out
 
 GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 ZLIB_OR_GZIP = zlib.MAX_WBITS | 32
@@ -148,8 +148,8 @@ def _read_response(
     headers = _message(list(http.astuples()))
     if headers.get_content_type() not in ("text/html", "application/xhtml+xml"):
         return
-    if directive := opt_out(headers, user_agent_token):
-        result.add(drops=[Drop("x_robots_tag", f"X-Robots-Tag: {directive}", page_url)])
+    if against := header_opt_out(headers, user_agent_token):
+        result.add(drops=[Drop(against.code, against.detail, page_url)])
         return
     if (body := _read_body(record, page_url, result)) is None:
         return
@@ -166,21 +166,13 @@ def _read_wat(body: bytes, page_url: str, document: str, date: str | None, resul
             return
         headers = _message([(name, str(value)) for name, value in (response.get("Headers") or {}).items()])
         head: dict[str, Any] = page.get("Head") or {}
-        directives = {
-            directive.strip()
-            for meta in head.get("Metas") or []
-            if str(meta.get("name", "")).lower() in ("robots", user_agent_token)
-            for directive in str(meta.get("content", "")).lower().split(",")
-        }
+        metas = [(str(meta.get("name") or meta.get("http-equiv")), str(meta.get("content"))) for meta in head.get("Metas") or []]
         base = clean_url(str(head.get("Base") or page_url), page_url)
         images = [link for link in page.get("Links") or [] if link.get("path") == "IMG@/src"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return  # the metadata of a request, or of the whole crawl
-    if directive := opt_out(headers, user_agent_token):
-        result.add(drops=[Drop("x_robots_tag", f"X-Robots-Tag: {directive}", page_url)])
-        return
-    if closed := directives & OPT_OUT_DIRECTIVES:
-        result.add(drops=[Drop("meta_robots", f"<meta name=robots> says {min(closed)}", page_url)])
+    if against := header_opt_out(headers, user_agent_token) or meta_opt_out(metas, user_agent_token):
+        result.add(drops=[Drop(against.code, against.detail, page_url)])
         return
     for position, link in enumerate(images):
         url, caption = clean_url(str(link.get("url") or ""), base), clean_caption(str(link.get("alt") or ""))

@@ -12,7 +12,7 @@ from dalle_datasets.sources.base import Drop, SeenPage
 from dalle_datasets.sources.discovered import DiscoveryWriter, KnownPages
 from dalle_datasets.store.manifest import Report
 from dalle_datasets.web.failures import FetchError
-from dalle_datasets.web.guard import RequestLimits, fetch
+from dalle_datasets.web.guard import RequestLimits, Wish, fetch
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def _read_url(document: str, limits: RequestLimits, earlier: SeenPage | None, re
             return earlier
     limits = replace(limits, max_bytes=MAX_DOCUMENT_BYTES, deadline_s=DOCUMENT_DEADLINE_S)
     with tempfile.NamedTemporaryFile(suffix=Path(document.partition("?")[0]).name[-40:]) as file:
-        answer = fetch(document, limits, conditions, into=file)  # type: ignore[arg-type]
+        answer = fetch(document, limits, Wish(headers=conditions, into=file))  # type: ignore[arg-type]
         if answer.status == 304 and earlier is not None:
             return earlier
         file.flush()

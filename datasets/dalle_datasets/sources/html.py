@@ -2,13 +2,14 @@
 
 import codecs
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.message import Message
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from dalle_datasets.sources.base import Drop, FoundImage, clean_caption, clean_url
-from dalle_datasets.web.guard import OPT_OUT_DIRECTIVES
+from dalle_datasets.web.opt_outs import meta_opt_out
 
 MAX_SRCSET_WIDTH = 2_048
 """Largest width that is chosen among several sizes of a picture, pixels."""
@@ -39,8 +40,8 @@ def read_page(body: bytes, page_url: str, headers: Message, user_agent_token: st
     if content_type not in ("text/html", "application/xhtml+xml"):
         return Page(drops=[Drop("not_html", f"Content-Type {content_type}", page_url)], is_closed=True)
     tree = LexborHTMLParser(decode_html(body, headers.get_content_charset()))
-    if directive := _meta_opt_out(tree, user_agent_token):
-        return Page(drops=[Drop("meta_robots", f"<meta name=robots> says {directive}", page_url)], is_closed=True)
+    if against := meta_opt_out(_metas(tree), user_agent_token):
+        return Page(drops=[Drop(against.code, against.detail, page_url)], is_closed=True)
     base_node = tree.css_first("base[href]")
     base = clean_url(base_node.attributes.get("href") or "", page_url) if base_node else page_url
     page = Page()
@@ -80,13 +81,12 @@ def decode_html(body: bytes, charset: str | None) -> str:
     return body.decode("windows-1252", "replace")
 
 
-def _meta_opt_out(tree: LexborHTMLParser, user_agent_token: str) -> str | None:
-    for meta in tree.css("meta[name][content]"):
-        if (meta.attributes.get("name") or "").strip().lower() in ("robots", user_agent_token):
-            for directive in (meta.attributes.get("content") or "").lower().split(","):
-                if directive.strip() in OPT_OUT_DIRECTIVES:
-                    return directive.strip()
-    return None
+def _metas(tree: LexborHTMLParser) -> Iterator[tuple[str, str]]:
+    """(name, content) of the `<meta>` elements, wherever they stand."""
+    for meta in tree.css("meta[content]"):
+        for attribute in ("name", "http-equiv", "property"):
+            if name := meta.attributes.get(attribute):
+                yield name, meta.attributes.get("content") or ""
 
 
 def _licence(nodes: list[LexborNode], base: str) -> str | None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from dalle_datasets.web.failures import FetchError
-from dalle_datasets.web.guard import RequestLimits, Response, fetch
+from dalle_datasets.web.guard import RequestLimits, Response, Wish, fetch
 from dalle_datasets.web.rate_limit import RateLimiter
 from dalle_datasets.web.robots import Robots
 from dalle_datasets.web.urls import split_url
@@ -25,7 +25,7 @@ class PoliteClient:
         """The answer of a URL that may be used. Raises `FetchError`."""
         self._enter(url)
         try:
-            return fetch(url, self._guard, headers, before_redirect=self._enter)
+            return fetch(url, self._guard, Wish(headers=headers or {}), before_redirect=self._enter)
         except FetchError as error:
             self._pace.back_off(url, error)
             raise

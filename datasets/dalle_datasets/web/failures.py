@@ -17,6 +17,7 @@ FAILURES: dict[str, Failure] = {
     "robots_txt": Failure(False, "the host's robots.txt disallows it"),
     "robots_unavailable": Failure(True, "the host's robots.txt answers with a server error, which means: stay away for now"),
     "x_robots_tag": Failure(False, "the X-Robots-Tag header opts out"),
+    "tdm_reserved": Failure(False, "text and data mining is reserved, by a header or the host's tdmrep.json"),
     "dns": Failure(True, "the host name does not resolve"),
     "connect": Failure(True, "no connection, or it broke"),
     "tls": Failure(False, "no trusted encrypted connection"),
@@ -34,18 +35,24 @@ FAILURES: dict[str, Failure] = {
 }
 
 OK = "ok"
+OPT_OUTS = frozenset({"robots_txt", "x_robots_tag", "tdm_reserved", "meta_robots"})
+"""What an owner says against the use of a page or picture (`meta_robots` is found by discovery only)."""
+GONE_STATUSES = frozenset({404, 410, 451})
+"""What has been taken down. Other refusals may be for us, or for today."""
 
 
 class FetchError(Exception):
     """A URL gave no body. `code` is a key of `FAILURES`; `detail` is for people."""
 
-    def __init__(self, code: str, detail: str, retry_after_s: float = 0.0) -> None:
+    def __init__(self, code: str, detail: str, retry_after_s: float = 0.0, status: int = 0) -> None:
         assert code in FAILURES, code
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
         self.retry_after_s = retry_after_s
         """How long the host asks to be left alone, seconds."""
+        self.status = status
+        """Of HTTP, if the host answered with a failure."""
 
 
 def parse_failure(message: str) -> tuple[str, str]:

@@ -22,12 +22,11 @@ from email.utils import parsedate_to_datetime
 from typing import Any, BinaryIO
 
 from dalle_datasets.web.failures import FetchError
+from dalle_datasets.web.opt_outs import header_opt_out
 from dalle_datasets.web.urls import is_allowed, join_url, split_url
 
 MAX_REDIRECTS = 5
 CHUNK_BYTES = 65_536
-OPT_OUT_DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none", "noml"})
-"""Directives of X-Robots-Tag and `<meta name=robots>` that we read as "not for training"."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,21 +61,34 @@ class Response:
     body: bytes
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wish:
+    """What is wanted of an address, other than its body."""
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+    into: BinaryIO | None = None
+    """Where the body goes, piece by piece, instead of into the answer."""
+    method: str = "GET"
+    wants_body: bool = True
+    """Without it the connection is closed after the headers."""
+    is_rules: bool = False
+    """A file of rules such as robots.txt: what is said against its own use is not about the others, and too long a one is cut."""
+
+
 def fetch(
     url: str,
     limits: RequestLimits,
-    headers: Mapping[str, str] | None = None,
-    into: BinaryIO | None = None,
+    wish: Wish = Wish(),
     before_redirect: Callable[[str], None] = lambda url: None,
 ) -> Response:
     """The body behind `url`, complete. Raises `FetchError` with a code of the closed set for everything else.
 
-    Status 304 is an answer too (it has no body) when `headers` made the request conditional. With `into`, the body goes there,
-    piece by piece, and not into the answer. `before_redirect` may refuse a URL that we are sent to; its time does not count.
+    Status 304 is an answer too (it has no body) when the headers made the request conditional.
+    `before_redirect` may refuse an address that we are sent to; its time does not count.
     """
     clock = _Clock(limits)
     for _ in range(MAX_REDIRECTS + 1):
-        answer = _fetch_once(url, limits, clock, headers or {}, into)
+        answer = _fetch_once(url, limits, clock, wish)
         location = answer.headers.get("Location")
         if answer.status not in (301, 302, 303, 307, 308) or not location:
             return answer
@@ -84,18 +96,6 @@ def fetch(
         with clock.stopped():
             before_redirect(url)
     raise FetchError("redirect_limit", f"more than {MAX_REDIRECTS} redirects")
-
-
-def opt_out(headers: Message, user_agent_token: str) -> str | None:
-    """The X-Robots-Tag directive that forbids us to use the body, if there is one. `<agent>: <directives>` counts for that agent only."""
-    for value in headers.get_all("X-Robots-Tag", []):
-        agent, separator, rest = str(value).lower().partition(":")
-        if separator and agent.strip() not in (user_agent_token, "*"):
-            continue
-        for directive in (rest if separator else agent).split(","):
-            if directive.strip() in OPT_OUT_DIRECTIVES:
-                return directive.strip()
-    return None
 
 
 class _Clock:
@@ -160,7 +160,7 @@ class _Socket:
         """The socket is closed by `_fetch_once`."""
 
 
-def _fetch_once(url: str, limits: RequestLimits, clock: _Clock, headers: Mapping[str, str], into: BinaryIO | None) -> Response:
+def _fetch_once(url: str, limits: RequestLimits, clock: _Clock, wish: Wish) -> Response:
     scheme, host, port, target = split_url(url)
     try:
         connection = _connect(host, port, limits, clock)
@@ -168,7 +168,7 @@ def _fetch_once(url: str, limits: RequestLimits, clock: _Clock, headers: Mapping
             if scheme == "https":
                 connection.settimeout(clock.wait_s())
                 connection = _tls_context().wrap_socket(connection, server_hostname=host)
-            return _ask(url, host, port, scheme, target, _Socket(connection, clock), limits, headers, into)
+            return _ask(url, host, port, scheme, target, _Socket(connection, clock), limits, wish)
         finally:
             connection.close()
     except ssl.SSLError as error:
@@ -189,18 +189,17 @@ def _ask(
     target: str,
     connection: _Socket,
     limits: RequestLimits,
-    headers: Mapping[str, str],
-    into: BinaryIO | None,
+    wish: Wish,
 ) -> Response:
     client = http.client.HTTPConnection(host, port)
     client.sock = connection
     default_port = port == (443 if scheme == "https" else 80)
     name = f"[{host}]" if ":" in host else host
     client.request(
-        "GET", target,
+        wish.method, target,
         headers={
             "Host": name if default_port else f"{name}:{port}", "User-Agent": limits.user_agent, "Accept": "*/*",
-            "Accept-Encoding": "identity", "Connection": "close", **headers,
+            "Accept-Encoding": "identity", "Connection": "close", **wish.headers,
         },
     )  # fmt: skip
     response = client.getresponse()
@@ -209,27 +208,27 @@ def _ask(
         raise _failed_status(response)
     if status != 200 and not 300 <= status < 400:
         raise FetchError("empty_body", f"status {status}")
-    if status != 200:
-        return Response(url, status, response.headers, b"")
-    if directive := opt_out(response.headers, limits.user_agent_token):
-        raise FetchError("x_robots_tag", f"X-Robots-Tag: {directive}")
-    if into is not None:
-        _copy_body(response, limits.max_bytes, into.write)
+    if status in (200, 304) and not wish.is_rules and (against := header_opt_out(response.headers, limits.user_agent_token)):
+        raise FetchError(against.code, against.detail)
+    if status != 200 or wish.method == "HEAD" or not wish.wants_body:
         return Response(url, status, response.headers, b"")
     body = bytearray()
-    _copy_body(response, limits.max_bytes, body.extend)
+    _copy_body(response, limits.max_bytes, wish.into.write if wish.into is not None else body.extend, cut=wish.is_rules)
     return Response(url, status, response.headers, bytes(body))
 
 
-def _copy_body(response: http.client.HTTPResponse, max_bytes: int, write: Callable[[bytes], object]) -> None:
+def _copy_body(response: http.client.HTTPResponse, max_bytes: int, write: Callable[[bytes], object], cut: bool) -> None:
     announced = response.length  # None for a chunked body
-    if announced is not None and announced > max_bytes:
+    if announced is not None and announced > max_bytes and not cut:
         raise FetchError("too_many_bytes", f"{announced} bytes announced, {max_bytes} allowed")
     num_bytes = 0
     while chunk := response.read1(CHUNK_BYTES):
-        num_bytes += len(chunk)
-        if num_bytes > max_bytes:
+        if num_bytes + len(chunk) > max_bytes:
+            if cut:
+                write(chunk[: max_bytes - num_bytes])
+                return
             raise FetchError("too_many_bytes", f"more than {max_bytes} bytes")
+        num_bytes += len(chunk)
         write(chunk)
     if announced is not None and num_bytes < announced:
         raise FetchError("incomplete_body", f"{num_bytes} of {announced} bytes")
@@ -242,8 +241,8 @@ def _failed_status(response: http.client.HTTPResponse) -> FetchError:
     code = "http_429" if status == 429 else "http_4xx" if status < 500 else "http_5xx"
     retry_after = response.headers.get("Retry-After")
     if not retry_after:
-        return FetchError(code, f"status {status}")
-    return FetchError(code, f"status {status}, Retry-After: {retry_after}", _seconds_until(retry_after))
+        return FetchError(code, f"status {status}", status=status)
+    return FetchError(code, f"status {status}, Retry-After: {retry_after}", _seconds_until(retry_after), status)
 
 
 def _seconds_until(retry_after: str) -> float:

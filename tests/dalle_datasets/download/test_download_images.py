@@ -207,7 +207,7 @@ def test_a_killed_run_continues_where_it_was(web, layout, monkeypatch, stop_afte
     asked = len(web.requests)
     result = download_images(SOURCE, LOCAL, layout)
     assert all(web.count(f"/{i}.png") == 1 for i in range(11))
-    assert len(web.requests) - asked <= 1 + 2  # robots.txt, and retries that were not made before
+    assert len(web.requests) - asked <= 2 + 2  # robots.txt and tdmrep.json, and retries that were not made before
     assert (result.num_images, result.dropped) == (11, {"http_5xx": 1})
     assert [path.name for path in list_parts(layout.images("web"))] == ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
     assert not list(layout.images("web").glob("work-*"))

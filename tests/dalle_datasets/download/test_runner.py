@@ -83,7 +83,7 @@ def test_finished_shards_are_not_fetched_again(web, tmp_path):
     asked = len(web.requests)
     (tmp_path / "out" / "00001_stats.json").unlink()  # as if it had been killed during the second
     assert run(tmp_path, urls, num_shards=2) == [0, 1]
-    assert {path for path, _ in web.requests[asked:]} == {"/robots.txt", "/2.png", "/3.png"}
+    assert {path for path, _ in web.requests[asked:]} == {"/robots.txt", "/.well-known/tdmrep.json", "/2.png", "/3.png"}
     assert sorted(pq.read_table(tmp_path / "out" / "00001.parquet")["jpg"].to_pylist()) == [b"2", b"3"]
 
 

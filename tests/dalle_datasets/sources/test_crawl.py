@@ -135,7 +135,7 @@ def test_every_host_gets_its_share_of_the_pages(webs, tmp_path):
     publish(webs[1:2], 5)
     source = SourceConfig(start_urls=tuple(web.url("/0.html") for web in webs[:2]), max_pages=30)
     result = discover(source, LOCAL, Layout(tmp_path))
-    asked = [len({path for path, _ in web.requests} - {"/robots.txt"}) for web in webs[:2]]
+    asked = [len({path for path, _ in web.requests} - {"/robots.txt", "/.well-known/tdmrep.json"}) for web in webs[:2]]
     assert asked == [30 - asked[1], asked[1]]
     assert asked[1] >= 5
     assert result.num_pages_left > 0

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from dalle_datasets.web.failures import FAILURES, FetchError, parse_failure
-from dalle_datasets.web.guard import RequestLimits, fetch, opt_out
+from dalle_datasets.web.guard import RequestLimits, Wish, fetch
 from dalle_datasets.web.urls import is_allowed
 
 LIMITS = RequestLimits(
@@ -225,14 +225,24 @@ def test_x_robots_tag_opts_out_before_the_body_is_read(web, value):
     assert failure(web.url("/a")).code == "x_robots_tag"
 
 
+def test_an_unchanged_page_may_have_opted_out_meanwhile(web):
+    web.put("/a", b"", status=304, ETag='"7"', X_Robots_Tag="noai")
+    with pytest.raises(FetchError, match="x_robots_tag"):
+        fetch(web.url("/a"), LIMITS, Wish(headers={"If-None-Match": '"7"'}))
+
+
+def test_headers_alone(web):
+    web.put("/a", b"x" * 1_000_000, ETag='"7"')  # would be too_many_bytes
+    answer = fetch(web.url("/a"), LIMITS, Wish(wants_body=False))
+    assert (answer.status, answer.headers["ETag"], answer.body) == (200, '"7"', b"")
+
+
 @pytest.mark.parametrize(
     "value", ["all", "otherbot: noai", "nofollow", "unavailable_after: 25 Jun 2030 15:00:00 PST", "max-image-preview:large"]
 )
 def test_other_x_robots_tags_do_not(web, value):
     web.put("/a", b"x", X_Robots_Tag=value)
-    answer = fetch(web.url("/a"), LIMITS)
-    assert answer.body == b"x"
-    assert opt_out(answer.headers, "open-dalle") is None
+    assert fetch(web.url("/a"), LIMITS).body == b"x"
 
 
 def test_names_may_be_mapped_to_addresses(web):
@@ -244,7 +254,7 @@ def test_names_may_be_mapped_to_addresses(web):
 
 def test_conditional_requests_may_be_answered_by_304(web):
     web.put("/a", b"", status=304, ETag='"7"')
-    assert fetch(web.url("/a"), LIMITS, {"If-None-Match": '"7"'}).status == 304
+    assert fetch(web.url("/a"), LIMITS, Wish(headers={"If-None-Match": '"7"'})).status == 304
     assert web.requests[0][1]["if-none-match"] == '"7"'
 
 
