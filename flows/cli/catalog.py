@@ -5,31 +5,31 @@ import sys
 import typer
 
 from flows.cli.errors import WORK_FAILED
-from flows.cli.options import Preset, Settings, resolve
+from flows.cli.options import ConfigFile, Preset, Settings, resolve
 
 app = typer.Typer(help="The DuckDB catalog: schema, checks, the readers' copy.", no_args_is_help=True)
 
 
 @app.command()
-def migrate(preset: Preset = "demo", settings: Settings = None) -> None:
+def migrate(preset: Preset = None, settings: Settings = None, config_file: ConfigFile = None) -> None:
     """Bring the catalog's schema up to date, creating it if need be."""
     from dalle_datasets.catalog.connection import connect
     from dalle_datasets.store.layout import open_data_root
 
-    config = resolve(preset, settings)
+    config = resolve(preset, settings, config_file)
     layout = open_data_root(config.paths.data_root)
     with connect(layout.catalog, config.catalog.lock_timeout_s):
         typer.echo(layout.catalog)
 
 
 @app.command()
-def check(preset: Preset = "demo", settings: Settings = None) -> None:
+def check(preset: Preset = None, settings: Settings = None, config_file: ConfigFile = None) -> None:
     """Run the integrity checks on the published copy; exit status 1 if one finds something."""
     from dalle_datasets.catalog.checks import run_checks
     from dalle_datasets.catalog.connection import open_published
     from dalle_datasets.store.layout import open_data_root
 
-    with open_published(open_data_root(resolve(preset, settings).paths.data_root)) as con:
+    with open_published(open_data_root(resolve(preset, settings, config_file).paths.data_root)) as con:
         results = run_checks(con)
     for result in results:
         typer.echo(f"{'ok    ' if result.passed else 'FAILED'} {result.name}: {result.purpose}")
@@ -40,25 +40,25 @@ def check(preset: Preset = "demo", settings: Settings = None) -> None:
 
 
 @app.command()
-def publish(preset: Preset = "demo", settings: Settings = None) -> None:
+def publish(preset: Preset = None, settings: Settings = None, config_file: ConfigFile = None) -> None:
     """Make the copy that `dalle query` reads."""
     from dalle_datasets.catalog.connection import connect
     from dalle_datasets.catalog.snapshot import publish as make_copy
     from dalle_datasets.store.layout import open_data_root
 
-    config = resolve(preset, settings)
+    config = resolve(preset, settings, config_file)
     layout = open_data_root(config.paths.data_root)
     with connect(layout.catalog, config.catalog.lock_timeout_s) as con:
         typer.echo(make_copy(con, layout))
 
 
 @app.command()
-def rebuild(preset: Preset = "demo", settings: Settings = None) -> None:
+def rebuild(preset: Preset = None, settings: Settings = None, config_file: ConfigFile = None) -> None:
     """Make the catalog again from the files alone, and publish it."""
     from dalle_datasets.catalog.snapshot import rebuild as make_again
     from dalle_datasets.store.layout import open_data_root
 
-    config = resolve(preset, settings)
+    config = resolve(preset, settings, config_file)
     layout = open_data_root(config.paths.data_root)
     done = make_again(layout, config.catalog.lock_timeout_s)
     typer.echo(f"{layout.catalog}: {done.added:,} files ingested")

@@ -1,10 +1,11 @@
 """`dalle config`: what the settings are."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.options import Preset, Settings, resolve
+from flows.cli.options import ConfigFile, Preset, Settings, resolve
 from flows.cli.output import results_console
 
 if TYPE_CHECKING:
@@ -31,36 +32,35 @@ def presets() -> None:
 
 @app.command()
 def show(
-    preset: Preset = "demo",
+    preset: Preset = None,
     settings: Settings = None,
+    config_file: ConfigFile = None,
     section: Annotated[str, typer.Option(help="Only one section, e.g. `transformer`.")] = "",
 ) -> None:
-    """Print every setting, its meaning above it, as lines that `--set` understands."""
-    from dalle_model.config.parsing import meanings
-    from dalle_model.config.tree import Config
+    """Print every setting, its meaning above it, as a file that `--config` reads back."""
+    from dalle_model.config.settings_file import render_settings
 
-    said = meanings(Config)
-    for path, value in flatten(preset, settings).items():
-        if not section or path.startswith(f"{section}."):
-            typer.echo(f"# {said[path]}\n{path}={value}")
+    typer.echo(render_settings(resolve(preset, settings, config_file), section), nl=False)
 
 
 @app.command()
 def diff(
-    first: Annotated[str, typer.Argument(help="A preset.")],
-    second: Annotated[str, typer.Argument(help="Another preset.")],
+    first: Annotated[str, typer.Argument(help="A preset, or a settings file.")],
+    second: Annotated[str, typer.Argument(help="Another one.")],
 ) -> None:
-    """Print the settings in which two presets differ."""
-    left, right = flatten(first, None), flatten(second, None)
-    for path in sorted({**left, **right}):
-        if left.get(path) != right.get(path) and path != "preset":
-            typer.echo(f"{path}: {left.get(path)} -> {right.get(path)}")
+    """Print the settings in which two presets or settings files differ."""
+    from dalle_model.config.settings_file import differences
+
+    left, right = (resolve(None, None, Path(name)) if name.endswith(".toml") else resolve(name, None) for name in (first, second))
+    for path, (old, new) in sorted(differences(left, right).items()):
+        typer.echo(f"{path}: {spell(old)} -> {spell(new)}")
 
 
 @app.command()
 def plan(
-    preset: Preset = "demo",
+    preset: Preset = None,
     settings: Settings = None,
+    config_file: ConfigFile = None,
     world_size: Annotated[int, typer.Option(min=1, help="Devices that train together.")] = 1,
     sharding: Annotated[str, typer.Option(help="replicated, full or hybrid; as configured if left out.")] = "",
 ) -> None:
@@ -72,7 +72,7 @@ def plan(
 
     from dalle_model.transformer.cost import DeviceMemory, plan_transformer
 
-    config = resolve(preset, settings)
+    config = resolve(preset, settings, config_file)
     kinds: dict[str, Sharding] = {"replicated": "replicated", "full": "full", "hybrid": "hybrid", "": config.train_transformer.sharding}
     if sharding not in kinds:
         raise ValueError(f"--sharding {sharding} does not exist; choose one of {', '.join(filter(None, kinds))}")
@@ -87,7 +87,7 @@ def plan(
 
     stream, transformer = config.stream, config.transformer
     shape = f"{transformer.num_layers} layers of {transformer.d_model:,}, {transformer.num_heads} heads of {transformer.d_head}"
-    table.add_row(f"[bold]{preset}[/bold]", shape)
+    table.add_row(f"[bold]{config.preset}[/bold]", shape)
     table.add_row("stream", f"{stream.max_text_tokens} text + {stream.num_image_tokens:,} image tokens")
     section("parameters", {**{part: f"{count:,}" for part, count in made.parameters.items()}, "together": f"{made.num_parameters:,}"})
     flops = {name.replace("_", " "): f"{value / 1e9:,.3f} GFLOP" for name, value in made.forward_flops_per_token.items()}
@@ -108,15 +108,8 @@ def plan(
     results_console().print(table)
 
 
-def flatten(preset: str, settings: list[str] | None) -> dict[str, str]:
-    """Dotted settings and their values as `--set` would take them."""
-    from dalle_model.config.parsing import to_dict
-
-    def walk(node: object, path: str) -> dict[str, str]:
-        if isinstance(node, dict):
-            return {name: text for key, value in node.items() for name, text in walk(value, f"{path}.{key}" if path else key).items()}
-        if isinstance(node, list):
-            return {path: ",".join(map(str, node))}
-        return {path: str(node).lower() if isinstance(node, bool) or node is None else str(node)}
-
-    return walk(to_dict(resolve(preset, settings)), "")
+def spell(value: object) -> str:
+    """A setting's value as `--set` takes it."""
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.options import Preset, Settings, parse_settings
+from flows.cli.options import ConfigFile, Preset, Settings, resolve
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -32,8 +32,9 @@ def generate(
     ] = None,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut prompts that are too long instead of leaving them out.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Draw the best pictures in the terminal, as many as are kept.")] = False,
-    preset: Preset = "demo",
+    preset: Preset = None,
     settings: Settings = None,
+    config_file: ConfigFile = None,
 ) -> None:
     """Make pictures for one prompt or many with the trained networks, rank them by CLIP, and keep the best.
 
@@ -44,7 +45,6 @@ def generate(
     from dalle_datasets.catalog.snapshot import publish
     from dalle_datasets.store.layout import open_data_root
     from flows.cli.display import ConsoleDisplay
-    from flows.runtime.parameters import config_from_parameters
     from flows.runtime.progress import note, shown_on
     from flows.runtime.prompts import ask_for
     from flows.runtime.run import run_job
@@ -52,10 +52,10 @@ def generate(
 
     if sum(way is not None for way in (prompt, prompts, query)) != 1:
         raise ValueError("say what to draw in one way: a prompt, --prompts FILE, or --query SQL")
-    overrides: dict[str, Any] = {"sampling.num_images": num_images} if num_images else {}
+    asked: dict[str, Any] = {"sampling__num_images": num_images} if num_images else {}
     if truncate:
-        overrides["sampling.truncate_prompts"] = True
-    config = config_from_parameters(preset, {**parse_settings(settings), **overrides})
+        asked["sampling__truncate_prompts"] = True
+    config = resolve(preset, settings, config_file, **asked)
     layout = open_data_root(config.paths.data_root)
     inputs = inputs_of("generate_images", config, **ask_for(config, None if prompt is None else [prompt], prompts, query))
     with ConsoleDisplay() as display, shown_on(display):

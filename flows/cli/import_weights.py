@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import Preset, Settings, resolve
+from flows.cli.options import ConfigFile, Preset, Settings, resolve
 
 _WHERE = "A file, or an http(s) address, which needs its SHA-256."
 
@@ -15,8 +15,9 @@ def import_weights(
     decoder: Annotated[str, typer.Option(help=f"OpenAI's decoder.pkl. {_WHERE}")],
     encoder_sha256: Annotated[str, typer.Option(help="Expected SHA-256 of the encoder, in hex.")] = "",
     decoder_sha256: Annotated[str, typer.Option(help="Expected SHA-256 of the decoder, in hex.")] = "",
-    preset: Preset = "dalle-12b",
+    preset: Preset = None,
     settings: Settings = None,
+    config_file: ConfigFile = None,
 ) -> None:
     """Read OpenAI's encoder.pkl and decoder.pkl, executing nothing that is in them, and keep them as safetensors.
 
@@ -32,7 +33,8 @@ def import_weights(
 
     inputs = named("encoder", encoder, encoder_sha256) | named("decoder", decoder, decoder_sha256)
     with ConsoleDisplay() as display, shown_on(display):
-        result = run_job("import_weights", resolve(preset, settings), inputs)
+        config = resolve(preset or (None if config_file else "dalle-12b"), settings, config_file)
+        result = run_job("import_weights", config, inputs)
     typer.echo(json.dumps(result, indent=1))
 
 

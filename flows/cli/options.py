@@ -1,13 +1,25 @@
 """Options that several commands share."""
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from dalle_model.config.tree import Config
 
-Preset = Annotated[str, typer.Option("--preset", "-p", help="Named configuration to start from; `dalle config presets` lists them.")]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        "-p",
+        help="Named configuration to start from (`dalle config presets` lists them); if not given, the data root's settings.toml.",
+    ),
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", metavar="FILE", help="Another settings file to start from, as `dalle config show` prints it."),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="PATH=VALUE", help="Change one setting, e.g. `transformer.num_layers=8`; may be repeated."),
@@ -25,8 +37,12 @@ def parse_settings(settings: list[str] | None) -> dict[str, str]:
     return pairs
 
 
-def resolve(preset: str, settings: list[str] | None) -> "Config":
-    """The configuration that `--preset` and `--set` describe."""
-    from flows.runtime.parameters import config_from_parameters
+def resolve(preset: str | None, settings: list[str] | None, config_file: Path | None = None, **more: Any) -> "Config":
+    """The configuration that `--preset`, `--config` and `--set` describe, and options of a command that are `more` settings.
 
-    return config_from_parameters(preset, parse_settings(settings))
+    Without preset and file the settings of the data root hold. In `more` a setting's dot is `__`.
+    """
+    from flows.runtime.parameters import find_config
+
+    extra = {name.replace("__", "."): value for name, value in more.items()}
+    return find_config(preset, {**parse_settings(settings), **extra}, config_file)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from flows.cli.options import Preset, Settings, resolve
+from flows.cli.options import ConfigFile, Preset, Settings, resolve
 from flows.cli.output import results_console
 
 if TYPE_CHECKING:
@@ -20,8 +20,9 @@ def query(
     params: Annotated[list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="A query's parameter; may be repeated.")] = None,
     form: Annotated[Format, typer.Option("--format", "-f", help="How to write the rows.")] = "table",
     show_list: Annotated[bool, typer.Option("--list", help="List the named queries.")] = False,
-    preset: Preset = "demo",
+    preset: Preset = None,
     settings: Settings = None,
+    config_file: ConfigFile = None,
 ) -> None:
     """Run a named or typed query on the published copy of the catalog."""
     from dalle_datasets.catalog import queries
@@ -32,7 +33,7 @@ def query(
         return
     if not name:
         raise ValueError("say which query: a name from `dalle query --list`, or - to read SQL from standard input")
-    layout: Layout = open_data_root(resolve(preset, settings).paths.data_root)
+    layout: Layout = open_data_root(resolve(preset, settings, config_file).paths.data_root)
     if name == "-" or " " in name.strip():
         if params:
             raise ValueError("--param goes with a named query; write the values into the SQL itself")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import Preset, Settings, resolve
+from flows.cli.options import ConfigFile, Preset, Settings, resolve
 
 
 def reconstruct(
@@ -16,8 +16,9 @@ def reconstruct(
     dvae: Annotated[Path | None, typer.Option(help="Folder of a dVAE, e.g. data/runs/RUN_ID/dvae; else that of the settings.")] = None,
     pair: Annotated[list[int] | None, typer.Option(help="Id of a pair to show; may be repeated.")] = None,
     max_pictures: Annotated[int, typer.Option(min=1, help="How many pictures to show at most.")] = 32,
-    preset: Preset = "demo",
+    preset: Preset = None,
     settings: Settings = None,
+    config_file: ConfigFile = None,
 ) -> None:
     """Turn pictures into image tokens and back, and draw originals above reconstructions.
 
@@ -31,7 +32,7 @@ def reconstruct(
     from flows.runtime.run import run_job
     from flows.runtime.upstream import find
 
-    config = resolve(preset, settings)
+    config = resolve(preset, settings, config_file)
     root = open_data_root(config.paths.data_root).root
     pictures = pictures or [root / find("pairs", config)["pairs"]]
     inputs = {

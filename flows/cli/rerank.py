@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import Preset, Settings, resolve
+from flows.cli.options import ConfigFile, Preset, Settings, resolve
 
 
 def rerank(
@@ -12,8 +12,9 @@ def rerank(
     clip: Annotated[
         str, typer.Option(help="MODEL/TAG of open_clip, local-dir:PATH, or a train-clip-… run; the settings' own CLIP if not given.")
     ] = "",
-    preset: Preset = "demo",
+    preset: Preset = None,
     settings: Settings = None,
+    config_file: ConfigFile = None,
 ) -> None:
     """Let one more CLIP score and rank the pictures of a batch; its ranks stand beside those that are there."""
     from dalle_datasets.catalog.connection import connect
@@ -25,7 +26,7 @@ def rerank(
     from flows.runtime.run import run_job
     from flows.runtime.scorers import find_batch, score_batch
 
-    config = resolve(preset, settings)
+    config = resolve(preset, settings, config_file)
     layout = open_data_root(config.paths.data_root)
     batch = find_batch(layout, run_id)
     with ConsoleDisplay() as display, shown_on(display):

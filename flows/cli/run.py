@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import Preset, Settings, parse_settings, resolve
+from flows.cli.options import ConfigFile, Preset, Settings, resolve
 
 FLOWS = {
     "collect_pairs": "read pages, download and filter: pairs of captions and pictures",
@@ -23,7 +23,7 @@ FLOWS = {
 
 _LIST = "\n".join(f"{name:18} {what}" for name, what in FLOWS.items())
 HELP = f"""Run one flow and print what it made as JSON. What exists for the same settings is not made again, and a flow that lacks its
-inputs says which flow makes them.
+inputs says which flow makes them. The settings are kept in the data root's settings.toml, from which every command starts.
 
 \b
 {_LIST}
@@ -32,15 +32,16 @@ inputs says which flow makes them.
 
 def run(
     flow: Annotated[str, typer.Argument(help="One of the flows above.")],
-    preset: Preset = "demo",
+    preset: Preset = None,
     settings: Settings = None,
+    config_file: ConfigFile = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="collect_pairs and run_pipeline: ask the source what is new since.")] = False,
 ) -> None:
     """Run one flow and print what it made as JSON. A flow that lacks its inputs says which flow makes them."""
     import difflib
     import json
 
-    from flows.cli.demo import run_with_prefect
+    from flows.cli.demo import remember_settings, run_with_prefect
 
     name = flow.replace("-", "_")
     if name not in FLOWS:
@@ -51,4 +52,6 @@ def run(
     if refresh and name not in ("collect_pairs", "run_pipeline"):
         raise ValueError(f"--refresh asks a source what is new, which {name} does not read; run collect_pairs --refresh first")
     more = {"refresh": True} if refresh else {}
-    typer.echo(json.dumps(run_with_prefect(name, resolve(preset, settings), preset, parse_settings(settings), **more), indent=1))
+    config = resolve(preset, settings, config_file)
+    remember_settings(config)
+    typer.echo(json.dumps(run_with_prefect(name, config, **more), indent=1))

@@ -4,13 +4,14 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import Preset, Settings, resolve
+from flows.cli.options import ConfigFile, Preset, Settings, resolve
 from flows.cli.output import results_console
 
 
 def status(
-    preset: Preset = "demo",
+    preset: Preset = None,
     settings: Settings = None,
+    config_file: ConfigFile = None,
     runs: Annotated[int, typer.Option(min=0, help="How many of the newest runs to list, of any settings.")] = 10,
 ) -> None:
     """Show how far each stage is with these settings, with ids and progress, and the newest runs. Reads files only, changes nothing."""
@@ -22,7 +23,7 @@ def status(
     from dalle_datasets.store.layout import Layout
     from flows.runtime.overview import Status, newest_runs, stages
 
-    config = resolve(preset, settings)
+    config = resolve(preset, settings, config_file)
     layout = Layout(Path(config.paths.data_root).expanduser())
     if not layout.root.is_dir():
         raise ValueError(f"{layout.root} does not exist yet; `dalle demo` fills it, or say which data root with --set paths.data_root=…")
@@ -33,7 +34,7 @@ def status(
             shown.add_row(row.what, _COLORS[row.state].format(row.state), escape(row.detail))
         results_console().print(shown)
 
-    table(f"stage ({preset}, {layout.root})", list(stages(config)))
+    table(f"stage ({config.preset}, {layout.root})", list(stages(config)))
     if runs:
         print()
         table("newest runs", newest_runs(layout, runs))

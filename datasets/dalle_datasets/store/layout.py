@@ -63,9 +63,14 @@ class Layout:
         """Texts to make pictures for."""
         return self.root / "prompts" / f"{prompts_id}.parquet"
 
+    @property
+    def runs(self) -> Path:
+        """The run directories of all jobs."""
+        return self.root / "runs"
+
     def run(self, run_id: str) -> Path:
         """One job's run directory."""
-        return self.root / "runs" / run_id
+        return self.runs / run_id
 
     def stage_times(self, execution: str) -> Path:
         """How long the stages of one execution of the pipeline took, one JSON object a line."""
@@ -74,6 +79,11 @@ class Layout:
     def pipeline(self, pipeline_id: str) -> Path:
         """What a finished pipeline with certain settings made."""
         return self.root / "pipelines" / f"{pipeline_id}.json"
+
+    @property
+    def settings(self) -> Path:
+        """The settings that commands in this data root start from."""
+        return self.root / "settings.toml"
 
     @property
     def catalog(self) -> Path:

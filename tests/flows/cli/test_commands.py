@@ -10,11 +10,9 @@ import pytest
 from PIL import Image
 
 from dalle_model.config.presets import PRESETS
-from flows.cli.config import flatten
 from flows.cli.generate import draw_in_terminal
 from flows.cli.main import main
 from flows.cli.run import FLOWS
-from flows.runtime.parameters import config_from_parameters
 
 
 def run(*arguments):
@@ -56,14 +54,6 @@ def test_presets_are_listed_with_what_they_are_for(capsys):
     run("config", "presets")
     printed = capsys.readouterr().out
     assert all(name in printed for name in PRESETS)
-
-
-def test_shown_settings_can_be_given_back(capsys):
-    run("config", "show", "--preset", "small", "--set", "transformer.num_layers=3", "--section", "transformer")
-    lines = capsys.readouterr().out.splitlines()
-    assert "transformer.num_layers=3" in lines
-    everything = {path: value for path, value in flatten("small", None).items() if path != "preset"}
-    assert config_from_parameters("small", everything) == config_from_parameters("small")
 
 
 def test_diff_shows_what_differs(capsys):

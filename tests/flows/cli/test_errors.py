@@ -123,8 +123,10 @@ def test_a_full_disk(tmp_path, prefect_server):
     """A limit on the size of files stands in for the full disk: writing fails in the middle of a file, as there."""
     code = f"""
 import resource
-resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
 from flows.cli.main import main
+from flows.runtime.parameters import find_config, remember
+remember(find_config(overrides={{"paths.data_root": "{tmp_path}", "source.num_scenes": 64}}))
+resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
 main(["run", "collect_pairs", "--set", "paths.data_root={tmp_path}", "--set", "source.num_scenes=64"])
 """
     environment = {**os.environ, "PREFECT_API_URL": prefect_server}
