@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # One stamp says "what the lock file asks for is installed": it is older than whatever changes what should be.
 STAMP := $(VENV)/.installed
-CODE := dalle_model datasets flows tests benchmarks
+CODE := open_dalle dalle_model datasets flows tests benchmarks
 export DO_NOT_TRACK := 1
 
 .PHONY: help setup demo test test-slow test-gpu check bench format lock clean

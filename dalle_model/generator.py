@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 from PIL import Image
@@ -17,6 +18,7 @@ from dalle_datasets.loading.token_batches import pad_tokens
 from dalle_datasets.store.ids import prompt_id
 from dalle_datasets.store.layout import open_data_root
 from dalle_model.clip import Clip
+from dalle_model.config.generation import SamplingConfig
 from dalle_model.config.tree import Config
 from dalle_model.dvae import DVAE, load_dvae
 from dalle_model.dvae.pixels import as_bytes, round_to_bytes
@@ -55,29 +57,36 @@ class Picture:
 class Generator:
     """Loaded networks, ready for any number of prompts."""
 
-    def __init__(self, config: Config, inputs: Mapping[str, str]) -> None:
-        """`inputs` are those of the job `generate_images`: paths and ids of the networks; `flows.api.open_generator` finds them.
+    def __init__(self, networks: Networks, sampling: SamplingConfig, seed: int) -> None:
+        self.networks, self.sampling, self.seed = networks, sampling, seed
 
+    @classmethod
+    def open(cls, config: Config, inputs: Mapping[str, str]) -> Self:
+        """The networks of a data root.
+
+        `inputs` are those of the job `generate_images`: paths and ids of the networks; `flows.api.open_generator` finds them.
         Raises `ValueError` when a network is missing or damaged, or when they do not belong together.
         """
-        layout = open_data_root(config.paths.data_root)
-        self.config = config
-        directories = {kind: find_network(layout.root, kind, inputs) for kind in NETWORKS}
-        self.networks = load_networks(directories, inputs, config.sampling.precision)
+        root = open_data_root(config.paths.data_root).root
+        directories = {kind: find_network(root, kind, inputs) for kind in NETWORKS}
+        return cls(load_networks(directories, inputs, config.sampling.precision), config.sampling, config.seed)
 
     def draw(self, prompt: str, num_images: int | None = None, seed: int | None = None) -> list[Picture]:
-        """Candidates for a prompt, the best by CLIP first; `sampling.num_images` of them, from the configuration's seed, if not given.
+        """Candidates for a prompt, the best by CLIP first; `sampling.num_images` of them, from the generator's seed, if not given.
 
-        Raises `ValueError` for a prompt without text, or with more than the transformer reads unless `sampling.truncate_prompts`.
+        Raises `ValueError` for a number below 1, and for a prompt without text, or with more than the transformer reads
+        unless `sampling.truncate_prompts`.
         """
-        settings, networks = self.config.sampling, self.networks
+        settings, networks = self.sampling, self.networks
         num_images = settings.num_images if num_images is None else num_images
+        if num_images < 1:
+            raise ValueError(f"num_images={num_images} must be at least 1")
         text = " ".join(prompt.split())
         row = {"prompt_id": prompt_id(text), "prompt": text, "image": None}
         usable, dropped = sort_out([row], networks.tokenizer, settings.truncate_prompts)
         if dropped:
             raise ValueError(f"no picture can be made for {text!r}: {dropped[0]['detail']}")
-        seeds = candidate_seeds(self.config.seed if seed is None else seed, [text], num_images)
+        seeds = candidate_seeds(self.seed if seed is None else seed, [text], num_images)
         text_tokens = torch.from_numpy(pad_tokens([usable[0]["text_tokens"]], networks.tokenizer.max_text_tokens))
         (image_tokens,) = sample_image_tokens(networks.transformer, text_tokens, num_images, settings, seeds)
         images = torch.cat(list(decode_batches(networks.dvae, image_tokens, settings.batch_size)))

@@ -14,4 +14,4 @@ def open_generator(data_root: str = "data", preset: str | None = None, overrides
     Raises `ValueError` naming the flow to run when a network is not there yet.
     """
     config = find_config(preset, {"paths.data_root": data_root, **(overrides or {})})
-    return Generator(config, inputs_of("generate_images", config))
+    return Generator.open(config, inputs_of("generate_images", config))

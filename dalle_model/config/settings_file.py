@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dalle_datasets.store.parquet import atomic_path
 from dalle_model.config.parsing import meanings, to_dict
 from dalle_model.config.presets import PRESETS, preset
 from dalle_model.config.tree import Config
@@ -67,6 +66,8 @@ def read_settings(path: Path) -> Config:
 
 def write_settings(path: Path, config: Config) -> None:
     """Write all settings to a file, which is complete or as it was."""
+    from dalle_datasets.store.parquet import atomic_path  # here, because pyarrow takes half a second and reading needs none
+
     with atomic_path(path) as partial:
         partial.write_text(render_settings(config), encoding="utf-8")
 

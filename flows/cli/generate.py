@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.options import ConfigFile, Preset, Settings, resolve
+from flows.cli.options import ConfigFile, Preset, Settings, parse_settings, resolve
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -32,6 +32,9 @@ def generate(
     ] = None,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut prompts that are too long instead of leaving them out.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Draw the best pictures in the terminal, as many as are kept.")] = False,
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", metavar="FOLDER", help="Draw with a folder of `dalle export`; no data root is used.")
+    ] = None,
     preset: Preset = None,
     settings: Settings = None,
     config_file: ConfigFile = None,
@@ -39,7 +42,18 @@ def generate(
     """Make pictures for one prompt or many with the trained networks, rank them by CLIP, and keep the best.
 
     All candidates are kept in the data root, with a contact sheet. The same command goes on where an interrupted one stopped.
+    With --model nothing but the best is kept.
     """
+    if sum(way is not None for way in (prompt, prompts, query)) != 1:
+        raise ValueError("say what to draw in one way: a prompt, --prompts FILE, or --query SQL")
+    asked: dict[str, Any] = {"sampling.num_images": num_images} if num_images else {}
+    if truncate:
+        asked["sampling.truncate_prompts"] = True
+    if model is not None:
+        if preset is not None or config_file is not None or query is not None:
+            raise ValueError("--model draws with a folder and its own settings; leave out --preset, --config and --query")
+        draw_with_folder(model, prompt, prompts, keep, output, show, {**parse_settings(settings), **asked})
+        return
     from dalle_datasets.catalog.connection import connect
     from dalle_datasets.catalog.ingest import ingest_run
     from dalle_datasets.catalog.snapshot import publish
@@ -50,12 +64,7 @@ def generate(
     from flows.runtime.run import run_job
     from flows.runtime.upstream import inputs_of
 
-    if sum(way is not None for way in (prompt, prompts, query)) != 1:
-        raise ValueError("say what to draw in one way: a prompt, --prompts FILE, or --query SQL")
-    asked: dict[str, Any] = {"sampling__num_images": num_images} if num_images else {}
-    if truncate:
-        asked["sampling__truncate_prompts"] = True
-    config = resolve(preset, settings, config_file, **asked)
+    config = resolve(preset, settings, config_file, asked)
     layout = open_data_root(config.paths.data_root)
     inputs = inputs_of("generate_images", config, **ask_for(config, None if prompt is None else [prompt], prompts, query))
     with ConsoleDisplay() as display, shown_on(display):
@@ -69,6 +78,45 @@ def generate(
         print_batch(layout, made)
     if show:
         show_best(layout, made, keep)
+
+
+def draw_with_folder(
+    folder: Path, prompt: str | None, prompts: str | None, keep: int, output: Path | None, show: bool, overrides: Mapping[str, Any]
+) -> None:
+    """Draw with a model folder alone and write the best pictures of each prompt, their origin inside.
+
+    `overrides` are settings `sampling.*` and `seed`; others raise `ValueError`, as a folder decides them.
+    """
+    import numpy as np
+
+    from dalle_datasets.prompts.read import read_prompts, text_prompts
+    from dalle_model.config.parsing import with_overrides
+    from dalle_model.generated.image_files import save_picture
+    from dalle_model.model_folder import open_model, read_model_folder
+
+    about = read_model_folder(folder.expanduser())
+    seed = int(overrides.get("seed", about.seed))
+    sampling = {name: value for name, value in overrides.items() if name != "seed"}
+    if decided := [name for name in sampling if not name.startswith("sampling.")]:
+        raise ValueError(f"--set {decided[0]}: --model takes everything but sampling.* and seed from {folder}")
+    settings = with_overrides(about.sampling, {name.removeprefix("sampling."): value for name, value in sampling.items()})
+    rows = text_prompts([prompt] if prompt is not None else []).prompts if prompts is None else read_prompts(prompts).prompts
+    if rows.column("image").null_count < len(rows):
+        raise ValueError(f"{prompts}: --model draws from texts alone; leave out the column image")
+    generator = open_model(about, settings, seed)
+    output = output or Path()
+    output.mkdir(parents=True, exist_ok=True)
+    drawn: list[Path] = []
+    for row in rows.to_pylist():
+        name = _file_name(row["prompt"]) + ("" if prompts is None else f"-{row['prompt_id'][:8]}")
+        for rank, picture in enumerate(generator.draw(row["prompt"])[:keep], 1):
+            path = output / f"{name}-{rank}.{settings.image_format}"
+            origin = {"prompt": row["prompt"], "seed": picture.seed, "model_id": about.id, **about.ids}
+            save_picture(path, np.asarray(picture.image), origin)
+            drawn.append(path)
+            typer.echo(f"{path}  clip_score={picture.clip_score:.3f}  seed={picture.seed}")
+    if show:
+        show_pictures(drawn)
 
 
 def best_rows(layout: "Layout", made: Mapping[str, Any], keep: int) -> Iterator[dict[str, Any]]:
@@ -114,7 +162,12 @@ def print_batch(layout: "Layout", made: Mapping[str, Any]) -> None:
 
 
 def show_best(layout: "Layout", made: Mapping[str, Any], keep: int) -> None:
-    """Draw the best pictures side by side on a terminal; a file or a pipe would get blocks without colours."""
+    """Draw the best pictures of a batch on a terminal."""
+    show_pictures([layout.root / row["image_path"] for row in islice(best_rows(layout, made, keep), SHOWN)])
+
+
+def show_pictures(paths: list[Path]) -> None:
+    """Draw pictures side by side on a terminal; a file or a pipe would get blocks without colours."""
     from rich.columns import Columns
     from rich.console import Console
 
@@ -122,8 +175,7 @@ def show_best(layout: "Layout", made: Mapping[str, Any], keep: int) -> None:
     if not console.is_terminal or console.color_system is None:
         console.print("--show draws in colours on a terminal, and there is none here; the pictures are in the files above")
         return
-    rows = list(islice(best_rows(layout, made, keep), SHOWN))
-    console.print(Columns([draw_in_terminal(layout.root / row["image_path"]) for row in rows], padding=(0, 1)))
+    console.print(Columns([draw_in_terminal(path) for path in paths[:SHOWN]], padding=(0, 1)))
 
 
 def draw_in_terminal(path: Path) -> "Text":

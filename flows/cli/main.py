@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import catalog, config, demo, generate, import_weights, job, query, reconstruct, report, rerank, run, site, status
+from flows.cli import catalog, config, demo, export, generate, import_weights, job, query, reconstruct, report, rerank, run, site, status
 from flows.cli.errors import INTERRUPTED, exit_status, one_line
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("demo", rich_help_panel=MAKE)(demo.demo)
 app.command("run", rich_help_panel=MAKE, help=run.HELP)(run.run)
 app.command("generate", rich_help_panel=MAKE)(generate.generate)
 app.command("rerank", rich_help_panel=MAKE)(rerank.rerank)
+app.command("export", rich_help_panel=MAKE)(export.export)
 app.command("reconstruct", rich_help_panel=MAKE)(reconstruct.reconstruct)
 app.command("status", rich_help_panel=INSPECT)(status.status)
 app.command("query", rich_help_panel=INSPECT)(query.query)

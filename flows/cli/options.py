@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,12 +38,13 @@ def parse_settings(settings: list[str] | None) -> dict[str, str]:
     return pairs
 
 
-def resolve(preset: str | None, settings: list[str] | None, config_file: Path | None = None, **more: Any) -> "Config":
-    """The configuration that `--preset`, `--config` and `--set` describe, and options of a command that are `more` settings.
+def resolve(
+    preset: str | None, settings: list[str] | None, config_file: Path | None = None, more: Mapping[str, Any] | None = None
+) -> "Config":
+    """The configuration that `--preset`, `--config` and `--set` describe, and `more` settings that options of a command stand for.
 
-    Without preset and file the settings of the data root hold. In `more` a setting's dot is `__`.
+    Without preset and file the settings of the data root hold.
     """
     from flows.runtime.parameters import find_config
 
-    extra = {name.replace("__", "."): value for name, value in more.items()}
-    return find_config(preset, {**parse_settings(settings), **extra}, config_file)
+    return find_config(preset, {**parse_settings(settings), **(more or {})}, config_file)

@@ -17,7 +17,7 @@ def site(
     """Serve the demo's web site for a browser until Ctrl-C."""
     from dalle_datasets.demo.demo_site import publish_site
 
-    config = resolve(preset, settings, config_file, source__port=port)
+    config = resolve(preset, settings, config_file, {"source.port": port})
     with publish_site(config.source) as addresses:
         for name, (_, bound_port) in addresses.items():
             typer.echo(f"http://{name}:{bound_port}/ (Ctrl-C ends it)")

@@ -14,7 +14,7 @@ def test_a_drawn_picture_is_the_one_of_the_job(tmp_path, networks, make_config, 
     write_parquet(tmp_path / "prompts.parquet", own_prompts(["a red apple on white"]), PROMPTS)
     made = run_job("generate_images", make_config(), {"prompts": "prompts.parquet", "prompts_id": "1", **networks})
     rows = sorted(read_parquet(tmp_path / made["generations"], GENERATIONS).to_pylist(), key=lambda row: row["rank"])
-    generator = Generator(make_config(), networks)
+    generator = Generator.open(make_config(), networks)
     drawn = generator.draw(" a red  apple on white")
     assert [picture.seed for picture in drawn] == [row["seed"] for row in rows]
     for picture, row in zip(drawn, rows, strict=True):
@@ -25,11 +25,11 @@ def test_a_drawn_picture_is_the_one_of_the_job(tmp_path, networks, make_config, 
 
 
 def test_what_cannot_be_drawn_is_an_error(tmp_path, networks, make_config):
-    generator = Generator(make_config(), networks)
+    generator = Generator.open(make_config(), networks)
     with pytest.raises(ValueError, match="no picture can be made for '': it has no text"):
         generator.draw("  ")
     with pytest.raises(ValueError, match=r"no picture can be made for 'a red .*: \d+ tokens, but the transformer reads 16; shorten it"):
         generator.draw(" ".join(["a red apple"] * 20))
     (tmp_path / "clip" / "model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"model\.safetensors is missing; train or import the clip again"):
-        Generator(make_config(), networks)
+        Generator.open(make_config(), networks)

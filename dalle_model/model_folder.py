@@ -1,0 +1,162 @@
+"""A trained model as one folder: what drawing needs, with hashes, and nothing of the data root it was made in.
+
+model.json        what the folder is, ids of the networks, sampling settings, SHA-256 of every file below
+README.md         the model card; people may edit it
+tokenizer/  dvae/  transformer/  clip/     each as `dalle_model.weights` and `BpeTokenizer` write it
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
+
+from dalle_datasets.store.ids import file_sha256
+from dalle_model.config.generation import SamplingConfig
+from dalle_model.config.parsing import fingerprint, from_dict, to_dict
+from dalle_model.generator import NETWORKS, Generator, Picture, load_networks
+
+VERSION = 1
+"""Edition of the folder's form; a higher one is refused."""
+MODEL, CARD = "model.json", "README.md"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """What model.json says, once its files were found to be what it lists."""
+
+    folder: Path
+    ids: Mapping[str, str]
+    """"dvae_id" and so on for each of `NETWORKS`."""
+    sampling: SamplingConfig
+    seed: int
+    files: Mapping[str, str]
+    """Path relative to the folder -> SHA-256."""
+
+    @property
+    def id(self) -> str:
+        """12 hex digits of the networks."""
+        return fingerprint(dict(self.ids))
+
+    def network(self, kind: str) -> Path:
+        """The folder of one of `NETWORKS`."""
+        return self.folder / kind
+
+
+class DALLE:
+    """A model from a folder, ready to draw."""
+
+    def __init__(self, generator: Generator) -> None:
+        self._generator = generator
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read a model folder, as `dalle export` writes it, and check every file against its hash.
+
+        Raises `ValueError` when it is none, when a part is missing, damaged, swapped, or does not belong to the others.
+        """
+        model = read_model_folder(Path(folder).expanduser())
+        return cls(open_model(model))
+
+    def generate(
+        self, prompt: str, num_images: int | None = None, *, seed: int | None = None, temperature: float | None = None
+    ) -> list[Picture]:
+        """Candidates for a prompt, the best by CLIP first; as many, and with the seed and temperature, as the model was exported with
+        if not given. Equal arguments give equal pixels.
+
+        Raises `ValueError` for a prompt without text or longer than the model reads, and for numbers out of range.
+        """
+        generator = self._generator
+        if temperature is not None:
+            generator = Generator(generator.networks, replace(generator.sampling, temperature=temperature), generator.seed)
+        return generator.draw(prompt, num_images, seed)
+
+
+def open_model(model: ModelFolder, sampling: SamplingConfig | None = None, seed: int | None = None) -> Generator:
+    """The networks of a checked folder, ready to draw; with its own sampling settings and seed if not given.
+
+    Raises `ValueError` when the networks do not belong together.
+    """
+    sampling = sampling or model.sampling
+    networks = load_networks({kind: model.network(kind) for kind in NETWORKS}, model.ids, sampling.precision)
+    return Generator(networks, sampling, model.seed if seed is None else seed)
+
+
+def write_model_folder(
+    folder: Path, networks: Mapping[str, Path], ids: Mapping[str, str], sampling: SamplingConfig, seed: int, card: str
+) -> ModelFolder:
+    """Copy networks (kind -> folder) to a model folder with their card. It appears whole; a model folder that was there is replaced.
+
+    Raises `ValueError` when something else lies there, or when the networks do not belong together.
+    """
+    if folder.exists() and not (folder / MODEL).exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists and is no model folder; nothing is written over it: choose a new folder")
+    partial, old = (folder.with_name(f"{folder.name}.{ending}") for ending in ("partial", "old"))
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for kind in NETWORKS:
+        shutil.copytree(networks[kind], partial / kind)
+    listed = [path for kind in NETWORKS for path in sorted((partial / kind).rglob("*")) if path.is_file()]
+    about = {
+        "kind": "open-dalle model",
+        "version": VERSION,
+        "open_dalle": metadata.version("open-dalle"),
+        "ids": {f"{kind}_id": ids[f"{kind}_id"] for kind in NETWORKS},
+        "sampling": to_dict(sampling),
+        "seed": seed,
+        "files": {path.relative_to(partial).as_posix(): file_sha256(path) for path in listed},
+    }
+    (partial / MODEL).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    (partial / CARD).write_text(card, encoding="utf-8")
+    open_model(read_model_folder(partial))  # rather refused here than on the machine it is carried to
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    return read_model_folder(folder)
+
+
+def read_model_folder(folder: Path) -> ModelFolder:
+    """Check every file of a model folder against model.json. Executes nothing that is in them.
+
+    Raises `ValueError` when it is no model folder, of a newer edition, or when a part is missing, damaged or swapped.
+    """
+    path = folder / MODEL
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise ValueError(f"{folder} is no model folder ({MODEL} is missing); `dalle export FOLDER` makes one from a data root") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON ({error}); copy or export the model again") from None
+    if not isinstance(about, dict) or about.get("kind") != "open-dalle model":
+        raise ValueError(f"{path} does not describe a model of open-dalle; `dalle export FOLDER` makes such a folder")
+    if not isinstance(about.get("version"), int) or about["version"] > VERSION:
+        raise ValueError(
+            f"{path}: version {about.get('version')!r} of the folder, and this open-dalle reads up to {VERSION}; update open-dalle"
+        )
+    try:
+        files: dict[str, Any] = dict(about["files"])
+        ids = {f"{kind}_id": str(about["ids"][f"{kind}_id"]) for kind in NETWORKS}
+        sampling, seed = from_dict(SamplingConfig, about["sampling"], "sampling"), int(about["seed"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} was changed by hand or is incomplete ({error}); copy or export the model again") from None
+    for kind in NETWORKS:
+        if not any(PurePosixPath(name).parts[:1] == (kind,) for name in files):
+            raise ValueError(f"{path} lists no file of the {kind}; copy or export the model again")
+    for name, sha256 in files.items():
+        _check_file(folder, name, sha256)
+    return ModelFolder(folder, ids, sampling, seed, files)
+
+
+def _check_file(folder: Path, name: str, sha256: str) -> None:
+    parts = PurePosixPath(name).parts
+    if not parts or parts[0] not in NETWORKS or ".." in parts:
+        raise ValueError(f"{folder / MODEL} lists {name!r}, which is no part of a model; do not use this folder")
+    path = folder / name
+    if path.is_symlink() or not path.is_file():
+        raise ValueError(f"{path} is missing; copy or export the model again")
+    if file_sha256(path) != sha256:
+        raise ValueError(f"{path} is not the file that {MODEL} lists: it is damaged or from another model; copy or export the model again")

@@ -1,0 +1,40 @@
+"""The card of an exported model says what the catalog knows, and lets no page write markup into it."""
+
+import pytest
+
+from dalle_datasets.store.layout import Layout
+from dalle_model.config.presets import preset
+from flows.report.model_card import plain, render_card
+
+IDS = {"transformer_id": "tf0", "dvae_id": "vae0", "clip_id": "clip0", "tokenizer_id": "bpe0"}
+
+
+def test_the_card_says_data_licences_training_figures_and_limits(catalogued_root):
+    card = render_card(catalogued_root.layout, preset("demo"), IDS)
+    num_pairs = len(catalogued_root.pairs)
+    num_validation = sum(pair["split"] == "validation" for pair in catalogued_root.pairs)
+    assert card.startswith("---\nlibrary_name: open-dalle\n")
+    assert f"{num_pairs} pairs of a caption and a picture, {num_validation} of them for validation only" in card
+    assert f"| emoji\\_scenes | not known | {num_pairs} |" in card
+    assert "| transformer | `train-transformer-7` | 0 |" in card
+    assert "| 1,190,000 |" in card
+    assert "| dVAE, PSNR of validation pictures, dB | 23.4 |" in card
+    assert "| training | 4 |" in card
+    assert f"Nobody recorded a licence for {num_pairs} of its pairs." in card
+    assert f"{num_pairs} pairs are few" in card
+
+
+def test_a_network_that_the_catalog_does_not_know_is_an_error(catalogued_root, tmp_path):
+    with pytest.raises(ValueError, match=r"does not know the run that trained transformer other; bring it up to date with"):
+        render_card(catalogued_root.layout, preset("demo"), {**IDS, "transformer_id": "other"})
+    with pytest.raises(ValueError, match="publish"):
+        render_card(Layout(tmp_path), preset("demo"), IDS)
+
+
+def test_a_licence_from_a_page_cannot_write_markup():
+    said = plain("CC BY\n\n# Owned\n<script> | [free](http://x) `rm` ![x](y)" + "z" * 300)
+    assert "\n" not in said
+    assert "<" not in said
+    assert "\\[free\\]\\(http://x\\)" in said
+    assert "\\|" in said
+    assert said.endswith("…")
