@@ -56,6 +56,11 @@ class TrainConfig:
     """Updates between two checkpoints."""
     keep_checkpoints: int = 2
     """Newest checkpoints to keep while training."""
+    keep_weights: Literal["best", "last"] = dataclasses.field(default="best", metadata=LATER)
+    """Which weights are published: those with the least validation loss, or those of the last update. Without validation, the last."""
+    patience: int = dataclasses.field(default=5, metadata=LATER)
+    """Looks at the validation split in a row that find nothing better, the last of them 2% worse than the best, after which training
+    stops: what it learns from there on, it learns by heart. 0 never stops."""
     skip_spikes: bool = dataclasses.field(default=False, metadata=LATER)
     """Leave out an update whose loss or gradient norm is far above the last ones'; otherwise it is reported and its batch kept."""
     sharding: Sharding = dataclasses.field(default="replicated", metadata=LATER)
@@ -77,6 +82,8 @@ class TrainConfig:
             raise ValueError(f"batch_size={self.batch_size} is not a multiple of microbatch_size={self.microbatch_size}")
         if self.decay_steps < 0:
             raise ValueError(f"decay_steps={self.decay_steps} must be at least 0; 0 means all of max_steps={self.max_steps}")
+        if self.patience < 0:
+            raise ValueError(f"patience={self.patience} must be at least 0; 0 never stops before max_steps={self.max_steps}")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate={self.learning_rate} must be positive")
         if not 0 <= self.ema_decay < 1:
@@ -103,6 +110,11 @@ class TrainConfig:
 class TrainDVAEConfig(TrainConfig):
     """Training of the discrete VAE (section 2.1, Appendix A.2)."""
 
+    keep_weights: Literal["best", "last"] = dataclasses.field(default="last", metadata=LATER)
+    """Which weights are published: those with the least validation loss, or those of the last update. The loss of the validation split is
+    that of hard tokens alone, which the annealed objective reaches last."""
+    patience: int = dataclasses.field(default=0, metadata=LATER)
+    """As in the other trainings; off, because validation may well get worse for a while as temperature falls and the KL term comes in."""
     gumbel_temperature_start: float = 1.0
     """Temperature of the Gumbel-softmax relaxation at the first update."""
     gumbel_temperature_end: float = 1 / 16

@@ -1,12 +1,13 @@
 """Job: train the transformer on a training set's captions and image tokens (section 2.2, Appendix B.2)."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +16,7 @@ from dalle_model.config.tree import Config
 from dalle_model.precision import autocast
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
-from dalle_model.text import BpeTokenizer
+from dalle_model.text import BpeTokenizer, normalize_caption
 from dalle_model.training.distribute import ShardUnit
 from dalle_model.training.loop import derive_seed, train
 from dalle_model.training.parallel import World, join_world, sum_numbers
@@ -26,6 +27,9 @@ from dalle_model.transformer.cost import training_flops_per_token
 
 MAX_VALIDATION_PAIRS = 4_096
 """Enough to know a loss per token to a few thousandths of a nat."""
+MAX_TRAINING_PAIRS = 512
+"""Training pairs to look at when training is over, to compare with the validation pairs."""
+LOSSES = ("loss", "text_loss", "image_loss")
 
 
 def run(run: JobRun) -> dict[str, Any]:
@@ -63,6 +67,11 @@ def run(run: JobRun) -> dict[str, Any]:
     return {
         "transformer_id": save_transformer(checkpoint, model, made_from),
         "checkpoint": run.layout.relative(checkpoint),
+        "kept_step": result.kept_step,
+        **learned_by_heart(training_set, model, config, world, result.validation),
+        "validation_unseen_text_loss": result.validation.get("unseen_text_loss"),
+        "validation_unseen_image_loss": result.validation.get("unseen_image_loss"),
+        "validation_unseen_share": result.validation.get("unseen_share"),
         "text_loss": result.train["text_loss"],
         "image_loss": result.train["image_loss"],
         "validation_text_loss": result.validation.get("text_loss"),
@@ -173,26 +182,76 @@ def validation(training_set: Path, model: DALLETransformer, config: Config, worl
 
     batch_size = settings.microbatch_size or settings.batch_size
     num_batches = -(-MAX_VALIDATION_PAIRS // batch_size)
+    looked_at = (batch.captions for batch in islice(pairs.in_order(batch_size), num_batches))
+    known = known_captions(looked_at, open_split(training_set, "train", model))
 
     def validate(model: nn.Module) -> dict[str, float]:
-        sums = {"num_pairs": 0.0, "loss": 0.0, "text_loss": 0.0, "image_loss": 0.0}
-        batches = islice(pairs.in_order(batch_size), num_batches)
+        sums = dict.fromkeys(("num_pairs", "unseen_pairs", *(f"{kind}{name}" for kind in ("", "unseen_") for name in LOSSES)), 0.0)
+        batches = (part for batch in islice(pairs.in_order(batch_size), num_batches) for part in apart(batch, known))
         while turn := list(islice(batches, world.size)):
             # Where nothing is left a process looks at the turn's first batch again and does not count it, because with sharded
             # weights all of them compute together.
             is_counted = world.rank < len(turn)
-            pair = turn[world.rank] if is_counted else turn[0]
-            batch = {
-                "text_tokens": torch.from_numpy(pair.text_tokens).to(world.device),
-                "image_tokens": torch.from_numpy(pair.image_tokens).to(world.device),
-            }
-            with autocast(settings.precision, world.device):
-                losses = weighted_loss(model, batch, settings.text_loss_weight)
+            pair, is_unseen = turn[world.rank] if is_counted else turn[0]
+            losses = losses_of(model, pair, config, world)
             if is_counted:
-                sums["num_pairs"] += len(pair)
-                for name, value in losses.items():
-                    sums[name] += float(value) * len(pair)
+                for kind in ("", "unseen_") if is_unseen else ("",):
+                    sums[f"{kind or 'num_'}pairs"] += len(pair)
+                    for name, value in losses.items():
+                        sums[f"{kind}{name}"] += value * len(pair)
         sums = sum_numbers(sums, world)
-        return {name: sums[name] / sums["num_pairs"] for name in ("loss", "text_loss", "image_loss")}
+        figures = {name: sums[name] / sums["num_pairs"] for name in LOSSES}
+        if sums["unseen_pairs"]:
+            figures |= {f"unseen_{name}": sums[f"unseen_{name}"] / sums["unseen_pairs"] for name in LOSSES}
+        return {**figures, "unseen_share": sums["unseen_pairs"] / sums["num_pairs"]}
 
     return validate
+
+
+def losses_of(model: nn.Module, pairs: TokenBatch, config: Config, world: World) -> dict[str, float]:
+    """The mean losses of some pairs."""
+    batch = {
+        "text_tokens": torch.from_numpy(pairs.text_tokens).to(world.device),
+        "image_tokens": torch.from_numpy(pairs.image_tokens).to(world.device),
+    }
+    settings = config.train_transformer
+    with autocast(settings.precision, world.device):
+        return {name: float(value) for name, value in weighted_loss(model, batch, settings.text_loss_weight).items()}
+
+
+def known_captions(asked: Iterable[list[str]], trained_on: TokenBatches) -> set[str]:
+    """Which of the captions occur among those of the training pairs, too, whatever their case and spaces."""
+    wanted = {normalize_caption(caption, lowercase=True) for captions in asked for caption in captions}
+    known: set[str] = set()
+    for captions in trained_on.captions():
+        known |= wanted.intersection(normalize_caption(caption, lowercase=True) for caption in captions)
+    return known
+
+
+def apart(pairs: TokenBatch, known: set[str]) -> Iterator[tuple[TokenBatch, bool]]:
+    """The pairs whose captions occur in training and those whose do not, each with whether it is the second kind."""
+    is_known = np.array([normalize_caption(caption, lowercase=True) in known for caption in pairs.captions])
+    for is_unseen in (False, True):
+        if (rows := np.flatnonzero(is_known != is_unseen)).size:
+            yield pairs.take(rows), is_unseen
+
+
+@torch.no_grad()
+def learned_by_heart(
+    training_set: Path, model: DALLETransformer, config: Config, world: World, validation: Mapping[str, float]
+) -> dict[str, float]:
+    """What training pairs cost the kept weights, without dropout, and by which share of a validation pair's image loss that is less.
+
+    Nothing when there is no validation, or when several processes trained, of which one alone may not hold the network.
+    """
+    if not validation or world.size > 1:
+        return {}
+    pairs, sums, num_pairs = open_split(training_set, "train", model), dict.fromkeys(LOSSES, 0.0), 0
+    for batch in pairs.in_order(config.train_transformer.microbatch_size or config.train_transformer.batch_size):
+        for name, value in losses_of(model, batch, config, world).items():
+            sums[name] += value * len(batch)
+        num_pairs += len(batch)
+        if num_pairs >= MAX_TRAINING_PAIRS:
+            break
+    means = {f"learned_{name}": sums[name] / num_pairs for name in ("text_loss", "image_loss")}
+    return {**means, "by_heart": max(0.0, 1 - means["learned_image_loss"] / validation["image_loss"])}

@@ -20,12 +20,12 @@ from dalle_model.precision import autocast
 from dalle_model.training.checkpoints import Checkpointer
 from dalle_model.training.distribute import Batch, ComputeLoss, DistributedNetwork, ShardUnits
 from dalle_model.training.metrics import MetricsLog
-from dalle_model.training.optim import MovingAverage, PlateauHalving, build_optimizer, learning_rate_at
+from dalle_model.training.optim import BestLook, MovingAverage, PlateauHalving, build_optimizer, learning_rate_at
 from dalle_model.training.parallel import World, average_numbers, blaming_the_absent, join_world
 from dalle_model.training.speed import Speed, append_speed
 from dalle_model.training.spikes import SpikeWatch
 from dalle_model.transformer.branch_scales import BranchScaler
-from dalle_model.weights import save_batch, save_weights
+from dalle_model.weights import load_weights, save_batch, save_weights
 
 Scaler = torch.amp.GradScaler | BranchScaler
 
@@ -46,10 +46,13 @@ class TrainResult:
     """What a finished training reached."""
 
     step: int
+    """Updates that were made: fewer than configured when validation had turned."""
+    kept_step: int
+    """The update whose weights are kept."""
     train: dict[str, float]
     """Means of the last logged window."""
     validation: dict[str, float]
-    """The last look at the validation split, with the weights that are kept."""
+    """The look at the validation split with the weights that are kept."""
 
 
 def train(
@@ -77,8 +80,10 @@ def train(
     `flops_per_pair`, the work of one pair forward and backward, gives speed.jsonl the model FLOPs utilisation.
     `scale(model)` makes what takes the place of one scale for all gradients in fp16. `parts(model)` says how to cut the network over
     processes. `branches(model)` names modules whose gradient norms are logged, as split "gradients".
-    `checkpoints/best` has the weights of the look with the least validation loss, beside the newest states.
-    When it returns, `model` holds the weights to keep, in the first process at least: the moving average if one is configured.
+    `checkpoints/best` has the weights of the look with the least validation loss, beside the newest states. Training ends before
+    `max_steps` when validation has turned (`patience`).
+    When it returns, `model` holds the weights to keep, in the first process at least: the best ones or the last ones, as configured; of
+    the moving average if there is one.
     Raises `ValueError` when the loss or the gradient is not finite, and leaves the batch in the run directory; `OSError` when a
     checkpoint could not be written.
     """
@@ -87,7 +92,7 @@ def train(
     optimizer = build_optimizer(network.model, config)
     average = MovingAverage(network.model, config.ema_decay) if config.ema_decay else None
     scaler = scale(network.model) if scale else torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
-    plateau, watch, step, window = PlateauHalving(), SpikeWatch(), 0, MetricAverage()
+    plateau, best, watch, step, window = PlateauHalving(), BestLook(), SpikeWatch(), 0, MetricAverage()
     averages = average.weights if average else None
     saving = Checkpointer(run_dir, network.model, optimizer, averages, world, config.keep_checkpoints)
     with blaming_the_absent(world), saving as states:
@@ -95,6 +100,7 @@ def train(
         if resumed:
             state, extra = resumed
             step, plateau, window = state["step"], PlateauHalving(**state["plateau"]), MetricAverage(**state["window"])
+            best = BestLook(**state.get("best", {"loss": plateau.best}))  # states of an older version have none
             watch = SpikeWatch(**state["watch"])
             scaler.load_state_dict(state["scaler"])
             if network.compression is not None:
@@ -106,7 +112,6 @@ def train(
         def look() -> None:
             if validate is None:
                 return
-            best_before = plateau.best
             with _kept_weights(network.model, average), torch.no_grad():
                 network.model.eval()
                 torch.manual_seed(derive_seed(seed, 0))
@@ -115,7 +120,8 @@ def train(
                     show(network.model, step)
                 if "loss" in validation:
                     plateau.look(validation["loss"])
-                weights = network.weights() if plateau.best < best_before else {}
+                is_best = "loss" in validation and best.look(validation["loss"], step)
+                weights = network.weights() if is_best else {}
                 if world.is_main and weights:
                     save_weights(run_dir / "checkpoints" / "best", "best", weights, {"step": step, **validation})
             if log:
@@ -126,7 +132,8 @@ def train(
         network.model.train()
         speed = Speed(world.device, flops_per_pair, is_low_precision=config.precision != "fp32")
         iterator: Iterator[Batch] = iter(batches(step))
-        while step < config.max_steps:
+        has_turned = best.has_turned(config.patience)
+        while step < config.max_steps and not has_turned:
             states.check()
             rate = learning_rate_at(step, config, plateau.factor)
             for group in optimizer.param_groups:
@@ -172,18 +179,38 @@ def train(
             if step % config.validate_every == 0 or step == config.max_steps:
                 look()
                 network.model.train()
-            if step % config.checkpoint_every == 0 and step < config.max_steps:
+                has_turned = best.has_turned(config.patience)
+            if step % config.checkpoint_every == 0 and step < config.max_steps and not has_turned:
                 # The means over all processes, since any number of them may continue from here.
                 window.sums = window.sums and average_numbers(window.sums, world)
-                saved = {"plateau": asdict(plateau), "window": asdict(window), "watch": asdict(watch), "scaler": scaler.state_dict()}
+                saved = {
+                    "plateau": asdict(plateau),
+                    "best": asdict(best),
+                    "window": asdict(window),
+                    "watch": asdict(watch),
+                    "scaler": scaler.state_dict(),
+                }
                 states.save(step, saved, network.compression.state_dict() if network.compression is not None else None)
+    if not last and window.num_steps:  # it ended between two lines of the log
+        last = average_numbers(window.means(), world)
     if average is not None:
         average.copy_to(network.model)
     network.give_back()
+    kept_step = step
+    if config.keep_weights == "best" and best.loss < math.inf and best.step < step:
+        kept_step = best.step
+        if world.is_main:
+            look_of_best, weights, _ = load_weights(run_dir / "checkpoints" / "best", "best")
+            model.load_state_dict(weights)
+            kept_step = look_of_best["step"]
+            validation = {name: value for name, value in look_of_best.items() if name != "step"}
     model.eval()
     if log:
         log.close()
-    return TrainResult(step=step, train=last, validation=validation)
+    if world.is_main and has_turned:
+        text = "stopped at update %d of %d: the validation loss was %.4g at update %d and is %.4g now; the weights of update %d are kept"
+        logger.warning(text, step, config.max_steps, best.loss, best.step, best.newest, kept_step)
+    return TrainResult(step=step, kept_step=kept_step, train=last, validation=validation)
 
 
 def derive_seed(seed: int, step: int) -> int:

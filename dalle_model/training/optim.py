@@ -59,6 +59,33 @@ class PlateauHalving:
             self.factor, self.looks_since_best = self.factor / 2, 0
 
 
+TURNED = 0.02
+"""How much worse than the best, as a share, a validation loss is that has turned: less may be noise or a plateau."""
+
+
+@dataclass(slots=True)
+class BestLook:
+    """The least validation loss so far, and whether validation has turned; part of a checkpoint."""
+
+    loss: float = math.inf
+    step: int = 0
+    looks_since: int = 0
+    newest: float = math.inf
+
+    def look(self, loss: float, step: int) -> bool:
+        """Take note of one validation loss; whether it is the best."""
+        self.newest = loss
+        if loss < self.loss:
+            self.loss, self.step, self.looks_since = loss, step, 0
+            return True
+        self.looks_since += 1
+        return False
+
+    def has_turned(self, patience: int) -> bool:
+        """Whether the last `patience` looks found nothing better and the newest is clearly worse; never for 0."""
+        return 0 < patience <= self.looks_since and not self.newest <= self.loss + TURNED * abs(self.loss)
+
+
 class MovingAverage:
     """Exponential moving average of the weights, kept beside the model in float32."""
 

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from dalle_datasets.store.layout import Layout
 from flows.cli.output import results_console
+from flows.report.by_heart import describe_memory
 
 
 def print_summary(layout: Layout, account: Mapping[str, Any], already_done: bool) -> None:
@@ -22,6 +23,7 @@ def print_summary(layout: Layout, account: Mapping[str, Any], already_done: bool
     if already_done:
         made = f"{account['finished_at']} in {account['duration_s']:.0f} s"
         console.print(f"Everything is there already, made on {made}. Change a setting to make something new.")
+    console.print(describe_memory(results["train_transformer"]), style="bold", soft_wrap=True)
     console.print(Columns([_pairs(results), _networks(results), _stage_times(account)], padding=(0, 4)))
     if "evaluate" in results:
         console.print("\nobject, colour, background and layout all right, the best by CLIP:")
@@ -50,9 +52,10 @@ def _networks(results: Mapping[str, Any]) -> Table:
         "CLIP: batch accuracy": f"{clip['batch_accuracy']:.3f}",
         "transformer: text loss": f"{transformer['text_loss']:.3f}",
         "transformer: image loss": f"{transformer['image_loss']:.3f}",
-        "… on unseen pairs": f"{transformer['validation_text_loss']:.3f}, {transformer['validation_image_loss']:.3f}",
         "parameters": f"{transformer['num_parameters']:,}",
     }
+    if transformer["validation_image_loss"] is not None:
+        rows["… on pairs kept apart"] = f"{transformer['validation_text_loss']:.3f}, {transformer['validation_image_loss']:.3f}"
     if images_per_s := results["generate_images"].get("images_per_s"):
         rows["pictures per second"] = f"{images_per_s:.1f}"
     table = _table("networks", "figure")

@@ -8,6 +8,7 @@ from typing import Any
 
 from dalle_datasets.store.layout import Layout
 from dalle_model.config.tree import Config
+from flows.report.by_heart import describe_memory
 from flows.report.data import Row, rows
 
 MAX_TEXT = 200
@@ -126,9 +127,13 @@ def _figures(layout: Layout, inputs: Mapping[str, str], made: Mapping[str, Row |
     results = {kind: json.loads(run["result"]) if run else {} for kind, run in made.items()}
     figures = {
         "dVAE, PSNR of validation pictures, dB": _number(results["dvae"].get("psnr"), 1),
-        "transformer, nats per image token, pairs it learned": _number(results["transformer"].get("image_loss"), 3),
+        "transformer, nats per image token, pairs it learned": _number(
+            results["transformer"].get("learned_image_loss", results["transformer"].get("image_loss")), 3
+        ),
         "transformer, nats per image token, validation pairs": _number(results["transformer"].get("validation_image_loss"), 3),
-        "transformer, nats per text token, pairs it learned": _number(results["transformer"].get("text_loss"), 3),
+        "transformer, nats per text token, pairs it learned": _number(
+            results["transformer"].get("learned_text_loss", results["transformer"].get("text_loss")), 3
+        ),
         "transformer, nats per text token, validation pairs": _number(results["transformer"].get("validation_text_loss"), 3),
         "CLIP, contrastive loss": _number(results["clip"].get("loss"), 3),
     }
@@ -166,15 +171,8 @@ def _limits(training_set: Row, by_licence: Sequence[Row], made: Mapping[str, Row
             f"- {training_set['num_pairs']:,} pairs are few: expect it to repeat what it saw, and to fail on words and "
             "combinations it did not."
         )
-    result = json.loads(made["transformer"]["result"]) if made["transformer"] else {}
-    learned, unseen = result.get("image_loss"), result.get("validation_image_loss")
-    if learned is not None and unseen is not None:
-        lines.append(
-            f"- An image token of a pair it learned costs {learned:.2f} nats, of a validation pair {unseen:.2f}; the gap is "
-            "what was learned by heart."
-        )
-    elif unseen is None:
-        lines.append("- No pair was kept apart for validation, so nobody knows how much was learned by heart.")
+    if made["transformer"]:
+        lines.append(f"- {describe_memory(json.loads(made['transformer']['result']))}")
     lines += [
         "- It knows the words of its captions and little else, in their language only, and no text longer than it was trained with.",
         "- Nothing here filters prompts or pictures for safety; bias of the data is bias of the model.",

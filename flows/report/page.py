@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
+from flows.report.by_heart import describe_memory
 from flows.report.data import Picture, ReportData
 from flows.report.elements import SETS, about_set, document, image
 from flows.report.networks import dvae
@@ -41,6 +42,7 @@ def _header(data: ReportData) -> str:
     num_prompts = sum(item.num_prompts for item in data.prompt_sets)
     seconds = sum(row["duration_s"] for row in data.stage_times if not row["was_skipped"])
     lead = [
+        describe_memory(data.results.get("train_transformer", {})),
         "A discrete VAE, a transformer over text and image tokens, and a CLIP that picks the best of "
         f"{data.config.sampling.num_images} candidates, all trained from nothing.",
         f"From web pages to this report it took {duration(seconds)}." if seconds else "",

@@ -16,6 +16,7 @@ from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.parquet import read_parquet
 from dalle_datasets.store.schemas import GENERATIONS
 from dalle_model.config.tree import Config
+from flows.report.by_heart import describe_memory
 from flows.report.collection import CHANGES, remarks
 from flows.report.collection_candidates import STAGES
 from flows.report.collection_data import CollectionData
@@ -143,9 +144,9 @@ def _page(layout: Layout, account: Mapping[str, Any]) -> str:
         [
             f"# Pipeline {account['pipeline_id']}",
             "",
-            f"{results['filter']['num_pairs']:,} pairs; dVAE {dvae['psnr']:.1f} dB with {dvae['codes_used']:,.0f} codes in use; "
-            f"transformer validation loss {transformer['validation_text_loss']:.3f} (text), "
-            f"{transformer['validation_image_loss']:.3f} (image).",
+            describe_memory(transformer),
+            "",
+            f"{results['filter']['num_pairs']:,} pairs; dVAE {dvae['psnr']:.1f} dB with {dvae['codes_used']:,.0f} codes in use.",
             "",
             f"![best picture of each prompt]({_contact_sheet(layout, results['generate_images']['generations'])})",
             "",

@@ -45,6 +45,11 @@ class TokenBatch:
     def __len__(self) -> int:
         return len(self.pair_ids)
 
+    def take(self, rows: NDArray[np.int64]) -> "TokenBatch":
+        """Some of the rows."""
+        captions = [self.captions[i] for i in rows.tolist()]
+        return TokenBatch(self.pair_ids[rows], captions, self.text_tokens[rows], self.image_tokens[rows])
+
 
 class TokenBatches:
     """One split of a training set's Parquet parts."""
@@ -91,6 +96,13 @@ class TokenBatches:
             table = self._read([self._groups[start]]).table
             for first in range(0, table.num_rows, batch_size):
                 yield self._batch(table.slice(first, batch_size))
+
+    def captions(self) -> Iterator[list[str]]:
+        """Every row's caption, as stored, one list for each row group; reads no tokens."""
+        for group in self._groups:
+            with pq.ParquetFile(group.path) as file:
+                table = file.read_row_group(group.index, columns=["split", "caption"])
+            yield table.filter(pc.equal(table["split"], self.split))["caption"].to_pylist()
 
     def _read(self, groups: list[RowGroup]) -> "_Rows":
         tables = []

@@ -159,6 +159,42 @@ def test_captions_are_cut_differently_at_each_step_and_alike_when_a_step_is_repe
     assert 0.2 < is_empty.double().mean() < 0.4
 
 
+def test_validation_captions_that_occur_in_training_are_counted_apart(root: Path) -> None:
+    result = train(root)
+    assert result["validation_unseen_share"] == 0.0
+    assert result["validation_unseen_image_loss"] is None
+    table = read_parts(root / "training_sets/t1", TRAINING_SET)
+    is_new = [split == "validation" and i >= 60 for i, split in enumerate(table["split"].to_pylist())]
+    captions = [
+        f"A NEW  one {i}" if new else caption for i, (new, caption) in enumerate(zip(is_new, table["caption"].to_pylist(), strict=True))
+    ]
+    for path in (root / "training_sets/t1").glob("*.parquet"):
+        path.unlink()
+    write_parts(
+        root / "training_sets/t1",
+        table.set_column(table.schema.get_field_index("caption"), "caption", pa.array(captions)),
+        TRAINING_SET,
+        50,
+        20,
+    )
+    shutil.rmtree(root / "runs")
+    again = train(root)
+    assert again["validation_unseen_share"] == sum(is_new) / table["split"].to_pylist().count("validation")
+    assert again["validation_unseen_image_loss"] > 0
+    assert again["validation_image_loss"] == pytest.approx(result["validation_image_loss"], abs=1e-5)
+
+
+def test_what_was_learned_by_heart_is_measured_on_training_pairs(root: Path) -> None:
+    result = train(root)
+    assert result["by_heart"] == max(0.0, 1 - result["learned_image_loss"] / result["validation_image_loss"])
+    model = load_transformer(root / result["checkpoint"])
+    pairs = read_parts(root / "training_sets/t1", TRAINING_SET)
+    pairs = pairs.filter(pc.equal(pairs["split"], "train"))
+    text = torch.tensor([row + [NO_TOKEN] * (12 - len(row)) for row in pairs["text_tokens"].to_pylist()])
+    _, image_loss = model.loss(text, torch.tensor(pairs["image_tokens"].to_pylist()))
+    assert result["learned_image_loss"] == pytest.approx(float(image_loss), abs=1e-5)
+
+
 def test_a_training_set_of_another_dvae_or_tokenizer_is_refused(root: Path) -> None:
     with pytest.raises(ValueError, match=r"was made with dvae_id=d1, but the run's input is dvae_id=d2; export a training set for it"):
         train(root, inputs={"dvae_id": "d2"})

@@ -26,6 +26,7 @@ def settings(**changes: Any) -> TrainConfig:
     values = {
         "max_steps": 12, "batch_size": 8, "learning_rate": 1e-2, "final_learning_rate": 1e-3, "log_every": 5,
         "validate_every": 4, "checkpoint_every": 4, "ema_decay": 0.9, "clip_norm": 1.0, "weight_decay": 0.1,
+        "patience": 0,
     }  # fmt: skip
     return TrainConfig(**(values | changes))
 
@@ -104,6 +105,78 @@ def test_the_best_weights_are_kept_beside_the_newest(tmp_path: Path) -> None:
     assert config == {"step": 4, "loss": 3.0}
     assert all(torch.equal(weights[name], seen[1][name]) for name in weights)
     assert not any(torch.equal(weights[name], seen[3][name]) for name in weights)
+
+
+def looks(*losses: float) -> Any:
+    """A `validate` that returns these losses, and the weights it saw."""
+    following, seen = iter(losses), []
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        return {"loss": next(following)}
+
+    return validate, seen
+
+
+def train_to(run_dir: Path, config: TrainConfig, validate: Any, loss: Any = noisy_loss) -> tuple[Any, dict[str, torch.Tensor]]:
+    run_dir.mkdir(exist_ok=True)
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    result = train(
+        model=model, config=config, batches=batches, compute_loss=loss, run_dir=run_dir, seed=7,
+        report=lambda *_, **__: None, validate=validate,
+    )  # fmt: skip
+    return result, model.state_dict()
+
+
+@pytest.mark.parametrize(("keep", "step", "loss"), [("best", 4, 3.0), ("last", 12, 4.0)])
+def test_the_best_weights_are_published_or_the_last_ones_by_choice(tmp_path: Path, keep: str, step: int, loss: float) -> None:
+    validate, seen = looks(5.0, 3.0, 4.0, 4.0)
+    result, weights = train_to(tmp_path, settings(keep_weights=keep), validate)
+    assert (result.step, result.kept_step, result.validation) == (12, step, {"loss": loss})
+    assert all(torch.equal(weights[name], value) for name, value in seen[step // 4].items())
+
+
+def test_training_stops_when_validation_has_turned_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    validate, seen = looks(5.0, 3.0, 3.02, 4.0)
+    result, weights = train_to(tmp_path, settings(patience=2, max_steps=40), validate)
+    assert (result.step, result.kept_step, result.validation) == (12, 4, {"loss": 3.0})
+    assert all(torch.equal(weights[name], value) for name, value in seen[1].items())
+    assert set(result.train) >= {"loss"}
+    assert "stopped at update 12 of 40: the validation loss was 3 at update 4 and is 4 now; the weights of update 4 are kept" in caplog.text
+
+
+def test_a_plateau_is_no_turn_and_a_patience_of_0_never_stops(tmp_path: Path) -> None:
+    validate, _ = looks(5.0, 3.0, 3.05, 3.05, 3.05)
+    assert train_to(tmp_path / "plateau", settings(patience=1, max_steps=16), validate)[0].step == 16
+    validate, _ = looks(5.0, 3.0, 9.0, 9.0, 9.0)
+    assert train_to(tmp_path / "never", settings(patience=0, max_steps=16), validate)[0].step == 16
+
+
+@pytest.mark.parametrize("crash_at", [3, 6, 11])
+def test_a_killed_training_stops_where_an_undisturbed_one_stops(tmp_path: Path, crash_at: int) -> None:
+    torch.manual_seed(0)
+    best_bias = nn.Linear(3, 1).bias.detach() + 0.04  # passed after about four updates of 0.01
+
+    def worse_and_worse(model: nn.Module) -> dict[str, float]:
+        return {"loss": float((model.bias.detach() - best_bias).abs().sum())}
+
+    def growing(model: nn.Module, batch: Any, step: int) -> dict[str, torch.Tensor]:
+        if step == crash_at and not (tmp_path / "crashed").exists():
+            (tmp_path / "crashed").touch()
+            raise PulledPlug
+        return {"loss": -model(batch["x"]).mean()}  # the bias grows with every update
+
+    config = settings(patience=2, max_steps=40, ema_decay=0.0, weight_decay=0.0)
+    (tmp_path / "crashed").touch()
+    undisturbed, weights = train_to(tmp_path / "undisturbed", config, worse_and_worse, growing)
+    (tmp_path / "crashed").unlink()
+    with pytest.raises(PulledPlug):
+        train_to(tmp_path / "killed", config, worse_and_worse, growing)
+    continued, again = train_to(tmp_path / "killed", config, worse_and_worse, growing)
+    assert undisturbed.step < 40
+    assert (continued.step, continued.kept_step, continued.validation) == (undisturbed.step, undisturbed.kept_step, undisturbed.validation)
+    assert all(torch.equal(again[name], value) for name, value in weights.items())
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
@@ -242,7 +315,7 @@ def test_a_spike_is_reported_and_its_batch_kept(tmp_path: Path, caplog: pytest.L
 
 
 def test_a_spike_can_be_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    changes = {"max_steps": 101, "ema_decay": 0.0, "clip_norm": 1e9, "checkpoint_every": 100}
+    changes = {"max_steps": 101, "ema_decay": 0.0, "clip_norm": 1e9, "checkpoint_every": 100, "keep_weights": "last"}
     before = run(tmp_path / "before", settings(**changes | {"max_steps": 100}, schedule="constant"), spiky_loss)
     skipped = run(tmp_path / "skipped", settings(**changes, skip_spikes=True, schedule="constant"), spiky_loss)
     taken = run(tmp_path / "taken", settings(**changes, schedule="constant"), spiky_loss)
