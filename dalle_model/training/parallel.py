@@ -45,12 +45,6 @@ def join_world() -> World:
     return World(rank, size, device)
 
 
-def wait_for_all(world: World) -> None:
-    """Return when every process has come here."""
-    if world.size > 1:
-        dist.barrier()
-
-
 @contextmanager
 def blaming_the_absent(world: World) -> Iterator[None]:
     """Say in plain words that another process is gone. Raises `ConnectionError` for what the communication library raises.
