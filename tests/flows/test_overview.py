@@ -8,11 +8,10 @@ import pytest
 
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.manifest import commit
-from dalle_model.config.parsing import meanings
+from dalle_model.config.parsing import meanings, to_dict
 from dalle_model.config.presets import PRESETS, preset
 from dalle_model.config.tree import Config
 from dalle_model.running.run_dir import prepare, write_json
-from flows.cli.config import flatten
 from flows.cli.main import main
 from flows.runtime.collected import collecting
 from flows.runtime.overview import newest_runs, stages, state_of
@@ -100,8 +99,11 @@ def test_status_of_no_data_root(tmp_path, capsys):
 def test_every_setting_is_shown_with_its_meaning(capsys):
     said = meanings(Config)
     for name in PRESETS:
-        assert [path for path in flatten(name, None) if not said.get(path)] == []
+        values = to_dict(preset(name))
+        paths = [f"{section}.{field}" for section, fields in values.items() if isinstance(fields, dict) for field in fields]
+        assert [path for path in [*paths, "seed"] if not said.get(path)] == []
     with pytest.raises(SystemExit):
-        main(["config", "show", "--section", "flow"])
+        main(["config", "show", "--preset", "demo", "--section", "flow"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[lines.index("flow.num_workers=1") - 1] == "# Workers of `pool` that share one job of tokenising, scoring or generating."
+    place = lines.index('pool = ""')
+    assert lines[place - 1].startswith("# Prefect work pool whose machines run trainings")
