@@ -74,13 +74,24 @@ class Clip:
 
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> Tensor:
-        """Embeddings [B, E] of unit length of pictures [B, 3, H, W] in [0, 1]."""
-        return cast(Tensor, cast(Any, self.network).encode_image(self.prepare_images(images.to(self.device)), normalize=True))
+        """Embeddings [B, E] of unit length of pictures [B, 3, H, W] in [0, 1]. Raises `ValueError` when they are not numbers."""
+        return self._checked(cast(Any, self.network).encode_image(self.prepare_images(images.to(self.device)), normalize=True))
 
     @torch.inference_mode()
     def encode_texts(self, captions: list[str]) -> Tensor:
-        """Embeddings [P, E] of unit length. Captions longer than the network's context keep their beginning."""
-        return cast(Tensor, cast(Any, self.network).encode_text(self.tokenize(captions).to(self.device), normalize=True))
+        """Embeddings [P, E] of unit length. Captions longer than the network's context keep their beginning.
+
+        Raises `ValueError` when they are not numbers.
+        """
+        return self._checked(cast(Any, self.network).encode_text(self.tokenize(captions).to(self.device), normalize=True))
+
+    def _checked(self, embeddings: Tensor) -> Tensor:
+        if not embeddings.isfinite().all():
+            raise ValueError(
+                f"CLIP {self.id or 'in training'} gave an embedding that is not a number (NaN or infinity), which would rank at random; "
+                "its weights are damaged or it did not converge: train or import the CLIP again"
+            )
+        return embeddings
 
 
 def cosine(images: Tensor, texts: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from dalle_model.dvae import DVAE, load_dvae
 from dalle_model.dvae.pixels import as_bytes, round_to_bytes
 from dalle_model.prompt_checks import sort_out
 from dalle_model.sampling.generate import candidate_seeds, sample_image_tokens
-from dalle_model.sampling.rerank import load_scorer, score_candidates
+from dalle_model.sampling.rerank import load_scorer, ranks, score_candidates
 from dalle_model.text import BpeTokenizer
 from dalle_model.training.parallel import own_device
 from dalle_model.transformer import DALLETransformer, load_transformer
@@ -92,7 +92,7 @@ class Generator:
         images = torch.cat(list(decode_batches(networks.dvae, image_tokens, settings.batch_size)))
         scores = score_candidates(networks.clip, text, torch.split(images, settings.batch_size))
         pixels = as_bytes(images)
-        order = scores.argsort(descending=True, stable=True).tolist()
+        order = ranks(scores).argsort().tolist()
         return [Picture(Image.fromarray(pixels[i]), float(scores[i]), int(seeds[0, i])) for i in order]
 
 

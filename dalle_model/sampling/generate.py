@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dalle_model.config.generation import SamplingConfig
 from dalle_model.sampling.logits import FREE as FREE
-from dalle_model.sampling.logits import choose_tokens
+from dalle_model.sampling.logits import are_usable, broken_logits, choose_tokens
 from dalle_model.sampling.static import GraphSampler
 from dalle_model.transformer.cache import ImageDecoder, TextPrefix, prefill
 from dalle_model.transformer.model import NO_TOKEN, DALLETransformer
@@ -41,7 +41,7 @@ def sample_image_tokens(
     edge between two tokens: rare in float32, common in bf16 when the shape of the batch is another). `known_image_tokens`
     [P, num_image_tokens] fixes tokens, with `FREE` where one is sampled: the top rows of a picture to complete, for instance.
     `is_static`, by default on CUDA, repeats one step of fixed shape (`static.py`); results are the same to rounding.
-    Raises `ValueError` for tensors whose shape or token ids do not fit the transformer.
+    Raises `ValueError` for tensors whose shape or token ids do not fit the transformer, and when its logits are not numbers.
     """
     stream, num_captions = model.stream, len(text_tokens)
     if known_image_tokens is None:
@@ -79,6 +79,8 @@ def decode(model: DALLETransformer, prefix: TextPrefix, noise: Tensor, known: Te
     decoder = ImageDecoder(model, prefix, noise.shape[1])
     logits = decoder.first_logits()
     for i in range(noise.shape[2]):
+        if not are_usable(logits):
+            raise broken_logits()
         drawn = choose_tokens(logits, noise[..., i], known[:, i, None], settings)
         yield drawn
         if i + 1 < noise.shape[2]:

@@ -22,6 +22,19 @@ def choose_tokens(logits: Tensor, noise_PC: Tensor, known_P1: Tensor, settings: 
     return torch.where(known_P1 == FREE, drawn, known_P1)
 
 
+def are_usable(logits: Tensor) -> Tensor:
+    """Whether a token can be drawn from all logits, bool []: none is NaN or infinite. -inf forbids a token."""
+    return (logits < torch.inf).all()
+
+
+def broken_logits() -> ValueError:
+    """What to say when they are not usable."""
+    return ValueError(
+        "the transformer gave logits that are not numbers (NaN or infinity), from which no token can be drawn; its weights are damaged, or "
+        "a product overflowed: set sampling.precision=fp32, or train the transformer again"
+    )
+
+
 def filter_logits(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:
     """Logits [..., V] divided by `temperature`, with -inf where a token is not among the `top_k` most likely (0 keeps all)
     or outside the smallest set that holds `top_p` of the probability. The most likely token always stays.

@@ -38,8 +38,8 @@ def score_embeddings(clip: Clip, caption: str, embeddings: Tensor) -> Tensor:
 
 
 def ranks(scores: Tensor) -> Tensor:
-    """1 for the best score, N for the worst, int64 [N]; among equal scores the earlier candidate is better."""
-    order = scores.argsort(descending=True, stable=True)
+    """1 for the best score, N for the worst, int64 [N]; among equal scores the earlier candidate is better, and NaN is the worst."""
+    order = scores.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)
     places = torch.empty_like(order)
     places[order] = torch.arange(1, len(order) + 1)
     return places
@@ -54,6 +54,7 @@ def best_of(right: NDArray[np.float64], scores: NDArray[np.float64], n: int) -> 
     num_prompts, num_candidates = right.shape
     num_groups = num_candidates // n
     shape = (num_prompts, num_groups, n)
+    scores = np.where(np.isnan(scores), -np.inf, scores)
     winners = scores[:, : num_groups * n].reshape(shape).argmax(2)
     kept = np.take_along_axis(right[:, : num_groups * n].reshape(shape), winners[..., None], 2)
     means: NDArray[np.float64] = kept[..., 0].mean(1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dalle_model.config.generation import SamplingConfig
-from dalle_model.sampling.logits import choose_tokens
+from dalle_model.sampling.logits import are_usable, broken_logits, choose_tokens
 from dalle_model.transformer.cache import ImageDecoder, TextPrefix
 from dalle_model.transformer.cache import decode_block as plain_block
 from dalle_model.transformer.model import DALLETransformer
@@ -32,17 +32,21 @@ class GraphSampler:
         self.noise_PCI, self.known_PI = noise.clone(), known.clone()
         self.tokens_PCI = torch.zeros(noise.shape, dtype=torch.int64, device=noise.device)
         self.position = torch.zeros(1, dtype=torch.int64, device=noise.device)
+        self.is_usable = torch.ones((), dtype=torch.bool, device=noise.device)
         self.advance: Callable[[], None] = self._capture() if noise.is_cuda else self.step
 
     def sample(self, prefix: TextPrefix, noise: Tensor, known: Tensor) -> Tensor:
-        """Sample all tokens, int64 [P, C, I]."""
+        """Sample all tokens, int64 [P, C, I]. Raises `ValueError` when the logits of any were not numbers."""
         self.decoder.reset(prefix)
         self.noise_PCI.copy_(noise)
         self.known_PI.copy_(known)
         self.position.zero_()
+        self.is_usable.fill_(True)
         self._choose(self.decoder.first_logits())
         for _ in range(noise.shape[2] - 1):
             self.advance()
+        if not self.is_usable:  # asked once, since every question makes the device wait
+            raise broken_logits()
         return self.tokens_PCI.clone()
 
     def step(self) -> None:
@@ -55,6 +59,7 @@ class GraphSampler:
         self._choose(logits)
 
     def _choose(self, logits: Tensor) -> None:
+        self.is_usable.logical_and_(are_usable(logits))
         noise_PC = self.noise_PCI.index_select(2, self.position).squeeze(2)
         drawn_PC = choose_tokens(logits, noise_PC, self.known_PI.index_select(1, self.position), self.settings)
         self.tokens_PCI.index_copy_(2, self.position, drawn_PC.unsqueeze(2))

@@ -7,7 +7,7 @@ step, so a training that was killed and started again computes the same numbers 
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -226,16 +226,22 @@ class MetricAverage:
 
     num_steps: int = 0
     sums: dict[str, float] | None = None
+    num_left_out: dict[str, int] = field(default_factory=dict)
+    """Updates whose figure was not finite: a gradient that overflowed in fp16, whose update was skipped."""
 
     def add(self, metrics: Mapping[str, float]) -> None:
         """Take in one update's metrics."""
         sums = self.sums or {}
-        self.sums = {name: sums.get(name, 0.0) + value for name, value in metrics.items()}
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                self.num_left_out[name] = self.num_left_out.get(name, 0) + 1
+        self.sums = {name: sums.get(name, 0.0) + (value if math.isfinite(value) else 0.0) for name, value in metrics.items()}
         self.num_steps += 1
 
     def means(self) -> dict[str, float]:
-        """Means over the window."""
-        return {name: value / self.num_steps for name, value in (self.sums or {}).items()}
+        """Means over the window's finite figures; NaN where there was none."""
+        counts = {name: self.num_steps - self.num_left_out.get(name, 0) for name in self.sums or {}}
+        return {name: value / counts[name] if counts[name] else math.nan for name, value in (self.sums or {}).items()}
 
 
 def _add_gradients(network: DistributedNetwork, scaler: Scaler, config: TrainConfig, batch: Batch, step: int) -> dict[str, float]:

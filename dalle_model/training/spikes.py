@@ -20,10 +20,13 @@ class SpikeWatch:
     history: dict[str, list[float]] = field(default_factory=dict)
 
     def look(self, metrics: Mapping[str, float]) -> str:
-        """Take note of an update's metrics. Returns what is far above its mean, e.g. "loss 9.1 (6.2 before)", or nothing."""
+        """Take note of an update's metrics. Returns what is far above its mean, e.g. "loss 9.1 (6.2 before)", or nothing.
+
+        A gradient that overflows in fp16 is no news, since the scaler skips its update, and must not become part of the mean.
+        """
         found = []
         for name in WATCHED:
-            if name not in metrics:
+            if not math.isfinite(metrics.get(name, math.nan)):
                 continue
             last = self.history.setdefault(name, [])
             if len(last) >= HISTORY // 2:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from dalle_model.compiling import compiled
 from dalle_model.transformer.cache_layout import CacheLayout, cache_layout
+from dalle_model.transformer.loss import head_logits
 from dalle_model.transformer.model import Block, DALLETransformer
 
 
@@ -81,7 +82,7 @@ class ImageDecoder:
 
     def first_logits(self) -> Tensor:
         """[P, C, codebook_size] of the first image token: the same for all candidates of a caption."""
-        logits_PV = linear(self.model.image_head, self.model.final_norm(self.prefix.last_state))
+        logits_PV = self._logits(self.prefix.last_state)
         return logits_PV.unsqueeze(1).expand(-1, self.num_candidates, -1)
 
     def next_logits(self, image_tokens: Tensor, position: int | Tensor) -> Tensor:
@@ -89,7 +90,12 @@ class ImageDecoder:
         x_BD = self.model.image_embedding(image_tokens.flatten()) + self.positions_ID[position]
         for block, cache, *text in zip(self.model.blocks, self.caches, self.prefix.keys, self.prefix.values, strict=True):
             x_BD = self.decode_block(block, cache, *text, x_BD, position)
-        return linear(self.model.image_head, self.model.final_norm(x_BD)).view(*image_tokens.shape, -1)
+        return self._logits(x_BD).view(*image_tokens.shape, -1)
+
+    def _logits(self, x_BD: Tensor) -> Tensor:
+        """[B, codebook_size]. A CPU rounds those of bf16 weights to bf16: float32 ones would cost twice the time of the product."""
+        head, normed_BD = self.model.image_head, self.model.final_norm(x_BD)
+        return head_logits(head, normed_BD) if x_BD.is_cuda else linear(head, normed_BD)
 
 
 def decode_block(block: Block, cache: "SlotCache", keys_GKT: Tensor, values_GTK: Tensor, x_BD: Tensor, position: int | Tensor) -> Tensor:

@@ -191,3 +191,12 @@ def test_a_published_model_with_another_tokenizer_is_an_error(published):
 def test_names_that_mean_no_model_are_errors(pretrained, message):
     with pytest.raises(ValueError, match=message):
         import_pretrained(pretrained)
+
+
+def test_embeddings_that_are_no_numbers_are_refused(clip):
+    with torch.no_grad():
+        clip.network.visual.proj.fill_(torch.nan)
+        clip.network.text_projection.fill_(torch.nan)
+    for encode in (lambda: clip.encode_images(IMAGES), lambda: clip.encode_texts(CAPTIONS)):
+        with pytest.raises(ValueError, match=r"CLIP in training gave an embedding that is not a number .* train or import the CLIP again"):
+            encode()

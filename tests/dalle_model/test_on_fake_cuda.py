@@ -12,11 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dalle_model.config.model import StreamShape, TransformerConfig
 from dalle_model.precision import SHORT_DTYPES
 from dalle_model.transformer import DALLETransformer
 from dalle_model.transformer.attention import StructuredAttention, _ImageAttention
+from dalle_model.transformer.loss import sum_cross_entropy
 from dalle_model.transformer.masks import MaskKind
 
 LONG = StreamShape(text_vocab_size=50, max_text_tokens=32, codebook_size=64, image_grid_size=22)
@@ -73,3 +75,26 @@ def test_the_gradient_of_structured_attention_fits_the_types_of_cuda(kind: MaskK
         gradients = _ImageAttention.backward(context, torch.zeros_like(out))
     shapes = [image.shape, text.shape, text.shape, image.shape, image.shape]
     assert [(g.shape, g.dtype) for g in gradients if g is not None] == [(shape, dtype) for shape in shapes]
+
+
+class Products(TorchDispatchMode):
+    """The types of the matrices that are multiplied, and of what comes out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.types: set[tuple[torch.dtype, torch.dtype]] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        out = function(*arguments, **(named or {}))
+        if function.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.addmm_, torch.ops.aten.bmm):
+            self.types.add((arguments[-1].dtype if isinstance(arguments[-1], Tensor) else arguments[0].dtype, out.dtype))
+        return out
+
+
+def test_logits_are_long_and_all_products_of_a_bf16_loss_are_of_short_numbers() -> None:
+    with fake_cuda("bf16"):
+        head, hidden = torch.nn.Linear(32, 64), torch.zeros(5, 32, requires_grad=True)
+        with Products() as products:
+            loss = sum_cross_entropy(hidden, head, torch.zeros(5, dtype=torch.int64))
+    assert loss.dtype == torch.float32
+    assert products.types == {(torch.bfloat16, torch.float32), (torch.bfloat16, torch.bfloat16)}

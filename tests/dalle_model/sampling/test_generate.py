@@ -147,3 +147,19 @@ def test_tokens_of_another_vocabulary_are_named(model: DALLETransformer) -> None
     known[0, 3] = 11
     with pytest.raises(ValueError, match="known_image_tokens holds 11, but this transformer knows 0 to 10, and -1 for none"):
         sample_image_tokens(model, TEXT, 2, SETTINGS, seeds, known)
+
+
+@pytest.mark.parametrize("is_static", [False, True])
+def test_logits_that_are_no_numbers_are_an_error(model: DALLETransformer, is_static: bool) -> None:
+    seeds = candidate_seeds(0, PROMPTS, 4)
+    with torch.no_grad():
+        model.image_embedding.weight[7] = torch.nan  # seen as soon as token 7 is drawn
+    with pytest.raises(ValueError, match=r"the transformer gave logits that are not numbers .* set sampling\.precision=fp32"):
+        sample_image_tokens(model, TEXT, 4, SETTINGS, seeds, is_static=is_static)
+
+
+def test_a_forbidden_token_is_no_error(model: DALLETransformer) -> None:
+    with torch.no_grad():
+        model.image_head.bias[3] = -torch.inf
+    found = sample_image_tokens(model, TEXT, 4, SETTINGS, candidate_seeds(0, PROMPTS, 4))
+    assert (found != 3).all()

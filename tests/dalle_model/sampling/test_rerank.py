@@ -37,6 +37,12 @@ def test_rank_1_is_the_best_and_ties_go_to_the_earlier():
     assert ranks(torch.tensor([0.1, 0.4, 0.2, 0.4])).tolist() == [4, 1, 3, 2]
 
 
+def test_a_score_that_is_no_number_is_the_worst():
+    assert ranks(torch.tensor([float("nan"), 0.4, -0.2])).tolist() == [3, 1, 2]
+    right, scores = np.array([[1.0, 0.0]]), np.array([[np.nan, 0.4]])
+    assert best_of(right, scores, 2).tolist() == [0.0]
+
+
 def test_best_of_n_averages_the_winners_of_disjoint_groups():
     right = np.array([[0.0, 1.0, 0.0, 0.0, 1.0]])
     scores = np.array([[0.1, 0.9, 0.8, 0.7, 1.0]])

@@ -2,9 +2,11 @@
 
 import errno
 import json
+import math
 import re
 import shutil
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from dalle_model.config.training import TrainConfig
 from dalle_model.training import checkpoints
 from dalle_model.training.checkpoints import list_training_states
-from dalle_model.training.loop import derive_seed, train
+from dalle_model.training.loop import MetricAverage, derive_seed, train
 from dalle_model.training.metrics import read_metrics
+from dalle_model.training.spikes import SpikeWatch
 from dalle_model.weights import load_weights, save_weights
 
 
@@ -385,6 +388,21 @@ def test_fp16_skips_updates_that_overflow_and_scales_less(tmp_path: Path) -> Non
     assert float(after["weight"].norm()) < float(before["weight"].norm())
     state = json.loads((list_training_states(tmp_path / "forty")[-1] / "state.json").read_text())
     assert 1 <= state["scaler"]["scale"] < 65_536
+
+
+def test_an_overflow_in_fp16_spoils_neither_the_logged_norm_nor_the_watch() -> None:
+    window, watch = MetricAverage(), SpikeWatch()
+    for step in range(80):
+        figures = {"loss": 1.0 + step % 2 / 100, "gradient_norm": math.inf if step == 3 else 2.0 + step % 2}
+        window.add(figures)
+        assert watch.look(figures) == ""
+    assert window.means()["gradient_norm"] == pytest.approx(2.5, abs=0.01)
+    assert watch.look({"loss": 9.0, "gradient_norm": 99.0}) == "loss 9 (1.005 before), gradient norm 99 (2.494 before)"
+    window = MetricAverage(**json.loads(json.dumps(asdict(window))))
+    assert window.num_left_out == {"gradient_norm": 1}
+    overflown = MetricAverage()
+    overflown.add({"gradient_norm": math.inf})
+    assert math.isnan(overflown.means()["gradient_norm"])
 
 
 def test_a_killed_fp16_training_continues_with_its_scale(tmp_path: Path) -> None:

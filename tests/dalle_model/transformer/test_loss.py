@@ -32,8 +32,23 @@ def test_no_targets_cost_nothing_and_pull_nowhere() -> None:
 
 def test_logits_are_float32_under_bfloat16() -> None:
     torch.manual_seed(0)
-    hidden, head, targets = torch.randn(64, 32).bfloat16(), nn.Linear(32, 1_000).bfloat16(), torch.randint(0, 1_000, (64,))
-    loss = sum_cross_entropy(hidden, head, targets)
+    hidden, head, targets = torch.randn(64, 32), nn.Linear(32, 1_000), torch.randint(0, 1_000, (64,))
+    nn.init.normal_(head.weight, std=1.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = sum_cross_entropy(hidden, head, targets, 10)
     assert loss.dtype == torch.float32
-    # A sum of 64 terms of about 7 would be rounded to a multiple of 2 in bfloat16.
-    torch.testing.assert_close(loss, F.cross_entropy(head(hidden).float(), targets, reduction="sum"), rtol=1e-6, atol=0)
+    exact = F.linear(hidden.bfloat16().double(), head.weight.bfloat16().double(), head.bias.double())
+    # Logits of about 6 that are rounded to bfloat16 are wrong by a hundredth each.
+    torch.testing.assert_close(loss.double(), F.cross_entropy(exact, targets, reduction="sum"), rtol=1e-6, atol=0)
+
+
+def test_gradients_under_bfloat16_are_those_of_short_products() -> None:
+    torch.manual_seed(0)
+    hidden, head, targets = torch.randn(64, 32, requires_grad=True), nn.Linear(32, 50), torch.randint(0, 50, (64,))
+    inputs = (hidden, head.weight, head.bias)
+    expected = torch.autograd.grad(F.cross_entropy(head(hidden), targets, reduction="sum"), inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = sum_cross_entropy(hidden, head, targets, 10)
+    for ours, theirs in zip(torch.autograd.grad(loss, inputs), expected, strict=True):
+        assert ours.dtype == torch.float32
+        assert (ours - theirs).norm() / theirs.norm() < 0.01
