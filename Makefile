@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 CODE := open_dalle dalle_model datasets flows tests benchmarks
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup demo test test-slow test-gpu check bench format lock clean
+.PHONY: help setup demo test test-slow test-torch-min test-gpu check bench format lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,11 @@ test: $(STAMP)  ## all tests but the slow ones and those that need a GPU
 test-slow: $(STAMP)  ## the tests that take minutes: whole pipelines, kill and resume, deployments
 	@$(BIN)/python -m pytest -m "slow and not gpu"
 
+test-torch-min: $(STAMP)  ## the tests of dalle_model on the oldest torch that pyproject.toml allows (an environment of its own, 2 GB)
+	@test -x .venv-torch-min/bin/pytest || { $(PYTHON) -m venv .venv-torch-min; $(VENV)/tools/bin/uv pip install --quiet \
+	  --python .venv-torch-min/bin/python --editable '.[train,dev]' $(shell grep -oE '(torch|torchvision)>=[0-9.]+' pyproject.toml | sed 's/>=/~=/; s/$$/.0/'); }
+	@.venv-torch-min/bin/python -m pytest -m "not slow and not gpu" tests/dalle_model
+
 test-gpu:  ## the tests that need a GPU, with the Python at hand: open-dalle[train] and pytest are enough
 	@python -m pytest -m gpu tests/on_gpu
 
@@ -63,5 +68,5 @@ lock: $(STAMP)  ## write requirements.lock anew from pyproject.toml, at the newe
 	$(VENV)/tools/bin/uv pip compile --quiet --upgrade pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url -o requirements.lock
 
 clean:  ## delete the virtual environment, caches and build products; data/ stays
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-torch-min dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -61,10 +61,6 @@ class Checkpointer:
         self.model, self.optimizer, self.average = model, optimizer, average
         # Of its own, because it is used beside the training's and the order of messages within a group must be the same everywhere.
         self._group = cast(dist.ProcessGroup, dist.new_group(backend="gloo")) if world.size > 1 else None
-        is_cuda = world.device.type == "cuda"
-        self._stager = DefaultStager(
-            StagingOptions(is_cuda, use_shared_memory=False, use_async_staging=False, use_non_blocking_copy=is_cuda)
-        )
         self._writing: threading.Thread | None = None
         self._error: Exception | None = None
 
@@ -76,7 +72,6 @@ class Checkpointer:
             self.wait()
         elif self._writing is not None:
             self._writing.join(SECONDS_TO_FINISH)
-        self._stager.close()
 
     def save(self, step: int, state: Mapping[str, Any], extra: Mapping[str, Tensor] | None = None) -> None:
         """Copy everything, begin to write it, and return. Waits for the state before. Afterwards all but the newest `keep` are deleted.
@@ -84,7 +79,7 @@ class Checkpointer:
         `extra` are tensors that are the same in every process. Raises `OSError` when the state before could not be written.
         """
         self.wait()
-        copied = cast(Tensors, self._stager.stage({**self._tensors(), **{EXTRA + name: value for name, value in (extra or {}).items()}}))
+        copied = self._copied({**self._tensors(), **{EXTRA + name: value for name, value in (extra or {}).items()}})
         # A daemon: a process that must end does not wait for others that may never answer.
         self._writing = threading.Thread(target=self._write, args=(step, copied, dict(state)), daemon=True, name="checkpoint")
         self._writing.start()
@@ -132,6 +127,16 @@ class Checkpointer:
         weights, moments = get_state_dict(self.model, self.optimizer, options=StateDictOptions(flatten_optimizer_state_dict=True))
         groups: dict[str, Mapping[str, Any]] = {"model": weights, "optimizer": moments, "average": self.average or {}}
         return {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items() if isinstance(value, Tensor)}
+
+    def _copied(self, tensors: Tensors) -> Tensors:
+        """In this machine's memory, pinned where a GPU copies. Torch 2.11 lets a stager copy only once."""
+        is_cuda = self.world.device.type == "cuda"
+        options = StagingOptions(is_cuda, use_shared_memory=False, use_async_staging=False, use_non_blocking_copy=is_cuda)
+        stager = DefaultStager(options)
+        try:
+            return cast(Tensors, stager.stage(tensors))
+        finally:
+            stager.close()
 
     def _write(self, step: int, tensors: Tensors, state: dict[str, Any]) -> None:
         final = self.run_dir / "checkpoints" / f"step-{step:06d}"

@@ -240,7 +240,11 @@ def test_batches_fit_into_memory(make_config, inputs, run_job, monkeypatch):
     ("config", "precision"),
     [
         (DVAEConfig(image_size=64, hidden_width=32, codebook_size=512), "fp32"),
-        (DVAEConfig(image_size=64, hidden_width=32, codebook_size=512), "bf16"),
+        pytest.param(
+            DVAEConfig(image_size=64, hidden_width=32, codebook_size=512),
+            "bf16",
+            marks=pytest.mark.skipif(torch.__version__ < (2, 12), reason="torch 2.11 widens bf16 convolutions on a CPU without them"),
+        ),
         (preset("demo").dvae, "fp32"),
         (DVAEConfig(image_size=64, hidden_width=4, codebook_width=8), "fp32"),
     ],
