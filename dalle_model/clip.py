@@ -101,7 +101,18 @@ def cosine(images: Tensor, texts: Tensor) -> Tensor:
 
 def build_clip(config: ClipConfig, tokenizer: CaptionTokenizer) -> Clip:
     """A small network with random weights, to be trained."""
-    model_cfg = {
+    preprocess_cfg = {"size": config.image_size, "mean": [0.5] * 3, "std": [0.5] * 3}
+    model_cfg = _model_cfg(config, tokenizer.max_text_tokens, tokenizer.vocab_size)
+    return _assemble("", {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg, "tokenizer_id": tokenizer.id}, tokenizer)
+
+
+def build_network(config: ClipConfig, max_text_tokens: int, vocab_size: int) -> nn.Module:
+    """The network of `build_clip` by itself, for a tokenizer of these sizes."""
+    return _network(_model_cfg(config, max_text_tokens, vocab_size))
+
+
+def _model_cfg(config: ClipConfig, max_text_tokens: int, vocab_size: int) -> dict[str, Any]:
+    return {
         "embed_dim": config.embed_width,
         "vision_cfg": {
             "image_size": config.image_size,
@@ -111,16 +122,13 @@ def build_clip(config: ClipConfig, tokenizer: CaptionTokenizer) -> Clip:
             "head_width": config.head_width,
         },
         "text_cfg": {
-            "context_length": tokenizer.max_text_tokens + 1,
-            "vocab_size": tokenizer.vocab_size + 2,
+            "context_length": max_text_tokens + 1,
+            "vocab_size": vocab_size + 2,
             "layers": config.text_layers,
             "width": config.width,
             "heads": config.width // config.head_width,
         },
     }
-    preprocess_cfg = {"size": config.image_size, "mean": [0.5] * 3, "std": [0.5] * 3}
-    about = {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg, "tokenizer_id": tokenizer.id}
-    return _assemble("", about, tokenizer)
 
 
 def import_pretrained(pretrained: str) -> Clip:
@@ -205,17 +213,24 @@ def _assemble(clip_id: str, about: Mapping[str, Any], tokenizer: CaptionTokenize
     """The network of a configuration, its weights still to be filled in, with its tokenizer."""
     import open_clip
 
-    model_cfg = copy.deepcopy(dict(about["model_cfg"]))
+    network = _network(about["model_cfg"])
+    context_length = about["model_cfg"]["text_cfg"].get("context_length", 77)
+    if tokenizer is not None:
+        return Clip(clip_id, network, about, tokenizer, lambda captions: _encode_captions(tokenizer, captions, context_length))
+    return Clip(clip_id, network, about, None, open_clip.SimpleTokenizer(context_length=context_length))
+
+
+def _network(about: Mapping[str, Any]) -> nn.Module:
+    import open_clip
+
+    model_cfg = copy.deepcopy(dict(about))
     is_custom_text = model_cfg.pop("custom_text", False) or "hf_model_name" in model_cfg["text_cfg"]
     if "timm_model_name" in model_cfg["vision_cfg"]:
         model_cfg["vision_cfg"]["timm_model_pretrained"] = False
     if "hf_model_name" in model_cfg["text_cfg"]:
         model_cfg["text_cfg"]["hf_model_pretrained"] = False
-    network = (open_clip.CustomTextCLIP if is_custom_text else open_clip.CLIP)(**model_cfg)
-    context_length = model_cfg["text_cfg"].get("context_length", 77)
-    if tokenizer is not None:
-        return Clip(clip_id, network, about, tokenizer, lambda captions: _encode_captions(tokenizer, captions, context_length))
-    return Clip(clip_id, network, about, None, open_clip.SimpleTokenizer(context_length=context_length))
+    network: nn.Module = (open_clip.CustomTextCLIP if is_custom_text else open_clip.CLIP)(**model_cfg)
+    return network
 
 
 def _encode_captions(tokenizer: CaptionTokenizer, captions: list[str], context_length: int) -> Tensor:

@@ -159,6 +159,8 @@ class TrainClipConfig(TrainConfig):
     """Share of the pictures that are seen as the dVAE reconstructs them, because that is what is reranked."""
     max_replaced_tokens: float = 0.0
     """Largest share of a reconstruction's image tokens that are replaced by another picture's; each picture draws its own share."""
+    activation_checkpointing: bool = dataclasses.field(default=False, metadata=LATER)
+    """As in `train_transformer`. A smaller `microbatch_size` would also save memory, but contrasts fewer pairs."""
 
     def __post_init__(self) -> None:
         TrainConfig.__post_init__(self)

@@ -25,7 +25,7 @@ from dalle_datasets.store.schemas import CODEBOOK_USAGE, DROPPED_PAIRS, IMAGE_TO
 from dalle_model.config.model import DVAEConfig
 from dalle_model.config.tokenizing import TokenizeImagesConfig
 from dalle_model.dvae import load_dvae
-from dalle_model.dvae.image_tokenizer import ImageTokenizer
+from dalle_model.dvae.image_tokenizer import ImageTokenizer, bytes_per_picture
 from dalle_model.dvae.loss import codebook_perplexity
 from dalle_model.running.parts import OutputParts, map_parts
 from dalle_model.running.progress import report_progress
@@ -167,17 +167,6 @@ def num_threads(settings: TokenizeImagesConfig) -> int:
 def largest_batch(dvae: DVAEConfig, settings: TokenizeImagesConfig) -> int:
     """Pictures per forward pass that `batch_size` and `batch_memory_gb` allow, at least 1."""
     return max(1, min(settings.batch_size, int(settings.batch_memory_gb * 1e9 / bytes_per_picture(dvae, settings.precision))))
-
-
-def bytes_per_picture(dvae: DVAEConfig, precision: str) -> int:
-    """Memory that one picture of a forward pass takes at its widest, within a few percent of what is measured.
-
-    That is in the first group (input, skip, and two activations of the residual branch), or at the end, where the
-    fp32 logits meet those of the linear path round the network if there is one.
-    """
-    first_group = 4 * dvae.hidden_width * (dvae.image_size // dvae.stem_patch_size) ** 2
-    logits = (3 if dvae.codebook_init == "patch_kmeans" else 1) * dvae.codebook_size * dvae.num_image_tokens
-    return max(first_group * (4 if precision == "fp32" else 2), logits * 4)
 
 
 def count_tokens(parts: list[Path], codebook_size: int) -> NDArray[np.int64]:

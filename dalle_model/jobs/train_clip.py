@@ -5,25 +5,31 @@ of the pictures it learns from are reconstructions, with some tokens replaced on
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from dalle_datasets.loading.image_batches import ImageBatch, ImageBatches
-from dalle_model.clip import Clip, build_clip, contrastive_loss, import_pretrained, save_clip
+from dalle_model.clip import Clip, build_clip, build_network, contrastive_loss, import_pretrained, save_clip
 from dalle_model.config.training import TrainClipConfig
+from dalle_model.config.tree import Config
 from dalle_model.dvae import DVAE, load_dvae
+from dalle_model.dvae.image_tokenizer import bytes_per_picture
 from dalle_model.dvae.pixels import as_floats, as_tensor
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
 from dalle_model.text import BpeTokenizer
 from dalle_model.training.loop import derive_seed, train
+from dalle_model.training.memory import check_fits, pairs_at_once, update_bytes
 from dalle_model.training.parallel import World, join_world
 
 MAX_VALIDATION_PAIRS = 2_048
 MAX_KEPT_TOKENS = 2**26
 """Image tokens remembered from earlier epochs (128 MiB): encoding costs more than an update of a small CLIP."""
+MEMORY_GB = 4.0
+"""That reconstructing may take at a time."""
 
 
 def run(run: JobRun) -> dict[str, Any]:
@@ -36,6 +42,13 @@ def run(run: JobRun) -> dict[str, Any]:
     dvae = load_dvae(run.input_path("dvae")).to(world.device)
     torch.manual_seed(derive_seed(seed, 0))
     clip = build_clip(run.config.clip, BpeTokenizer.load(run.input_path("tokenizer")))
+    check_fits(
+        lambda: planned_bytes(run.config),
+        world.device,
+        "train_clip",
+        "set train_clip.activation_checkpointing=true, or train_clip.microbatch_size, which contrasts fewer pairs at a time",
+    )
+    checkpoint_activations(clip.network, settings.activation_checkpointing)
     reconstructions = Reconstructions(dvae)
     result = train(
         model=clip.network,
@@ -58,12 +71,39 @@ def run(run: JobRun) -> dict[str, Any]:
     }
 
 
+def planned_bytes(config: Config) -> int:
+    """What an update needs on the device."""
+    settings, stream, side = config.train_clip, config.tokenizer, config.clip.image_size
+    pairs = pairs_at_once(settings, 1)
+
+    def build() -> nn.Module:
+        network = build_network(config.clip, stream.max_text_tokens, stream.vocab_size)
+        checkpoint_activations(network, settings.activation_checkpointing)
+        return network
+
+    def compute_loss(network: nn.Module) -> Tensor:
+        texts = torch.zeros(pairs, stream.max_text_tokens + 1, dtype=torch.int64)
+        return contrastive_loss(network, torch.zeros(pairs, 3, side, side), texts)["loss"]
+
+    needed = update_bytes(settings, build, compute_loss)
+    if settings.activation_checkpointing:  # one layer at a time is computed again
+        whole = replace(config, train_clip=replace(settings, activation_checkpointing=False))
+        needed += (planned_bytes(whole) - needed) // (config.clip.vision_layers + config.clip.text_layers)
+    return needed
+
+
+def checkpoint_activations(network: nn.Module, is_on: bool) -> None:
+    """Whether training keeps only each layer's input and computes the layer again in the backward pass."""
+    cast(Any, network).set_grad_checkpointing(is_on)
+
+
 class Reconstructions:
     """Pictures as the dVAE gives them back. Remembers the tokens of pictures it has seen, up to `MAX_KEPT_TOKENS`."""
 
     def __init__(self, dvae: DVAE) -> None:
         self.dvae = dvae
         self._kept: dict[int, Tensor] = {}
+        self._at_once = max(1, int(MEMORY_GB * 1e9 / bytes_per_picture(dvae.config, "fp32")))
 
     def tokens(self, pair_ids: Tensor, images: Tensor) -> Tensor:
         """Image tokens, int64 [B, num_image_tokens], of the pictures [B, 3, H, W] of these pairs."""
@@ -71,10 +111,15 @@ class Reconstructions:
         new = [i for i, pair_id in enumerate(ids) if pair_id not in self._kept]
         made = {}
         if new:
-            made = dict(zip((ids[i] for i in new), self.dvae.tokenize(images[new]).to(torch.int32).cpu(), strict=True))
+            tokens = [self.dvae.tokenize(some).to(torch.int32).cpu() for some in torch.split(images[new], self._at_once)]
+            made = dict(zip((ids[i] for i in new), torch.cat(tokens), strict=True))
             if (len(self._kept) + len(made)) * self.dvae.config.num_image_tokens <= MAX_KEPT_TOKENS:
                 self._kept |= made
         return torch.stack([made[i] if i in made else self._kept[i] for i in ids]).to(images.device, torch.int64)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Pictures [B, 3, H, W] of tokens [B, num_image_tokens], some at a time: a batch of CLIP's is larger than the dVAE can take."""
+        return torch.cat([self.dvae.decode_tokens(some) for some in torch.split(tokens, self._at_once)])
 
 
 def training_batches(
@@ -97,7 +142,7 @@ def reconstruction_loss(
     is_reconstructed = torch.rand(len(images), device=images.device) < settings.reconstruction_share
     if is_reconstructed.any():
         tokens = replace_tokens(reconstructions.tokens(batch["pair_ids"], images), settings.max_replaced_tokens)
-        images[is_reconstructed] = reconstructions.dvae.decode_tokens(tokens[is_reconstructed])
+        images[is_reconstructed] = reconstructions.decode(tokens[is_reconstructed])
     return contrastive_loss(network, clip.prepare_images(images), batch["texts"])
 
 

@@ -36,6 +36,7 @@ from dalle_model.running.run_dir import JobRun
 from dalle_model.training.checkpoints import list_training_states
 from dalle_model.training.distribute import ShardUnit
 from dalle_model.training.loop import derive_seed, train
+from dalle_model.training.memory import check_fits, pairs_at_once, update_bytes
 from dalle_model.training.metrics import MetricsLog
 from dalle_model.training.parallel import World, join_world
 from dalle_model.training.prefetch import prefetch
@@ -65,6 +66,12 @@ def run(run: JobRun) -> dict[str, Any]:
         return publish(run, model, validation_split, validate_once(run, model, validation_split), num_steps=0) if world.is_main else {}
     torch.manual_seed(derive_seed(config.seed, 0))
     model = DVAE(config.dvae).to(memory_format=torch.channels_last)
+    check_fits(
+        lambda: planned_bytes(config, world.size),
+        world.device,
+        "train_dvae",
+        f"set train_dvae.microbatch_size to a divisor of train_dvae.batch_size={config.train_dvae.batch_size}, or train on more devices",
+    )
     pictures = ImageBatches(
         pairs, "train", config.dvae.image_size, square=augmentation(config.train_dvae), num_threads=config.train_dvae.decode_threads
     )
@@ -84,6 +91,16 @@ def run(run: JobRun) -> dict[str, Any]:
         report=report_progress,
     )
     return publish(run, model, validation_split, result.validation, result.step) if world.is_main else {}
+
+
+def planned_bytes(config: Config, world_size: int) -> int:
+    """What an update needs on each of `world_size` devices, replicated."""
+    shape = (pairs_at_once(config.train_dvae, world_size), 3, config.dvae.image_size, config.dvae.image_size)
+
+    def compute_loss(model: nn.Module) -> Tensor:
+        return relaxed_loss(model, {"images": torch.zeros(shape, dtype=torch.uint8)}, 0, config.train_dvae)["loss"]
+
+    return update_bytes(config.train_dvae, lambda: DVAE(config.dvae), compute_loss)
 
 
 def parts(model: nn.Module) -> list[ShardUnit]:

@@ -19,11 +19,12 @@ from dalle_model.running.run_dir import JobRun
 from dalle_model.text import BpeTokenizer, normalize_caption
 from dalle_model.training.distribute import ShardUnit
 from dalle_model.training.loop import derive_seed, train
+from dalle_model.training.memory import check_fits
 from dalle_model.training.parallel import World, join_world, sum_numbers
 from dalle_model.training.prefetch import prefetch
 from dalle_model.transformer import NO_TOKEN, DALLETransformer, save_transformer
 from dalle_model.transformer.branch_scales import BranchScaler
-from dalle_model.transformer.cost import training_flops_per_token
+from dalle_model.transformer.cost import plan_transformer, training_flops_per_token
 
 MAX_VALIDATION_PAIRS = 4_096
 """Enough to know a loss per token to a few thousandths of a nat."""
@@ -47,6 +48,7 @@ def run(run: JobRun) -> dict[str, Any]:
     model = DALLETransformer(config.transformer, replace(config.stream, text_vocab_size=tokenizer.vocab_size))
     model.activation_checkpointing = config.train_transformer.activation_checkpointing
     world = join_world()
+    check_fits(lambda: planned_bytes(config, world.size), world.device, "train_transformer", remedy(config, world.size))
     result = train(
         model=model,
         config=config.train_transformer,
@@ -79,6 +81,22 @@ def run(run: JobRun) -> dict[str, Any]:
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "num_steps": result.step,
     }
+
+
+def planned_bytes(config: Config, world_size: int) -> int:
+    """What an update needs on each of `world_size` devices."""
+    plan = plan_transformer(config, world_size)
+    return (plan.memory_with_checkpointing if config.train_transformer.activation_checkpointing else plan.memory).total
+
+
+def remedy(config: Config, world_size: int) -> str:
+    """What makes an update need less."""
+    settings, ways = config.train_transformer, ["set a smaller train_transformer.microbatch_size"]
+    if not settings.activation_checkpointing:
+        ways.append("train_transformer.activation_checkpointing=true")
+    if settings.sharding == "replicated":
+        ways.append("with several devices train_transformer.sharding=full")
+    return f"{', '.join(ways)}; `dalle config plan --world-size {world_size}` shows what each saves"
 
 
 def check_training_set(training_set: Path, made_from: Mapping[str, str]) -> None:

@@ -21,7 +21,7 @@ from dalle_model.config.model import DVAEConfig
 from dalle_model.config.presets import preset
 from dalle_model.config.tokenizing import TokenizeImagesConfig
 from dalle_model.dvae import DVAE, save_dvae
-from dalle_model.dvae.image_tokenizer import ImageTokenizer
+from dalle_model.dvae.image_tokenizer import ImageTokenizer, bytes_per_picture
 from dalle_model.dvae.pixels import as_floats, as_tensor
 from dalle_model.jobs import tokenize_images
 from dalle_model.running.run_dir import execute, open_run, prepare, read_result
@@ -260,7 +260,7 @@ def test_the_memory_of_a_pass_is_what_was_estimated(config, precision, tmp_path)
     events = [event for event in json.loads((tmp_path / "trace.json").read_text())["traceEvents"] if event.get("name") == "[memory]"]
     sizes = [event["args"]["Total Allocated"] for event in sorted(events, key=lambda event: event["ts"])]
     used = (max(sizes) - sizes[0]) / 8
-    assert 0.8 < used / tokenize_images.bytes_per_picture(config, precision) < 1.25
+    assert 0.8 < used / bytes_per_picture(config, precision) < 1.25
 
 
 def test_a_wrong_memory_is_refused():
