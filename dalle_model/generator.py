@@ -17,6 +17,7 @@ from torch import Tensor
 from dalle_datasets.loading.token_batches import pad_tokens
 from dalle_datasets.store.ids import prompt_id
 from dalle_datasets.store.layout import open_data_root
+from dalle_datasets.texts.captions import clean_caption
 from dalle_model.clip import Clip
 from dalle_model.config.generation import SamplingConfig
 from dalle_model.config.tree import Config
@@ -81,7 +82,7 @@ class Generator:
         num_images = settings.num_images if num_images is None else num_images
         if num_images < 1:
             raise ValueError(f"num_images={num_images} must be at least 1")
-        text = " ".join(prompt.split())
+        text = clean_caption(prompt)
         row = {"prompt_id": prompt_id(text), "prompt": text, "image": None}
         usable, dropped = sort_out([row], networks.tokenizer, settings.truncate_prompts)
         if dropped:

@@ -4,7 +4,7 @@ Every section checks itself; checks that span sections live in `dalle_model.conf
 """
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -29,6 +29,8 @@ class SourceConfig:
     """`web_pages` only: pages to start from (http or https)."""
     inputs: tuple[str, ...] = ()
     """Files to read: paths, patterns such as `crawl/*.warc.gz`, folders, or (archives and tables) http and https URLs."""
+    caption_lines: Literal["separate", "joined"] = field(default="separate", metadata={"later": True})
+    """`image_folders` and `webdatasets`: whether every line of a caption file is a caption of its own, or all lines are one caption."""
     max_pages: int = 1_000
     """Stop after this many pages."""
     use_sitemaps: bool = False
@@ -106,12 +108,12 @@ class DownloadConfig:
             "num_processes": 1, "num_threads": 1, "max_bytes": 1, "max_pixels": 1, "retries": 0, "retry_wait_s": 0,
             "requests_per_s_per_host": 0, "urls_per_shard": 1, "max_memory_mb": 1_024,
         }  # fmt: skip
-        for field, low in lowest.items():
-            if getattr(self, field) < low:
-                raise ValueError(f"download.{field}={getattr(self, field)} must be at least {low}")
-        for field in ("timeout_s", "deadline_s", "stall_timeout_s"):
-            if getattr(self, field) <= 0:
-                raise ValueError(f"download.{field}={getattr(self, field)} must be more than 0 seconds")
+        for name, low in lowest.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"download.{name}={getattr(self, name)} must be at least {low}")
+        for name in ("timeout_s", "deadline_s", "stall_timeout_s"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"download.{name}={getattr(self, name)} must be more than 0 seconds")
         if self.ray_address and self.distributor != "ray":
             raise ValueError(
                 f"download.ray_address={self.ray_address!r} says where a Ray cluster is, but download.distributor={self.distributor}; "
@@ -167,9 +169,9 @@ class FilterConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.max_boilerplate_share <= 1:
             raise ValueError(f"filter.max_boilerplate_share={self.max_boilerplate_share} must be in [0, 1]")
-        for field in ("captions_per_image", "max_captions_per_image", "max_images_per_caption", "num_processes"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"filter.{field}={getattr(self, field)} must be at least 1")
+        for name in ("captions_per_image", "max_captions_per_image", "max_images_per_caption", "num_processes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"filter.{name}={getattr(self, name)} must be at least 1")
         if self.max_aspect_ratio < 1:
             raise ValueError(f"filter.max_aspect_ratio={self.max_aspect_ratio} is long side over short side; use at least 1")
         if not 0 <= self.validation_share < 1:
@@ -208,6 +210,6 @@ class CatalogConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.min_clip_score_quantile < 1:
             raise ValueError(f"catalog.min_clip_score_quantile={self.min_clip_score_quantile} must be in [0, 1)")
-        for field in ("max_nsfw_score", "max_watermark_score"):
-            if not 0 <= getattr(self, field) <= 1:
-                raise ValueError(f"catalog.{field}={getattr(self, field)} must be in [0, 1]")
+        for name in ("max_nsfw_score", "max_watermark_score"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"catalog.{name}={getattr(self, name)} must be in [0, 1]")

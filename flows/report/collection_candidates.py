@@ -20,6 +20,9 @@ DISCOVERY = {
     "meta_robots": "the page asks not to be used, in its head",
     "not_html": "a page that is no page",
     "broken_line": "a line of a table that cannot be read",
+    "broken_text": "a caption that was written in another encoding than its page or file says",
+    "unread_format": "a picture in a format that is not read; convert it to PNG",
+    "no_picture": "a caption file without a picture beside it",
 }
 """Codes that only discovery gives."""
 

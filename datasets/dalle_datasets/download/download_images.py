@@ -23,6 +23,7 @@ from dalle_datasets.download.fetching import FETCHED
 from dalle_datasets.download.passes import fetch_all, fetched_rows
 from dalle_datasets.download.shards import Shards, write_shards
 from dalle_datasets.sources.discover import candidates_id, candidates_path
+from dalle_datasets.sources.tables import IN_TABLE
 from dalle_datasets.store.buckets import by_key, read_tables
 from dalle_datasets.store.ids import content_id, content_id_of
 from dalle_datasets.store.layout import Layout
@@ -138,8 +139,9 @@ def _plan_shards(candidates: Path, work: Path, source: SourceConfig, download: D
 
 
 def _place(image_url: str, source: SourceConfig) -> str:
-    """A hash, so that the pictures of one host do not all come at once; those of one tar do, because its index is read for them."""
-    return content_id("url", image_url.partition("/")[0] if source.kind == "webdatasets" else image_url)
+    """A hash, so that the pictures of one host do not all come at once; those of one tar or table do, because it is read for them."""
+    is_of_one = source.kind == "webdatasets" or (source.kind == "url_tables" and image_url.startswith(IN_TABLE))
+    return content_id("url", image_url.partition("/")[0] if is_of_one else image_url)
 
 
 def _write_parts(shards: Shards, work: Path, settings: str) -> None:

@@ -7,6 +7,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from dalle_datasets.download.runner import finished_shards, run_img2dataset
 from dalle_datasets.download.shards import Shards, write_shards
 from dalle_datasets.sources.local_files import LocalReader
 from dalle_datasets.sources.opening import open_source
+from dalle_datasets.sources.tables import IN_TABLE
 from dalle_datasets.store.manifest import Report
 from dalle_datasets.store.parquet import read_parquet, write_parquet
 from dalle_datasets.web.client import PoliteClient
@@ -46,9 +48,10 @@ def fetch_all(shards: Shards, work: Path, source: SourceConfig, download: Downlo
             allow_addresses=download.allow_addresses, connect_to=connect_to,
         )  # fmt: skip
         fetch_image = PoliteClient(limits, download.requests_per_s_per_host).fetch_image
-        if source.kind in ("image_folders", "webdatasets"):
-            _fetch_shards(shards, work / "first", LocalReader(source.inputs, download.max_bytes).fetch_image, download, report)
-        elif download.runner == "img2dataset":
+        is_local = source.kind in ("image_folders", "webdatasets") or _has_local(shards, source)
+        if is_local:
+            fetch_image = partial(_fetch_either, LocalReader(source.inputs, download.max_bytes).fetch_image, fetch_image)
+        if download.runner == "img2dataset" and not is_local:
             _write_urls(shards, work / "urls")
             _run_img2dataset(work / "urls", work / "img2dataset", shards, limits, download, report)
         else:
@@ -56,6 +59,15 @@ def fetch_all(shards: Shards, work: Path, source: SourceConfig, download: Downlo
         for attempt in range(download.retries):
             again = _asked_again(work, shards, attempt, download)
             _fetch_shards(again, work / f"retry-{attempt}", fetch_image, download, report)
+
+
+def _has_local(shards: Shards, source: SourceConfig) -> bool:
+    """Whether some pictures lie inside the tables; then img2dataset is not for them."""
+    return source.kind == "url_tables" and any(url.startswith(IN_TABLE) for number in range(len(shards)) for url in shards.urls(number))
+
+
+def _fetch_either(local: Callable[[str], bytes], remote: Callable[[str], bytes], image_url: str) -> bytes:
+    return (remote if image_url.startswith(("http://", "https://")) else local)(image_url)
 
 
 def fetched_rows(work: Path, shards: Shards, number: int, columns: list[str]) -> pa.Table:

@@ -13,6 +13,7 @@ from dalle_datasets.store.ids import content_id, prompt_id
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.parquet import iter_batches, write_parquet
 from dalle_datasets.store.schemas import DROPPED_PROMPTS, PAIRS, PROMPTS
+from dalle_datasets.texts.captions import clean_caption
 
 OWN = "own"
 VALIDATION = "validation"
@@ -41,7 +42,7 @@ def validation_prompts(pairs: Path, num_prompts: int) -> pa.Table:
 
 def own_prompts(texts: Sequence[str]) -> pa.Table:
     """A person's own texts. Raises `ValueError` when there is none, or an empty one."""
-    texts = list(dict.fromkeys(" ".join(text.split()) for text in texts))
+    texts = list(dict.fromkeys(map(clean_caption, texts)))
     if not texts or not all(texts):
         raise ValueError("a prompt is empty; say what the picture should show")
     return _table([{"prompt": text, "prompt_set": OWN, "expected": None} for text in texts])

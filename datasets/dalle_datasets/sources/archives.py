@@ -10,9 +10,11 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
-from dalle_datasets.sources.base import MAX_PAGE_BYTES, Drop, FoundImage, clean_caption, clean_url, encodable
+from dalle_datasets.sources.base import MAX_PAGE_BYTES, Drop, FoundImage, clean_url, judge
 from dalle_datasets.sources.discovered import DiscoveryWriter
-from dalle_datasets.sources.html import read_page
+from dalle_datasets.sources.html import read_page, unescape_attribute
+from dalle_datasets.texts.captions import captions_in
+from dalle_datasets.texts.decoding import encodable
 from dalle_datasets.web.opt_outs import header_opt_out, meta_opt_out
 
 GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
@@ -175,15 +177,9 @@ def _read_wat(body: bytes, page_url: str, document: str, date: str | None, resul
         result.add(drops=[Drop(against.code, against.detail, page_url)])
         return
     for position, link in enumerate(images):
-        url, caption = clean_url(str(link.get("url") or ""), base), clean_caption(str(link.get("alt") or ""))
-        if not caption:
-            caption = clean_caption(str(link.get("title") or ""))
-        if not caption:
-            result.add(drops=[Drop("no_caption", "no alt text or title", page_url, url[:200])])
-        elif not url.startswith(("http://", "https://")):
-            result.add(drops=[Drop("bad_scheme", f"scheme {url.partition(':')[0][:20]!r}", page_url, url[:200], caption)])
-        else:
-            result.add([FoundImage(url, caption, page_url, position, "img alt", document, date)])
+        caption = next(iter(captions_in(link.get("alt")) or captions_in(link.get("title"))), "")
+        address = clean_url(unescape_attribute(str(link.get("url") or "")), base)
+        result.take(judge(FoundImage(address, caption, page_url, position, "img alt", document, date), nothing="no alt text or title"))
 
 
 def _message(fields: list[tuple[str, str]]) -> Message:

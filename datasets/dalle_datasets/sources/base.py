@@ -1,11 +1,9 @@
-"""What readers of every kind of source share: finds and drops, clean URLs and captions."""
+"""What readers of every kind of source share: finds and drops, clean URLs, and which finds can be used."""
 
-import html
-import re
-import urllib.parse
 from typing import NamedTuple
 
-import ftfy
+from dalle_datasets.texts.decoding import TEXT, Decoded, encodable
+from dalle_datasets.web.urls import resolve_url
 
 MAX_PAGE_BYTES = 10 * 2**20
 
@@ -47,31 +45,29 @@ class SeenPage(NamedTuple):
     links: list[str]
 
 
-def clean_url(url: str, base: str = "") -> str:
-    """`url` made absolute and written in one way: no fragment, no spaces around it, lower-case host, no default port.
+def clean_url(url: str, base: str = "", encoding: str = "utf-8") -> str:
+    """`url` made absolute and written as browsers write it (see `resolve_url`), without its fragment and a user's name.
 
     URLs that cannot be read are returned as they are; fetching them says what is wrong.
     """
-    url = encodable(re.sub(r"[\t\r\n]", "", url.strip()))
-    try:
-        parts = urllib.parse.urlsplit(urllib.parse.urljoin(base, url))
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            return parts.geturl()
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        port = parts.port
-    except ValueError:
+    url = encodable(url.strip())
+    found = resolve_url(url, base, encoding)
+    if found is None or found.protocol not in ("http:", "https:"):
         return url
-    default_port = 443 if parts.scheme == "https" else 80
-    netloc = host if port in (None, default_port) else f"{host}:{port}"
-    return urllib.parse.urlunsplit((parts.scheme, netloc, parts.path or "/", parts.query, ""))
+    return f"{found.protocol}//{found.host}{found.pathname}{found.search}"
 
 
-def encodable(text: str) -> str:
-    """`text` without the halves of characters that JSON escapes and file names can smuggle in, and that no file of ours can hold."""
-    return text.encode("utf-8", "replace").decode()
+def judge(found: FoundImage, decoded: Decoded = TEXT, nothing: str = "", is_local: bool = False) -> FoundImage | Drop:
+    """`found` if its URL and caption can be used, else why not. `nothing` says what was looked for if there is no caption.
 
-
-def clean_caption(text: str | None) -> str:
-    """`text` on one line, with HTML entities and wrongly decoded characters repaired."""
-    text = ftfy.fix_text(html.unescape(text or ""), normalization="NFC")
-    return " ".join("".join(c for c in text if c.isprintable() or c.isspace()).split())
+    `decoded` is the text that the caption is from: a caption that was read in a wrong encoding is none. Only what a reader found in
+    a file of its own `is_local`; a URL that is written anywhere is one of the web.
+    """
+    page_url, image_url, caption = found.page_url, found.image_url, found.caption
+    if not caption:
+        return Drop("no_caption", nothing, page_url, image_url[:200])
+    if not is_local and not image_url.startswith(("http://", "https://")):
+        return Drop("bad_scheme", f"scheme {image_url.partition(':')[0][:20]!r}", page_url, image_url[:200], caption)
+    if problem := decoded.problem(caption):
+        return Drop("broken_text", problem, page_url, image_url, caption)
+    return found._replace(found_in=decoded.note(found.found_in, caption))

@@ -39,7 +39,7 @@ from dalle_datasets.store.parquet import RowsWriter, SchemaError, check_parquet,
 from dalle_datasets.store.schemas import CANDIDATES, DROPPED_PAIRS, PAGES
 from dalle_datasets.web.client import PoliteClient
 
-VERSION = 2
+VERSION = 3
 CANDIDATES_FILE = "candidates.parquet"
 AGAIN_FILE = "again.parquet"
 DROP_ORDER = ("candidate_id", "page_url", "reason", "image_url", "caption", "detail")
@@ -117,8 +117,8 @@ def _read(source: SourceConfig, download: DownloadConfig, known: KnownPages | No
         readers: dict[str, Reader] = {
             "web_archives": partial(read_archive, user_agent_token=limits.user_agent_token),
             "url_tables": read_table,
-            "image_folders": read_folder,
-            "webdatasets": read_tar,
+            "image_folders": partial(read_folder, caption_lines=source.caption_lines),
+            "webdatasets": partial(read_tar, caption_lines=source.caption_lines),
         }
         read_documents(source, limits, known, readers[source.kind], result, report)
 
@@ -142,7 +142,7 @@ def _is_of(path: Path, schema: pa.Schema) -> bool:
 
 def _reader_id(source: SourceConfig) -> str:
     """What decides what is found on a page; bounds do not."""
-    return fingerprint(VERSION, source.kind, source.user_agent, source.scene_size)
+    return fingerprint(VERSION, source.kind, source.user_agent, source.scene_size, source.caption_lines)
 
 
 def _write_candidates(path: Path, goes_on: bool, read: DiscoveryWriter, source: SourceConfig) -> tuple[int, int]:

@@ -68,6 +68,11 @@ class DiscoveryWriter:
                 self.reasons[drop.reason] += 1
                 self.first_drop = self.first_drop or drop
 
+    def take(self, *items: FoundImage | Drop, reader: int = 0) -> None:
+        """Keep what was judged, each as what it is."""
+        found = [item for item in items if isinstance(item, FoundImage)]
+        self.add(found, [item for item in items if isinstance(item, Drop)], reader)
+
     def add_page(self, page: SeenPage, is_unchanged: bool) -> None:
         """Keep a page that was read, or that did not change since."""
         with self._writing():

@@ -51,13 +51,15 @@ def read_documents(
 
 
 def list_documents(inputs: tuple[str, ...]) -> list[str]:
-    """Every input, with patterns resolved, sorted and without repeats. Raises `ValueError` for one that matches nothing."""
+    """Every input, patterns resolved (what exists is none), sorted, without repeats. Raises `ValueError` for one that matches nothing."""
     documents: dict[str, None] = {}
     for item in inputs:
         if item.startswith(("http://", "https://")):
             documents[item] = None
             continue
-        matches = sorted(glob.glob(str(Path(item).expanduser()), recursive=True))  # noqa: PTH207 - absolute patterns
+        path = Path(item).expanduser()
+        # A name may have brackets in it; what is there is meant as it stands.
+        matches = [str(path)] if path.exists() else sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute patterns
         if not matches:
             raise ValueError(f"source.inputs has {item!r}, which matches no file; check the path, relative to {Path.cwd()}")
         documents |= dict.fromkeys(matches)

@@ -1,6 +1,5 @@
 """Captioned images and links of one HTML page. Pure functions from bytes: nothing is fetched here."""
 
-import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,16 +7,36 @@ from email.message import Message
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from dalle_datasets.sources.base import Drop, FoundImage, clean_caption, clean_url
+from dalle_datasets.sources.base import Drop, FoundImage, clean_url, judge
+from dalle_datasets.texts.captions import clean_caption
+from dalle_datasets.texts.decoding import Decoded, decode_text
 from dalle_datasets.web.opt_outs import meta_opt_out
 
 MAX_SRCSET_WIDTH = 2_048
 """Largest width that is chosen among several sizes of a picture, pixels."""
-LAZY_ATTRIBUTES = ("data-src", "data-original", "data-lazy-src", "data-url")
-NO_CHARSETS = frozenset({"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape", "utf-7"})
-"""Codecs of Python that no page is written in; some of them give halves of characters, or fail in ways of their own."""
+SIZES_ATTRIBUTES = ("srcset", "data-srcset", "data-lazy-srcset", "data-original-set", "data-lazy-set")
+ADDRESS_ATTRIBUTES = ("data-src", "data-original", "data-lazy-src", "data-lazy", "data-original-src", "data-actualsrc", "data-echo", "src")
+"""In order of trust: those that programs for lazy loading are known to load, then what is shown until they do."""
+LAST_ATTRIBUTES = ("data-img-src", "data-image-src", "data-image", "data-hi-res-src", "data-full", "data-url")
+"""Looked at only if all others are placeholders: they may as well name a page."""
+UNREAD_TYPES = frozenset({"image/svg+xml", "image/jxl", "image/heic", "image/heif"})
+"""Of a picture's sources that we could not decode."""
+_PLACEHOLDER = re.compile(
+    r"(?:^|/)(?:spacer|blank|pixel|placeholder|transparent|trans|clear|1x1|empty|gr[ae]y|lazy|loading|loader|preload(?:er)?|dummy)"
+    r"(?:[-_.\d][^/?]{0,24})?\.(?:gif|png|svg|jpe?g|webp)(?:\?|$)",
+    re.IGNORECASE,
+)
+_META = re.compile(
+    rb"""<!--.*?(?:-->|$)|<meta(?=[\s/])((?:[^>"']|"[^"]*"|'[^']*')*)|<\?xml[^>]{0,99}\sencoding\s*=\s*["']([^"']{1,40})""",
+    re.DOTALL | re.IGNORECASE,
+)
+_CHARSET = re.compile(rb"""\bcharset\s*=\s*["']?\s*([^\s"';>/]{1,40})""", re.IGNORECASE)
+MAX_HEAD_BYTES = 65_536
+"""Where a page may say its encoding. Browsers start over when they find it late."""
 _LICENCE = "a[rel~=license], link[rel~=license], [itemprop=license]"
-_SRCSET_ENTRY = re.compile(r"\s*([^\s,]\S*[^\s,]|[^\s,])(?:\s+([\d.]+)([wx]))?\s*(?:,|$)")
+_SRCSET_URL = re.compile(r"[\s,]*(\S+)")
+_SRCSET_END = re.compile(r"((?:\([^)]*(?:\)|$)|[^,(])*)(?:,|$)")
+_SRCSET_SIZE = re.compile(r"(?:^|\s)(\d{1,9}|\d{0,9}\.\d{1,9})([wx])(?=\s|$)")
 
 
 @dataclass(slots=True)
@@ -39,46 +58,52 @@ def read_page(body: bytes, page_url: str, headers: Message, user_agent_token: st
     content_type = headers.get_content_type()
     if content_type not in ("text/html", "application/xhtml+xml"):
         return Page(drops=[Drop("not_html", f"Content-Type {content_type}", page_url)], is_closed=True)
-    tree = LexborHTMLParser(decode_html(body, headers.get_content_charset()))
+    decoded = decode_html(body, headers.get_content_charset())
+    tree = LexborHTMLParser(decoded.text)
     if against := meta_opt_out(_metas(tree), user_agent_token):
         return Page(drops=[Drop(against.code, against.detail, page_url)], is_closed=True)
-    base_node = tree.css_first("base[href]")
-    base = clean_url(base_node.attributes.get("href") or "", page_url) if base_node else page_url
+    encoding, base = decoded.encoding, page_url
+    if base_node := tree.css_first("base[href]"):
+        base = clean_url(base_node.attributes.get("href") or "", page_url, encoding)
+        base = base if base.startswith(("http://", "https://")) else page_url
     page = Page()
     licence_of_page = _licence([node for node in tree.css(_LICENCE) if not _is_in_figure(node)], base)
     for position, image in enumerate(tree.css("img")):
         url = _image_url(image)
         if url is None:
             continue
-        image_url = clean_url(url, base)
+        image_url = clean_url(url, base, encoding)
         caption, found_in = _caption(image)
-        scheme = image_url.partition(":")[0]
-        if not caption:
-            page.drops.append(Drop("no_caption", "no alt text, figure caption or title", page_url, image_url[:200]))
-        elif scheme not in ("http", "https"):
-            page.drops.append(Drop("bad_scheme", f"scheme {scheme[:20]!r}", page_url, image_url[:200], caption))
+        figure = _figure(image)
+        licence = (_licence(figure.css(_LICENCE), base) if figure else None) or licence_of_page
+        found = FoundImage(image_url, caption, page_url, position, found_in, licence=licence)
+        item = judge(found, decoded, "no alt text, figure caption or title")
+        if isinstance(item, FoundImage):
+            page.found.append(item)
         else:
-            figure = _figure(image)
-            licence = _licence(figure.css(_LICENCE), base) if figure else None
-            page.found.append(FoundImage(image_url, caption, page_url, position, found_in, licence=licence or licence_of_page))
+            page.drops.append(item)
     for anchor in tree.css("a[href]"):
         if "nofollow" not in (anchor.attributes.get("rel") or ""):
-            link = clean_url(anchor.attributes.get("href") or "", base)
+            link = clean_url(anchor.attributes.get("href") or "", base, encoding)
             if link.startswith(("http://", "https://")):
                 page.links.append(link)
     return page
 
 
-def decode_html(body: bytes, charset: str | None) -> str:
-    """Text of a page: by the header's charset, the page's own, UTF-8, or Windows-1252, whichever works first."""
-    declared = re.search(rb"""<meta[^>]{0,200}charset\s*=\s*["']?([\w-]{2,20})""", body[:2048], re.IGNORECASE)
-    for name in (charset, declared and declared[1].decode("ascii", "replace"), "utf-8"):
-        try:
-            if name and codecs.lookup(name).name not in NO_CHARSETS:
-                return body.decode(name)
-        except (LookupError, UnicodeError, ValueError):  # ValueError: a zero byte in the name
-            continue
-    return body.decode("windows-1252", "replace")
+def decode_html(body: bytes, charset: str | None) -> Decoded:
+    """Text of a page: by its byte order mark, the header's charset, or the page's own, in this order; else by a guess."""
+    return decode_text(body, charset, _declared_charset(body[:MAX_HEAD_BYTES]))
+
+
+def _declared_charset(head: bytes) -> str | None:
+    """What `<meta>` or an XML declaration say, outside of comments."""
+    for found in _META.finditer(head):
+        declared = found[2] or ((charset := _CHARSET.search(found[1] or b"")) and charset[1])
+        if declared:
+            label = declared.decode("ascii", "replace").strip().lower()
+            # Whoever could read the declaration as it stands has no UTF-16.
+            return {"x-user-defined": "windows-1252"}.get(label, "utf-8" if label.startswith("utf-16") else label)
+    return None
 
 
 def _metas(tree: LexborHTMLParser) -> Iterator[tuple[str, str]]:
@@ -115,24 +140,52 @@ def _figure(node: LexborNode) -> LexborNode | None:
 
 def _image_url(image: LexborNode) -> str | None:
     """The best URL of an image: largest of its sizes, then what lazy loading would load, then `src`."""
-    sizes = _srcset(image.attributes.get("srcset") or image.attributes.get("data-srcset"))
+    nodes = [image]
     picture = image.parent
     if picture is not None and picture.tag == "picture":
-        for source in picture.css("source"):
-            if source.attributes.get("type") != "image/svg+xml":
-                sizes += _srcset(source.attributes.get("srcset") or source.attributes.get("data-srcset"))
+        nodes += [source for source in picture.css("source") if (source.attributes.get("type") or "").strip().lower() not in UNREAD_TYPES]
+    entries = [entry for node in nodes for name in SIZES_ATTRIBUTES for entry in parse_srcset(node.attributes.get(name))]
+    sizes = [entry for entry in entries if not _is_placeholder(entry[1])]
     if sizes:
         fitting = [size for size in sizes if size[0] <= MAX_SRCSET_WIDTH]
         return max(fitting, key=lambda size: size[0])[1] if fitting else min(sizes, key=lambda size: size[0])[1]
-    for attribute in (*LAZY_ATTRIBUTES, "src"):
-        if value := (image.attributes.get(attribute) or "").strip():
-            return value
-    return None
+    values = [(image.attributes.get(name) or "").strip() for name in (*ADDRESS_ATTRIBUTES, *LAST_ATTRIBUTES)]
+    given = [*filter(None, values), *(address for _, address in entries)]
+    return next((value for value in given if not _is_placeholder(value)), given[0] if given else None)
 
 
-def _srcset(value: str | None) -> list[tuple[float, str]]:
-    """(width or density, URL) of every entry. A bare URL counts as density 1."""
-    return [(float(number or 1), url) for url, number, _ in _SRCSET_ENTRY.findall(value or "")]
+def _is_placeholder(address: str) -> bool:
+    """Whether a URL only holds the place of a picture that a script loads later."""
+    address = address.strip()
+    return not address or bool(_NO_ADDRESS.match(address) or _PLACEHOLDER.search(address))
+
+
+_NO_ADDRESS = re.compile(r"(?:data|about|blob|javascript):|[#\[{]|\S*\{\{", re.IGNORECASE)
+
+
+def parse_srcset(value: str | None) -> list[tuple[float, str]]:
+    """(width or density, URL) of every entry, by the grammar of HTML. a URL without either counts as density 1."""
+    value, place = value or "", 0
+    found: list[tuple[float, str]] = []
+    while match := _SRCSET_URL.match(value, place):
+        address, place = match[1], match.end()
+        sizes = ""
+        if address.endswith(","):
+            address = address.rstrip(",")
+        elif end := _SRCSET_END.match(value, place):
+            sizes, place = end[1], end.end()
+        size = _SRCSET_SIZE.search(sizes)
+        if address and (size or not sizes.strip()):
+            found.append((float(size[1]) if size else 1.0, address))
+    return found
+
+
+def unescape_attribute(value: str) -> str:
+    """A value of an attribute as it is written in a page, read by the rules of HTML: `&copy=` in a URL is no sign."""
+    if "&" not in value:
+        return value
+    image = LexborHTMLParser(f'<img alt="{value.replace(chr(34), "&quot;")}">').css_first("img")
+    return (image.attributes.get("alt") or "") if image else value
 
 
 def _caption(image: LexborNode) -> tuple[str, str]:

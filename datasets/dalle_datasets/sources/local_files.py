@@ -1,77 +1,199 @@
-"""Captioned images that lie on this machine: folders, and webdataset tars. Nothing is downloaded; the bytes are read from the files.
+"""Captioned images that lie on this machine: folders, webdataset tars, and pictures inside Parquet tables. Nothing is downloaded.
 
-URLs are `folder:<name of the folder>/<path inside>` and `tar:<name of the tar>/<member>`, so that ids do not depend on where
-the data lies.
+URLs are `folder:<name of the folder>/<path inside>`, `tar:<name of the tar>/<member>` and `table:<name of the file>/<row>`, so
+that ids do not depend on where the data lies.
 """
 
 import contextlib
-import csv
 import json
+import os
+import re
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, TextIO
+from typing import Any, NamedTuple
 
-from dalle_datasets.sources.base import Drop, FoundImage, clean_caption, encodable
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dalle_datasets.sources.base import Drop, FoundImage, judge
 from dalle_datasets.sources.discovered import DiscoveryWriter
 from dalle_datasets.sources.documents import list_documents
+from dalle_datasets.sources.tables import picture_column
+from dalle_datasets.store.parquet import open_parquet
+from dalle_datasets.texts.captions import CAPTION_NAMES, captions_in, fold_name
+from dalle_datasets.texts.decoding import TEXT, Decoded, decode_text, encodable
+from dalle_datasets.texts.records import TextFile, json_records, read_csv
 from dalle_datasets.web.failures import FetchError
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
-CAPTION_FIELDS = ("caption", "text", "alt", "description", "title")
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"}
+)
+UNREAD_SUFFIXES = frozenset(
+    {
+        ".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpx", ".svg", ".svgz", ".psd", ".ico", ".tga", ".exr", ".hdr", ".dng", ".cr2",
+        ".cr3", ".nef", ".arw", ".raw", ".pdf", ".eps", ".ppm", ".pgm", ".pbm", ".pnm", ".pcx", ".dds", ".xcf", ".qoi",
+    }
+)  # fmt: skip
+"""Of pictures in formats that are not read: each is a drop, so that nobody wonders where they are."""
+UNREAD = "pictures of the kind {} are not read; convert it to PNG"
+TEXT_SUFFIXES = (".txt", ".caption", ".json")
+"""Of captions beside a picture; the first that says something counts."""
+CAPTION_FIELDS = (*CAPTION_NAMES, "captions", "texts", "sentences", "raw", "prompt")
+FILE_FIELDS = ("file_name", "image", "filename", "file", "image_file", "image_path", "filepath", "path", "img", "name")
+METADATA_NAMES = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.ndjson", "metadata.json", "metadata.parquet")
 MAX_CAPTION_BYTES = 1 << 20
 MAX_OPEN_TARS = 4
 """Whose members are in memory; URLs are asked for in their order, so threads are at one or two tars at a time."""
 
 
-def read_folder(root: Path, document: str, result: DiscoveryWriter) -> None:
-    """Images of a folder with the caption from `<image>.txt` or `<image>.json` beside it, or from `metadata.csv` / `metadata.jsonl`.
+class _Captions(NamedTuple):
+    """The captions of one picture, and where they were."""
 
-    (These are the habits of img2dataset's `files` output and of Hugging Face's image folders.)
+    texts: list[str]
+    found_in: str
+    decoded: Decoded = TEXT
+
+
+_NONE = _Captions([], "")
+
+
+def read_folder(root: Path, document: str, result: DiscoveryWriter, caption_lines: str = "separate") -> None:
+    """Images of a folder with their captions from `<image>.txt`, `.caption` or `.json` beside them, or from `metadata.csv`, `.jsonl`,
+    `.parquet` in the same folder or one above.
+
+    (These are the habits of img2dataset's `files` output and of Hugging Face's image folders, with a folder for each split.) Suffixes
+    count in any letter case. What cannot be read becomes a drop: a picture in an unknown format, a caption without a picture, a link
+    that leads out of the folder.
     """
-    captions = dict(_read_metadata(root))
-    for position, path in enumerate(sorted(path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())):
-        inside = path.relative_to(root).as_posix()
-        caption, found_in = captions.get(inside, ""), "metadata"
-        for suffix in (".txt", ".json"):
-            beside = path.with_suffix(suffix)
-            if not caption and _is_inside(beside, root) and beside.is_file() and beside.stat().st_size <= MAX_CAPTION_BYTES:
-                caption, found_in = _caption_of(beside.read_bytes(), suffix), suffix[1:]
-        _add(result, f"folder:{root.name}/{inside}", caption, document, position, found_in)
+    bounds = _Bounds(root)
+    listed: dict[str, _Captions] = {}
+    seen: set[str] = set()
+    position = 0
+    for folder, folder_names, names in os.walk(root, onerror=lambda error: _drop_unreadable(result, document, error)):
+        folder_names.sort()
+        here = Path(folder)
+        for name in folder_names:
+            if (here / name).is_symlink():
+                _drop_link(result, root, document, here / name, "a folder behind a link is not read; give it as an input of its own")
+        for name in sorted(names, key=str.lower):
+            if name.lower() in METADATA_NAMES:
+                _read_metadata(here / name, root, bounds, document, result, listed)
+        beside = _texts_of(here, names)
+        used: set[str] = set()
+        for name in sorted(names):
+            path, suffix = here / name, Path(name).suffix.lower()
+            inside = path.relative_to(root).as_posix()
+            if suffix in UNREAD_SUFFIXES or suffix in IMAGE_SUFFIXES:
+                seen.add(inside)
+            if suffix in UNREAD_SUFFIXES:
+                used.add(Path(name).stem)
+                address = encodable(f"folder:{root.name}/{inside}")
+                result.add(drops=[Drop("unread_format", UNREAD.format(suffix), document, address)])
+            elif suffix in IMAGE_SUFFIXES:
+                used |= {Path(name).stem, name}
+                if not bounds.holds(path) or not path.is_file():
+                    _drop_link(result, root, document, path, "its link leads out of the folder, or nowhere; put the file itself there")
+                    continue
+                captions = listed.get(inside, _NONE)
+                files = [*beside.get(Path(name).stem, ()), *beside.get(name, ())]  # a.txt, or a.png.txt
+                for text_path in files if not captions.texts else ():
+                    if bounds.holds(text_path) and text_path.is_file() and text_path.stat().st_size <= MAX_CAPTION_BYTES:
+                        captions = _captions_of(text_path.read_bytes(), text_path.suffix.lower(), caption_lines)
+                        if captions.texts:
+                            break
+                _add(result, f"folder:{root.name}/{inside}", captions, document, position)
+                position += 1
+        for stem in sorted(beside.keys() - used):
+            if any(path.suffix.lower() != ".json" for path in beside[stem]):
+                address = encodable(f"folder:{root.name}/{(here / stem).relative_to(root).as_posix()}")
+                result.add(drops=[Drop("no_picture", f"{encodable(beside[stem][0].name)} has no picture beside it", document, address)])
+    for inside in sorted(listed.keys() - seen):
+        address = encodable(f"folder:{root.name}/{inside}")[:200]
+        result.add(drops=[Drop("missing_file", "metadata names it, but there is no such picture", document, address)])
 
 
-def read_tar(path: Path, document: str, result: DiscoveryWriter) -> None:
-    """Images of a webdataset tar: members that share a key, one of them the picture, `txt` or `json` the caption.
+def _drop_unreadable(result: DiscoveryWriter, document: str, error: OSError) -> None:
+    result.add(drops=[Drop("missing_file", encodable(f"{error.filename} cannot be read: {error.strerror}")[:200], document)])
 
-    Raises `OSError` for a tar that is broken, cut off or compressed; what was read of it stays.
+
+def _texts_of(folder: Path, names: list[str]) -> dict[str, list[Path]]:
+    """Name without its last suffix -> files that may hold captions, in the order in which they count."""
+    found: dict[str, list[Path]] = {}
+    for name in sorted(names, key=lambda name: (TEXT_SUFFIXES.index(s) if (s := Path(name).suffix.lower()) in TEXT_SUFFIXES else 9, name)):
+        if Path(name).suffix.lower() in TEXT_SUFFIXES and name.lower() not in METADATA_NAMES and not _ABOUT.fullmatch(name):
+            found.setdefault(Path(name).stem, []).append(folder / name)
+    return found
+
+
+_ABOUT = re.compile(r"(?:read.?me|licen[cs]e|copying|notice|requirements|dataset_infos?|index|classes|labels)\b.*", re.IGNORECASE)
+"""Files of text about a folder, which caption nothing."""
+
+
+class _Bounds:
+    """Where the files of a folder may lie: in it, or among the blobs of the Hugging Face cache that it is a snapshot of."""
+
+    def __init__(self, root: Path) -> None:
+        self._allowed = [root.resolve()]
+        for parent in root.absolute().parents:
+            if parent.name == "snapshots" and (blobs := parent.parent / "blobs").is_dir():
+                self._allowed.append(blobs.resolve())
+
+    def holds(self, path: Path) -> bool:
+        """False for a link that leads out of the bounds, or in a circle."""
+        try:
+            resolved = path.resolve()
+        except (OSError, RuntimeError):
+            return False
+        return any(resolved.is_relative_to(allowed) for allowed in self._allowed)
+
+
+def _drop_link(result: DiscoveryWriter, root: Path, document: str, path: Path, why: str) -> None:
+    address = encodable(f"folder:{root.name}/{path.relative_to(root).as_posix()}")
+    result.add(drops=[Drop("missing_file", why, document, address)])
+
+
+def read_tar(path: Path, document: str, result: DiscoveryWriter, caption_lines: str = "separate") -> None:
+    """Images of a webdataset tar: members that share a key, some of them pictures, `txt`, `caption` or `json` their captions.
+
+    A key is a name up to its first dot, or up to its last where several pictures would have one key. Raises `OSError` for a tar that is
+    broken, cut off or compressed; what was read of it stays.
     """
-    pictures: dict[str, str] = {}
-    captions: dict[str, tuple[str, str]] = {}
+    pictures: list[str] = []
+    captions: dict[str, _Captions] = {}
     num_members = 0
     try:
         with _open_tar(path) as tar:
             for num_members, member in enumerate(tar, 1):  # noqa: B007 - for the error
                 if not member.isfile():
                     continue
-                name = PurePosixPath(member.name)
-                key, _, suffix = name.name.partition(".")
-                key = str(name.parent / key)
-                suffix = f".{suffix.lower()}"
+                suffix = PurePosixPath(member.name).suffix.lower()
                 if suffix in IMAGE_SUFFIXES:
-                    pictures[key] = member.name
-                elif suffix in (".txt", ".json", ".caption") and member.size <= MAX_CAPTION_BYTES:
+                    pictures.append(member.name)
+                elif suffix in UNREAD_SUFFIXES:
+                    address = encodable(f"tar:{path.name}/{member.name}")
+                    result.add(drops=[Drop("unread_format", UNREAD.format(suffix), document, address)])
+                elif suffix in TEXT_SUFFIXES and member.size <= MAX_CAPTION_BYTES:
                     file = tar.extractfile(member)
-                    if file is not None and (caption := _caption_of(file.read(), suffix)) and (suffix != ".json" or key not in captions):
-                        captions[key] = (caption, suffix[1:])
+                    found = _captions_of(file.read(), suffix, caption_lines) if file is not None else _NONE
+                    for key in _keys_of(member.name):
+                        if found.texts and (suffix != ".json" or key not in captions):
+                            captions[key] = found
             if not _has_end(path, tar.offset):
                 raise OSError(f"cut off or damaged after {num_members} members, at byte {tar.offset} of {path.stat().st_size}")
     except tarfile.TarError as error:
         raise OSError(f"no uncompressed tar, or damaged after {num_members} members ({error})") from error
     finally:
-        for position, (key, member_name) in enumerate(pictures.items()):
-            caption, found_in = captions.get(key, ("", ""))
-            _add(result, f"tar:{path.name}/{member_name}", caption, document, position, found_in)
+        for position, member_name in enumerate(dict.fromkeys(pictures)):
+            found = next((captions[key] for key in _keys_of(member_name) if key in captions), _NONE)
+            _add(result, f"tar:{path.name}/{member_name}", found, document, position)
+
+
+def _keys_of(member_name: str) -> tuple[str, ...]:
+    """What a member may share with others: its name up to the last dot, and up to the first."""
+    name = PurePosixPath(member_name)
+    return tuple(dict.fromkeys(str(name.parent / key) for key in (name.stem, name.name.partition(".")[0])))
 
 
 def _open_tar(path: Path) -> tarfile.TarFile:
@@ -97,8 +219,10 @@ class LocalReader:
             path = Path(document)
             if self._roots.setdefault(path.name, path) != path:
                 raise ValueError(f"source.inputs: {self._roots[path.name]} and {path} have the same name; give one of them another")
+        self._bounds = {name: _Bounds(root) for name, root in self._roots.items()}
         self._lock = threading.Lock()
         self._members: dict[Path, dict[str, tuple[int, int]]] = {}
+        self._table: _PictureTable | None = None
 
     def fetch_image(self, image_url: str) -> bytes:
         """The bytes of an image. Raises `FetchError`."""
@@ -108,24 +232,31 @@ class LocalReader:
         if root is None:
             raise FetchError("missing_file", f"{name} is not among source.inputs")
         try:
-            path, offset, size = self._locate_member(root, inside) if kind == "tar" else self._locate_file(root, inside)
-            if size > self._max_bytes:
-                raise FetchError("too_many_bytes", f"{size} bytes, {self._max_bytes} allowed")
-            with path.open("rb") as file:
-                file.seek(offset)
-                data = file.read(size)
-            if len(data) < size:
-                raise FetchError("incomplete_body", f"{len(data)} of {size} bytes: {path.name} is cut off")
-        except (OSError, tarfile.TarError) as error:
+            if kind == "table":
+                data = self._read_row(root, inside)
+            else:
+                path, offset, size = self._locate_member(root, inside) if kind == "tar" else self._locate_file(name, inside)
+                self._check_size(size)
+                with path.open("rb") as file:
+                    file.seek(offset)
+                    data = file.read(size)
+                if len(data) < size:
+                    raise FetchError("incomplete_body", f"{len(data)} of {size} bytes: {path.name} is cut off")
+        except (OSError, ValueError, tarfile.TarError, pa.ArrowException) as error:
             raise FetchError("missing_file", f"{image_url}: {error}") from error
         if not data:
             raise FetchError("empty_body", f"{image_url} has no bytes")
         return data
 
-    def _locate_file(self, root: Path, inside: str) -> tuple[Path, int, int]:
-        path = (root / inside).resolve()
-        if not _is_inside(path, root):
-            raise FetchError("missing_file", f"{inside} lies outside of {root.name}")
+    def _check_size(self, size: int) -> None:
+        if size > self._max_bytes:
+            raise FetchError("too_many_bytes", f"{size} bytes, {self._max_bytes} allowed")
+
+    def _locate_file(self, name: str, inside: str) -> tuple[Path, int, int]:
+        root = self._roots[name]
+        path = root / inside
+        if ".." in PurePosixPath(inside).parts or not self._bounds[name].holds(path):
+            raise FetchError("missing_file", f"{inside} lies outside of {name}")
         return path, 0, path.stat().st_size
 
     def _locate_member(self, tar_path: Path, inside: str) -> tuple[Path, int, int]:
@@ -140,57 +271,104 @@ class LocalReader:
             raise FetchError("missing_file", f"{inside} is not in {tar_path.name}")
         return tar_path, *place
 
+    def _read_row(self, path: Path, row: str) -> bytes:
+        with self._lock:
+            if self._table is None or self._table.path != path:
+                self._table = _PictureTable(path)
+            data = self._table.read(int(row))
+        self._check_size(len(data))
+        return data
 
-def _is_inside(path: Path, root: Path) -> bool:
-    """False for a link that leads out of the folder."""
-    return path.resolve().is_relative_to(root.resolve())
+
+class _PictureTable:
+    """The pictures of a Parquet file, a row group at a time in memory; they are asked for in their order."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = open_parquet(path)
+        place = picture_column(self._file)
+        if place is None:
+            raise ValueError("it has no column of pictures any more")
+        self._column = self._file.schema_arrow.names[place]
+        footer: pq.FileMetaData = self._file.metadata
+        self._ends: list[int] = []
+        for group in range(footer.num_row_groups):
+            self._ends.append((self._ends[-1] if self._ends else 0) + footer.row_group(group).num_rows)
+        self._group, self._start = -1, 0
+        self._values: pa.ChunkedArray | None = None
+
+    def read(self, row: int) -> bytes:
+        """The picture of a row; empty if it has none."""
+        group = next((group for group, end in enumerate(self._ends) if row < end), None)
+        if group is None:
+            raise ValueError(f"it has no row {row} any more")
+        if group != self._group:
+            self._values = None  # before the next one is in memory
+            self._values = self._file.read_row_group(group, [self._column]).column(0)
+            self._group, self._start = group, self._ends[group - 1] if group else 0
+        assert self._values is not None
+        value = self._values[row - self._start].as_py()
+        return (value.get("bytes") if isinstance(value, Mapping) else value) or b""
 
 
-def _add(result: DiscoveryWriter, image_url: str, caption: str, document: str, position: int, found_in: str) -> None:
+def _add(result: DiscoveryWriter, image_url: str, captions: _Captions, document: str, position: int) -> None:
     if encodable(image_url) != image_url:
-        result.add(drops=[Drop("bad_url", "its name is not UTF-8", document, encodable(image_url), caption)])
-    elif caption:
-        result.add([FoundImage(image_url, caption, document, position, found_in, document)])
-    else:
-        result.add(drops=[Drop("no_caption", "no caption file or entry", document, image_url)])
+        result.add(drops=[Drop("bad_url", "its name is not UTF-8", document, encodable(image_url), "".join(captions.texts[:1]))])
+        return
+    for caption in captions.texts or [""]:
+        found = FoundImage(image_url, caption, document, position, captions.found_in, document)
+        result.take(judge(found, captions.decoded, "no caption file or entry", is_local=True))
 
 
-def _read_metadata(root: Path) -> Iterator[tuple[str, str]]:
-    """(path inside the folder, caption) of `metadata.csv` and `metadata.jsonl`. An image whose line is broken has no caption."""
-    for path, rows in ((root / "metadata.csv", _csv_rows), (root / "metadata.jsonl", _json_rows)):
-        if not path.is_file() or not _is_inside(path, root):
+def _read_metadata(path: Path, root: Path, bounds: _Bounds, document: str, result: DiscoveryWriter, listed: dict[str, _Captions]) -> None:
+    """Add to `listed` (path inside the folder -> captions) what a file of metadata says. Lines that cannot be read become drops."""
+    if not path.is_file() or not bounds.holds(path):
+        _drop_link(result, root, document, path, "its link leads out of the folder, or nowhere; put the file itself there")
+        return
+    for number, row, decoded, problem in _metadata_rows(path):
+        name = next((row[field] for field in FILE_FIELDS if isinstance(row.get(field), str) and row[field].strip()), "")
+        if problem or not name:
+            what = problem or f"none of {', '.join(FILE_FIELDS[:3])} names a picture"
+            inside = path.relative_to(root).as_posix()
+            result.add(drops=[Drop("broken_line", f"line {number} of {inside} cannot be read: {what}"[:200], document)])
             continue
-        with path.open(encoding="utf-8", errors="replace", newline="") as file:
-            for row in rows(file):
-                caption = next((clean_caption(str(row[name])) for name in CAPTION_FIELDS if row.get(name)), "")
-                yield str(row.get("file_name") or row.get("image") or ""), caption
+        value = next((row[field] for field in CAPTION_FIELDS if row.get(field)), None)
+        picture = os.path.normpath((path.parent.relative_to(root) / name.strip().replace("\\", "/")).as_posix())
+        listed[picture] = _Captions([*listed.get(picture, _NONE).texts, *captions_in(value)], "metadata", decoded)
 
 
-def _csv_rows(file: TextIO) -> Iterator[dict[str, Any]]:
-    rows = csv.DictReader(file)
-    while True:
-        try:
-            yield next(rows)
-        except csv.Error:
-            continue
-        except StopIteration:
-            return
+def _metadata_rows(path: Path) -> Iterator[tuple[int, dict[str, Any], Decoded, str]]:
+    """(line, values by folded name, how it was decoded, what is wrong with it)."""
+    if path.suffix.lower() == ".parquet":
+        with open_parquet(path) as parquet:
+            wanted = [name for name in parquet.schema_arrow.names if fold_name(name) in {*FILE_FIELDS, *CAPTION_FIELDS}]
+            number = 0
+            for batch in parquet.iter_batches(columns=wanted):
+                for row in batch.to_pylist(maps_as_pydicts="lossy"):
+                    number += 1
+                    yield number, {fold_name(name): value for name, value in row.items()}, TEXT, ""
+        return
+    with path.open("rb") as file:
+        text, suffix = TextFile(file), path.suffix.lower()
+        records = read_csv(text, "," if suffix == ".csv" else "\t") if suffix in (".csv", ".tsv") else json_records(text)
+        for record in records:
+            if record.problem or not isinstance(record.value, dict):
+                yield record.number, {}, record.decoded, record.problem or "it is no JSON object"
+            else:
+                yield record.number, {fold_name(name): value for name, value in record.value.items()}, record.decoded, ""
 
 
-def _json_rows(file: TextIO) -> Iterator[dict[str, Any]]:
-    return (row for row in map(_read_json, file) if isinstance(row, dict))
-
-
-def _read_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _caption_of(data: bytes, suffix: str) -> str:
-    text = data.decode("utf-8", "replace")
+def _captions_of(data: bytes, suffix: str, caption_lines: str) -> _Captions:
+    """The captions of a file beside a picture: one for each line, or all lines in one; of JSON, of the first field that has any."""
+    decoded = decode_text(data)
     if suffix != ".json":
-        return clean_caption(text)
-    values = _read_json(text)
-    return next((clean_caption(str(values[name])) for name in CAPTION_FIELDS if values.get(name)), "") if isinstance(values, dict) else ""
+        lines = [decoded.text] if caption_lines == "joined" else decoded.text.splitlines()
+        return _Captions(captions_in(lines), suffix[1:], decoded)
+    try:
+        value = json.loads(decoded.text)
+    except (ValueError, RecursionError):
+        return _NONE
+    if isinstance(value, dict):
+        fields = {fold_name(name): item for name, item in value.items()}
+        value = next((fields[name] for name in CAPTION_FIELDS if fields.get(name)), value)
+    return _Captions(captions_in(value), "json", decoded)

@@ -5,7 +5,8 @@ import io
 import xml.etree.ElementTree as ElementTree
 import zlib
 
-from dalle_datasets.sources.base import MAX_PAGE_BYTES, Drop, FoundImage, clean_caption, clean_url
+from dalle_datasets.sources.base import MAX_PAGE_BYTES, Drop, FoundImage, clean_url
+from dalle_datasets.texts.captions import clean_caption
 from dalle_datasets.web.client import PoliteClient
 from dalle_datasets.web.failures import FetchError
 

@@ -1,114 +1,176 @@
-"""Tables of image URLs with captions, as data sets are published: CSV, TSV, JSON lines (plain or gzip) and Parquet.
+"""Tables of image URLs with captions, as data sets are published: CSV, TSV, JSON (lines or an array) and Parquet.
 
 Columns are recognised by the names that LAION, COYO, DataComp and others use; Conceptual Captions' TSV files have no header.
+Parquet may hold the pictures themselves, as Hugging Face and img2dataset store them. A row that cannot be used costs itself only.
 """
 
-import io
 import itertools
-import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv as csv
+import pyarrow.parquet as pq
 
-from dalle_datasets.sources.base import Drop, FoundImage, clean_caption, clean_url, encodable
+from dalle_datasets.sources.base import Drop, FoundImage, clean_url, judge
 from dalle_datasets.sources.discovered import DiscoveryWriter
 from dalle_datasets.store.parquet import open_parquet
+from dalle_datasets.texts.captions import CAPTION_NAMES, captions_in, clean_caption, fold_name
+from dalle_datasets.texts.decoding import TEXT, decode_text, encodable
+from dalle_datasets.texts.records import Record, TextFile, json_records, read_csv
 
-URL_COLUMNS = ("image_url", "url", "img_url", "photo_image_url", "image", "src", "link")
-CAPTION_COLUMNS = ("caption", "text", "alt", "alt_text", "top_caption", "description", "photo_description", "title")
+logger = logging.getLogger(__name__)
+
+URL_COLUMNS = ("image_url", "url", "img_url", "photo_image_url", "coco_url", "image", "src", "link")
+CAPTION_COLUMNS = (*CAPTION_NAMES, "captions", "texts", "photo_description", "sentences", "raw", "prompt")
 PAGE_COLUMNS = ("page_url", "context_page_url", "photo_url", "referrer", "document_url")
 LICENCE_COLUMNS = ("licence", "license", "license_url", "licence_url", "rights")
+PICTURE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "img", "picture", "photo", "image_bytes", "image_data", "bytes")
+"""Binary columns with these names, and structs with a field `bytes`, hold pictures."""
+IN_TABLE = "table:"
+"""What the URL of a picture inside a table begins with."""
 BATCH_ROWS = 10_000
-MAX_LINE_BYTES = 1 << 20
-"""Longest line of JSON that is read."""
+LISTED_NAMES = 20
 
 
 def read_table(path: Path, document: str, result: DiscoveryWriter) -> None:
     """Add the rows of a table to `result`. Raises `ValueError` for a table without the columns, `OSError` for a broken file."""
-    position = 0
-    for table in _batches(path, document, result):
-        url_column, caption_column = (
-            _column(table, URL_COLUMNS, document, "addresses"),
-            _column(table, CAPTION_COLUMNS, document, "captions"),
-        )
-        page_column = next((name for name in table.column_names if name.lower() in PAGE_COLUMNS), None)
-        pages = table[page_column].to_pylist() if page_column else [None] * table.num_rows
-        licence_column = next((name for name in table.column_names if name.lower() in LICENCE_COLUMNS), None)
-        licences = table[licence_column].to_pylist() if licence_column else [None] * table.num_rows
-        rows = zip(table[url_column].to_pylist(), table[caption_column].to_pylist(), pages, licences, strict=True)
-        for url, text, page, licence in rows:
-            image_url, caption = clean_url(str(url or "")), clean_caption(str(text or ""))
-            page_url = str(page or document)
-            if not caption:
-                result.add(drops=[Drop("no_caption", f"row {position} has no caption", page_url, image_url[:200])])
-            elif not image_url.startswith(("http://", "https://")):
-                result.add(drops=[Drop("bad_scheme", f"row {position} has {image_url[:40]!r}", page_url, image_url[:200], caption)])
-            else:
-                licence = clean_caption(str(licence or "")) or None
-                result.add([FoundImage(image_url, caption, page_url, position, "table", document, licence=licence)])
-            position += 1
+    num_rows = 0
+    records = _records(path, document)
+    while some := list(itertools.islice(records, BATCH_ROWS)):
+        if not num_rows:
+            _check_columns(some, document)
+        for record in some:
+            _read_row(record, num_rows, document, result)
+            num_rows += 1
 
 
-def _batches(path: Path, document: str, result: DiscoveryWriter) -> Iterator[pa.Table]:
-    """The table in pieces. Compression is recognised by the name of the file."""
-    kind = next((suffix for suffix in reversed(Path(document.partition("?")[0]).suffixes) if suffix not in (".gz", ".zst", ".bz2")), "")
-    if kind == ".parquet":
-        with open_parquet(path) as file:
-            for batch in file.iter_batches(BATCH_ROWS):
-                yield pa.Table.from_batches([batch])
+def _read_row(record: Record, position: int, document: str, result: DiscoveryWriter) -> None:
+    """Take the pairs of a row: one for every caption."""
+    where = f"line {record.number}" if record.text else f"row {position}"
+    if record.problem or not isinstance(record.value, dict):
+        what = record.problem or f"no JSON object but {type(record.value).__name__}"
+        result.add(drops=[Drop("broken_line", f"{where} cannot be read: {what}"[:200], document)])
+        return
+    row = record.value
+    image_url = row.get(PICTURE) or clean_url(_text(_first(row, URL_COLUMNS)))
+    page_url, licence = clean_url(_text(_first(row, PAGE_COLUMNS))) or document, clean_caption(_text(_first(row, LICENCE_COLUMNS))) or None
+    value = _first(row, CAPTION_COLUMNS)
+    nothing = f"{where} has no caption" + ("" if value is None else f", but {type(value).__name__}")
+    for caption in captions_in(value) or [""]:
+        found = FoundImage(image_url, caption, page_url, position, "table", document, licence=licence)
+        item = judge(found, record.decoded, nothing, is_local=PICTURE in row)
+        if isinstance(item, Drop) and item.reason == "bad_scheme":
+            item = item._replace(detail=f"{where} has {image_url[:40]!r}")
+        result.take(item)
+
+
+PICTURE = "\0picture"
+"""Key of the URL of a picture that is in the row itself; no column can be called so."""
+
+
+def _first(row: dict[str, Any], names: Iterable[str]) -> Any:
+    """The value of the first of some columns that has one."""
+    return next((row[name] for name in names if row.get(name) not in (None, "", [])), None)
+
+
+def _text(value: Any) -> str:
+    """a URL or a name: text, or the first text of a list."""
+    if isinstance(value, bytes):
+        return decode_text(value).text
+    if isinstance(value, list) and value:
+        return _text(value[0])
+    return encodable(value) if isinstance(value, str) else ""
+
+
+def _check_columns(records: list[Record], document: str) -> None:
+    """Raises `ValueError` if none of the first rows has a URL, or none a caption."""
+    names = dict.fromkeys(name for record in records if isinstance(record.value, dict) for name in record.value)
+    if not names:
+        return
+    for known, what in (((PICTURE, *URL_COLUMNS), "addresses"), (CAPTION_COLUMNS, "captions")):
+        if not any(name in names for name in known):
+            listed = ", ".join(name for name in itertools.islice(names, LISTED_NAMES) if name != PICTURE)
+            raise ValueError(f"{document}: no column of {what} among {listed}; name it {known[known[0] == PICTURE]!r}")
+
+
+def _records(path: Path, document: str) -> Iterator[Record]:
+    """The rows of a table by the ending of its name; compression is recognised by it too. The names of the columns are folded."""
+    suffixes = [suffix.lower() for suffix in Path(document.partition("?")[0]).suffixes]
+    kind = next((suffix for suffix in reversed(suffixes) if suffix not in (".gz", ".zst", ".bz2")), "")
+    if kind in (".parquet", ".pq"):
+        yield from _parquet_records(path, document)
     elif kind in (".jsonl", ".ndjson", ".json"):
         with pa.input_stream(path, compression="detect") as stream:
-            yield from _json_tables(io.BufferedReader(stream), document, result)
-    elif kind in (".csv", ".tsv", ".txt"):
-        delimiter = "," if kind == ".csv" else "\t"
+            for record in json_records(TextFile(stream)):
+                value = record.value
+                yield record._replace(value={fold_name(name): item for name, item in value.items()}) if isinstance(value, dict) else record
+    elif kind in (".csv", ".tsv", ".tab", ".txt"):
         with pa.input_stream(path, compression="detect") as stream:
-            reader = csv.open_csv(
-                stream,
-                csv.ReadOptions(column_names=_names(path, delimiter)),
-                csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, quote_char='"' if kind == ".csv" else False),
-                csv.ConvertOptions(strings_can_be_null=True),
-            )
-            for batch in reader:
-                yield pa.Table.from_batches([batch])
+            yield from read_csv(TextFile(stream), "," if kind == ".csv" else "\t", _names_without_header)
     else:
-        raise ValueError(f"{document}: tables end in .csv, .tsv, .jsonl or .parquet, perhaps with .gz")
+        raise ValueError(f"{document}: tables end in .csv, .tsv, .json, .jsonl or .parquet, perhaps with .gz")
 
 
-def _json_tables(stream: io.BufferedReader, document: str, result: DiscoveryWriter) -> Iterator[pa.Table]:
-    """JSON lines as tables of text; a field need not be in every line. Lines that are no objects become drops."""
-    names: dict[str, None] = {}
-    numbered = enumerate(iter(lambda: stream.readline(MAX_LINE_BYTES), b""), 1)
-    while lines := list(itertools.islice(numbered, BATCH_ROWS)):
-        rows = []
-        for number, line in lines:
-            try:
-                rows.append({encodable(name): value for name, value in json.loads(line).items()})
-            except (ValueError, AttributeError, RecursionError) as error:
-                if not line.isspace():
-                    detail = f"line {number} is no JSON object of at most {MAX_LINE_BYTES} bytes ({error})"
-                    result.add(drops=[Drop("broken_line", detail[:200], document)])
-        names |= dict.fromkeys(name for row in rows for name in row)
-        texts = {name: [None if row.get(name) is None else encodable(str(row[name])) for row in rows] for name in names}
-        yield pa.table({name: pa.array(column, pa.string()) for name, column in texts.items()})
-
-
-def _names(path: Path, delimiter: str) -> list[str] | None:
+def _names_without_header(fields: list[str]) -> list[str] | None:
     """Column names for a file whose first row is data already (a URL among its fields); None if it has a header."""
-    with pa.input_stream(path, compression="detect") as stream:
-        first = stream.read(100_000).split(b"\n")[0].decode("utf-8", "replace").strip("\ufeff\r\n")
-    fields = [field.strip().strip('"') for field in first.split(delimiter)]
-    where = [i for i, field in enumerate(fields) if field.startswith(("http://", "https://"))]
+    where = [i for i, field in enumerate(fields) if field.strip().lower().startswith(("http://", "https://"))]
     if not where:
         return None
     caption = next((i for i in range(len(fields)) if i not in where), None)
     return ["url" if i == where[0] else "caption" if i == caption else f"column {i}" for i in range(len(fields))]
 
 
-def _column(table: pa.Table, known: tuple[str, ...], document: str, what: str) -> str:
-    names: dict[str, str] = {name.lower(): name for name in reversed(table.column_names)}
-    found = next((names[name] for name in known if name in names), None)
-    if found is None:
-        raise ValueError(f"{document}: no column of {what} among {', '.join(table.column_names)}; name it {known[0]!r}")
-    return found
+def _parquet_records(path: Path, document: str) -> Iterator[Record]:
+    """Rows of the columns that matter; of pictures in it, the URL."""
+    with open_parquet(path) as file:
+        picture = picture_column(file)
+        if picture is not None and document.startswith(("http://", "https://")):
+            logger.warning("%s holds pictures, which are read from files on this machine only; download it and give its path", document)
+            picture = None
+        wanted = {*URL_COLUMNS, *CAPTION_COLUMNS, *PAGE_COLUMNS, *LICENCE_COLUMNS}
+        places = [i for i, field in enumerate(file.schema_arrow) if fold_name(field.name) in wanted and i != picture]
+        names = list(dict.fromkeys(file.schema_arrow.field(i).name for i in places))
+        if not places:
+            named = {fold_name(name): None for name in file.schema_arrow.names}
+            yield Record(0, {**named, PICTURE: ""} if picture is not None else named, "")
+            return
+        number = 0
+        for batch in file.iter_batches(BATCH_ROWS, columns=names):
+            folded = [fold_name(name) for name in batch.schema.names]
+            columns = [column.to_pylist(maps_as_pydicts="lossy") for column in batch.columns]
+            for values in zip(*columns, strict=True):
+                row: dict[str, Any] = {}
+                for name, value in zip(folded, values, strict=True):
+                    row[name] = value if name not in row else [*_listed(row[name]), *_listed(value)]
+                if picture is not None:
+                    row[PICTURE] = f"{IN_TABLE}{Path(document).name}/{number:012d}"
+                yield Record(number, row, "", TEXT)
+                number += 1
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def picture_column(file: pq.ParquetFile) -> int | None:
+    """Which column of a Parquet file holds pictures: a struct with a field `bytes`, or a binary column that is called so."""
+    fields: dict[str, int] = {fold_name(field.name): i for i, field in reversed(list(enumerate(file.schema_arrow)))}
+    for name in (*PICTURE_COLUMNS, *fields):
+        place = fields.get(name)
+        if place is None:
+            continue
+        kind = file.schema_arrow.field(place).type
+        if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+            return place
+        if name in PICTURE_COLUMNS and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)) and not _holds_addresses(file, place):
+            return place
+    return None
+
+
+def _holds_addresses(file: pq.ParquetFile, place: int) -> bool:
+    """Whether a binary column is text that was not declared as such, as old programs write it."""
+    batch = next(file.iter_batches(16, columns=[file.schema_arrow.names[place]]), None)
+    values = [] if batch is None else [value for value in batch.column(0).to_pylist() if value]
+    return bool(values) and all(value[:8].lower().startswith((b"http://", b"https://")) for value in values)

@@ -74,15 +74,18 @@ def test_a_line_that_is_no_prompt_gets_its_own_reason_and_the_rest_goes_on(tmp_p
     assert [(prompt[:12], reason) for prompt, reason, _ in dropped[3:]] == [
         ('{"prompt": "', "malformed"),
         ('{"words": "x', "malformed"),
-        ("\ufffd", "malformed"),
+        ("ÿ", "malformed"),
         ("'\\ud800'", "not_text"),
         ("[" * 12, "malformed"),
     ]
-    assert "line 6 is not JSON (Unterminated string" in dropped[3][2]
+    assert "line 6 cannot be read: no JSON (Unterminated string" in dropped[3][2]
     assert dropped[4][2] == "line 7 has none of prompt, caption, text"
     texts, dropped = reasons_of(tmp_path, "p.txt", b"an owl\n\xff\xfe\n\na cat")
     assert texts == ["an owl", "a cat"]
-    assert [dropped_row[1:] for dropped_row in dropped] == [("malformed", "line 2 is not UTF-8"), ("empty", "line 3: it has no text")]
+    assert [dropped_row[1:] for dropped_row in dropped] == [
+        ("malformed", "line 2 is not UTF-8; windows-1252 is a guess: save the file as UTF-8"),
+        ("empty", "line 3: it has no text"),
+    ]
 
 
 def test_a_malformed_csv_record_costs_one_line(tmp_path):
@@ -101,9 +104,9 @@ too,many,fields
     assert [(prompt, reason) for prompt, reason, _ in dropped] == [
         ('"never closed,y', "malformed"),
         ("too,many,fields", "malformed"),
-        ("\ufffd\ufffd,z", "malformed"),
+        ("ÿþ,z", "malformed"),
     ]
-    assert dropped[1][2] == "line 6 has 3 fields for 2 columns; put quotation marks round commas"
+    assert dropped[1][2] == "line 6 cannot be read: it has 3 fields for 2 columns; put quotation marks round commas"
     many = b"".join(b'"open %d\n' % i for i in range(300))
     texts, dropped = reasons_of(tmp_path, "q.csv", b"prompt\n" + many + b"a cat\n")
     assert len(dropped) + len(texts) <= 301
@@ -136,17 +139,17 @@ def test_a_picture_to_complete_is_read_and_part_of_the_id(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("p.docx", b"x", r"an ending \.docx is not known; use \.txt, \.csv, \.jsonl, \.parquet, or - for input"),
+        ("p.docx", b"x", r"an ending \.docx is not known; use \.txt, \.csv, \.tsv, \.json, \.jsonl, \.ndjson, \.parquet, or - for input"),
         ("gone.txt", None, "there is no such file; correct the path"),
         ("p.txt", b"", "holds no prompts; give at least one"),
         ("p.csv", b"words,n\nowl,1\n", "no column of prompt, caption, text; it has words, n; rename the one with the prompts"),
-        ("p.csv", b"\xff\xfep\0\n", "not a readable CSV file .*; save it as UTF-8 with a header line"),
+        ("p.csv", b'"p\n', "not a readable CSV file .*; save it as UTF-8 with a header line"),
         (
             "p.csv",
             b"prompt\n\xff\xfe\n",
-            "none of its 1 rows can be used; the first: line 2 is not CSV: 'utf-8' codec .*; give at least one",
+            "none of its 1 rows can be used; the first: line 2 is not UTF-8; windows-1252 is a guess: save .*; give at least one",
         ),
-        ("p.jsonl", b'{"prompt": "a c', r"none of its 1 rows can be used; the first: line 1 is not JSON \(Unterminated"),
+        ("p.jsonl", b'{"prompt": "a c', r"none of its 1 rows can be used; the first: line 1 cannot be read: no JSON \(Unterminated"),
         ("p.parquet", b"PAR1", "not a readable Parquet file"),
     ],
 )

@@ -7,6 +7,8 @@ import json
 import resource
 import tarfile
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -161,7 +163,7 @@ def test_captions_from_outside_of_a_folder_are_not_read(folder, tmp_path, layout
     (folder / "d.txt").symlink_to(tmp_path / "secret")
     (folder / "metadata.jsonl").symlink_to(tmp_path / "secret")
     source = SourceConfig(kind="image_folders", inputs=(str(folder),))
-    assert discover(source, LOCAL, layout).dropped == {"no_caption": 1}
+    assert discover(source, LOCAL, layout).dropped == {"no_caption": 1, "missing_file": 1}
     assert not any("secret" in caption for caption in captions(layout))
 
 
@@ -169,7 +171,8 @@ def test_broken_lines_of_metadata_cost_only_their_images(folder, layout):
     (folder / "metadata.csv").unlink()
     lines = ["{broken", "[" * 100_000, '["no object"]', json.dumps({"file_name": "c.png", "text": "a green square"})]
     (folder / "metadata.jsonl").write_text("\n".join(lines))
-    assert discover(SourceConfig(kind="image_folders", inputs=(str(folder),)), LOCAL, layout).dropped == {"no_caption": 1}
+    result = discover(SourceConfig(kind="image_folders", inputs=(str(folder),)), LOCAL, layout)
+    assert result.dropped == {"no_caption": 1, "broken_line": 3}
     assert captions(layout) == ["a blue square", "a green square", "a red square"]
 
 
@@ -225,3 +228,109 @@ def test_a_webdataset(tmp_path, layout):
     rows = {row["caption"]: row for row in read_parts(layout.images("web"), IMAGES).to_pylist()}
     assert {caption: row["image"] for caption, row in rows.items()} == {"a red square": png("red"), "a blue square": png("blue")}
     assert rows["a red square"]["image_url"] == "tar:shard-000.tar/0001.png"
+
+
+def make_folder(root, files):
+    for name, data in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return root
+
+
+def outcome(root, layout, **settings):
+    """(caption by address, (reason, address) of the drops) of a folder."""
+    result = discover(SourceConfig(kind="image_folders", inputs=(str(root),), **settings), LOCAL, layout)
+    rows = read_parquet(candidates_path(layout, "web"), CANDIDATES).to_pylist()
+    drops = read_parts(layout.dropped("web"), DROPPED_PAIRS).to_pylist()
+    assert result.num_candidates == len(rows)
+    found = {}
+    for row in rows:
+        found.setdefault(row["image_url"].partition("/")[2], []).append(row["caption"])
+    return found, {drop["image_url"].partition("/")[2]: drop["reason"] for drop in drops}
+
+
+def test_the_habits_of_folders(tmp_path, layout):
+    """Any letter case, more suffixes, several dots, and whatever is not read has a reason."""
+    files = {
+        "a.JFIF": b"x", "a.TXT": "one", "b.jpe": b"x", "b.caption": "two", "c.v2.png": b"x", "c.v2.txt": "three", "c.png": b"x",
+        "c.txt": "four", "d.png": b"x", "d.png.txt": "five", "e.heic": b"x", "e.txt": "six", "f.txt": "no picture",
+        "README.txt": "about", "g.png": b"x",
+        "g.txt": "caf\u00e9".encode("utf-16"), "h.png": b"x", "h.json": '{"Captions": ["seven", "eight"]}', "i.tga": b"x",
+        "notes.npy": b"x",
+    }  # fmt: skip
+    found, drops = outcome(make_folder(tmp_path / "habits", files), layout)
+    assert {name: captions for name, (captions) in found.items() if name != "h.png"} == {
+        "a.JFIF": ["one"], "b.jpe": ["two"], "c.v2.png": ["three"], "c.png": ["four"], "d.png": ["five"], "g.png": ["café"],
+    }  # fmt: skip
+    assert sorted(found["h.png"]) == ["eight", "seven"]
+    assert drops == {"e.heic": "unread_format", "i.tga": "unread_format", "f": "no_picture"}
+
+
+def test_every_line_of_a_caption_file_is_a_caption(tmp_path, layout):
+    root = make_folder(tmp_path / "lines", {"a.png": b"x", "a.txt": "a red cat\n\na cat that is red\r\n"})
+    assert sorted(outcome(root, layout)[0]["a.png"]) == ["a cat that is red", "a red cat"]
+    assert outcome(root, layout, caption_lines="joined")[0] == {"a.png": ["a red cat a cat that is red"]}
+
+
+def test_folders_of_hugging_face(tmp_path, layout):
+    """A folder for each split with its own metadata, names with folders and either slash, saved by a spreadsheet, or as Parquet."""
+    files = {
+        "train/metadata.csv": "\ufeffFile_Name;Text\r\n1.png;a goose\r\npics\\2.png;a duck\r\n", "train/1.png": b"x",
+        "train/pics/2.png": b"x",
+        "test/metadata.jsonl": '{"file_name": "1.png", "captions": ["an owl", "a bird"]}\n', "test/1.png": b"x", "val/1.png": b"x",
+        "metadata.csv": "file_name,text\nval/1.png,a hen\nval/gone.png,a cock\n",
+    }  # fmt: skip
+    root = make_folder(tmp_path / "splits", files)
+    (root / "more").mkdir()
+    pq.write_table(pa.table({"file_name": ["3.png"], "text": ["a swan"]}), root / "more" / "metadata.parquet")
+    (root / "more" / "3.png").write_bytes(b"x")
+    found, drops = outcome(root, layout)
+    assert sorted(found.pop("test/1.png")) == ["a bird", "an owl"]
+    assert found == {"train/1.png": ["a goose"], "train/pics/2.png": ["a duck"], "val/1.png": ["a hen"], "more/3.png": ["a swan"]}
+    assert drops == {"val/gone.png": "missing_file"}
+
+
+def test_links_within_a_hub_cache_are_followed_and_others_named(tmp_path, layout):
+    cache = tmp_path / "datasets--org--name"
+    snapshot = make_folder(cache / "snapshots" / "abc", {"a.txt": "a red cat", "b.txt": "a dog"})
+    make_folder(cache, {"blobs/123": png("red")})
+    (tmp_path / "secret.png").write_bytes(png("blue"))
+    (tmp_path / "outside").mkdir()
+    (snapshot / "a.png").symlink_to("../../blobs/123")
+    (snapshot / "b.png").symlink_to(tmp_path / "secret.png")
+    (snapshot / "c.png").symlink_to("c.png")
+    (snapshot / "linked").symlink_to(tmp_path / "outside")
+    found, drops = outcome(snapshot, layout)
+    assert found == {"a.png": ["a red cat"]}
+    assert drops == {"b.png": "missing_file", "c.png": "missing_file", "linked": "missing_file"}
+    assert LocalReader((str(snapshot),), 1_000).fetch_image("folder:abc/a.png") == png("red")
+    with pytest.raises(FetchError, match="missing_file: b.png lies outside of abc"):
+        LocalReader((str(snapshot),), 1_000).fetch_image("folder:abc/b.png")
+
+
+def test_a_name_with_brackets_is_no_pattern(tmp_path, layout):
+    found, _ = outcome(make_folder(tmp_path / "birds [2021], 'a' *", {"a.png": b"x", "a.txt": "a bird"}), layout)
+    assert found == {"a.png": ["a bird"]}
+
+
+def test_members_of_a_tar_with_several_dots(tmp_path, layout):
+    path = tmp_path / "shard.tar"
+    members = {
+        "0.left.png": b"x", "0.right.PNG": b"y", "0.txt": b"both", "1.v2.png": b"x", "1.v2.txt": b"one", "2.jpg": b"x", "2.png": b"y",
+        "2.json": b'["two", "zwei"]', "3.heic": b"x", "3.txt": b"three",
+    }  # fmt: skip
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    found, drops = {}, {}
+    discover(SourceConfig(kind="webdatasets", inputs=(str(path),)), LOCAL, layout)
+    for row in read_parquet(candidates_path(layout, "web"), CANDIDATES).to_pylist():
+        found.setdefault(row["image_url"].partition("/")[2], set()).add(row["caption"])
+    for row in read_parts(layout.dropped("web"), DROPPED_PAIRS).to_pylist():
+        drops[row["image_url"].partition("/")[2]] = row["reason"]
+    two = {"two", "zwei"}
+    assert found == {"0.left.png": {"both"}, "0.right.PNG": {"both"}, "1.v2.png": {"one"}, "2.jpg": two, "2.png": two}
+    assert drops == {"3.heic": "unread_format"}

@@ -1,0 +1,1 @@
+"""Text of strangers: decoding, captions, and the records of tables. One way for pages, tables, folders and prompts."""
