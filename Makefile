@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 CODE := open_dalle dalle_model datasets flows tests benchmarks
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup demo test test-slow test-torch-min test-gpu check bench format lock clean
+.PHONY: help setup demo test test-slow test-torch-min test-gpu gpu check bench format lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ test-torch-min: $(STAMP)  ## the tests of dalle_model on the oldest torch that p
 
 test-gpu:  ## the tests that need a GPU, with the Python at hand: open-dalle[train] and pytest are enough
 	@python -m pytest -m gpu tests/on_gpu
+
+gpu:  ## everything that only a GPU can tell, in eight minutes, with the Python at hand: results in gpu-results/
+	@python benchmarks/on_gpu.py --minutes $(or $(MINUTES),8) --out $(or $(OUT),gpu-results)
 
 check: $(STAMP)  ## what a change must pass: format, lint, types, import contracts, tests
 	$(BIN)/ruff format --check $(CODE)

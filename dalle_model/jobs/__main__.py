@@ -1,5 +1,7 @@
 """Run one job in its run directory: `python -m dalle_model.jobs NAME RUN_DIR`, or the same under `torchrun -m`.
 
+`python -m dalle_model.jobs prepare NAME …` makes such a directory (`dalle_model.running.preparing`) and prints its path.
+
 Exit status 0: `result.json` is there. 1: the work failed. 2: the request was wrong. The last line on standard error
 says what happened; the traceback of an unforeseen error is in the run directory's `error.txt`.
 """
@@ -14,14 +16,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dalle_datasets.store.locks import held, holder_of
+from dalle_model.running.preparing import command_line
 from dalle_model.running.registry import JOBS
 from dalle_model.running.run_dir import execute, open_run
 
 
 def main(arguments: list[str]) -> int:
     """Run the job; returns the exit status."""
+    if arguments[:1] == ["prepare"]:
+        try:
+            print(command_line(arguments[1:]))
+        except (ValueError, OSError) as error:
+            return _say(2, str(error))
+        return 0
     if len(arguments) != 2 or arguments[0] not in JOBS:
-        return _say(2, f"usage: python -m dalle_model.jobs NAME RUN_DIR, where NAME is one of {', '.join(JOBS)}")
+        return _say(2, f"usage: python -m dalle_model.jobs NAME RUN_DIR, or prepare NAME …, where NAME is one of {', '.join(JOBS)}")
     job, run_dir = arguments[0], Path(arguments[1])
     try:
         open_run(job, run_dir)

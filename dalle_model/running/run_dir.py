@@ -98,7 +98,9 @@ def open_run(job: str, run_dir: Path) -> JobRun:
     try:
         saved = json.loads(path.read_text())
     except FileNotFoundError:
-        raise ValueError(f"{run_dir} holds no config.json; `dalle run` prepares run directories") from None
+        raise ValueError(
+            f"{run_dir} holds no config.json; `dalle run`, `dalle prepare` and `python -m dalle_model.jobs prepare` make run directories"
+        ) from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: not valid JSON ({error})") from error
     if saved.get("job") != job:

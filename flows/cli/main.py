@@ -9,7 +9,23 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import catalog, config, demo, export, generate, import_weights, job, query, reconstruct, report, rerank, run, site, status
+from flows.cli import (
+    catalog,
+    config,
+    demo,
+    export,
+    generate,
+    import_weights,
+    job,
+    prepare,
+    query,
+    reconstruct,
+    report,
+    rerank,
+    run,
+    site,
+    status,
+)
 from flows.cli.errors import INTERRUPTED, exit_status, one_line
 
 app = typer.Typer(
@@ -31,6 +47,7 @@ app.command("query", rich_help_panel=INSPECT)(query.query)
 app.command("report", rich_help_panel=INSPECT)(report.report)
 app.add_typer(config.app, name="config", rich_help_panel=INSPECT)
 app.command("job", rich_help_panel=TOOLS)(job.job)
+app.command("prepare", rich_help_panel=TOOLS)(prepare.prepare)
 app.command("import-weights", rich_help_panel=TOOLS)(import_weights.import_weights)
 app.add_typer(catalog.app, name="catalog", rich_help_panel=TOOLS)
 app.command("site", rich_help_panel=TOOLS)(site.site)

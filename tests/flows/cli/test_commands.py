@@ -30,6 +30,7 @@ def test_version_and_help(capsys):
         "demo",
         "run",
         "job",
+        "prepare",
         "import-weights",
         "reconstruct",
         "generate",
