@@ -21,6 +21,9 @@ T = TypeVar("T")
 LATER = {"later": True}
 """`metadata` of a setting that came when runs had been made without it: at its default it leaves their ids as they are."""
 
+OPERATIONAL = {"operational": True}
+"""`metadata` of a setting that says how to run and changes nothing of what comes out: it is never part of an id."""
+
 
 def to_dict(section: Any) -> dict[str, Any]:
     """The section as JSON-ready values (tuples become lists)."""
@@ -28,9 +31,11 @@ def to_dict(section: Any) -> dict[str, Any]:
 
 
 def identity(section: Any) -> dict[str, Any]:
-    """What of a section decides the id of a run: everything but `LATER` settings at their defaults."""
-    unset = {f.name for f in dataclasses.fields(section) if f.metadata.get("later") and getattr(section, f.name) == f.default}
-    return {name: value for name, value in to_dict(section).items() if name not in unset}
+    """What of a section decides the id of a run: everything but `OPERATIONAL` settings, and `LATER` ones at their defaults."""
+    fields = dataclasses.fields(section)
+    left_out = {f.name for f in fields if f.metadata.get("later") and getattr(section, f.name) == f.default}
+    left_out |= {f.name for f in fields if f.metadata.get("operational")}
+    return {name: value for name, value in to_dict(section).items() if name not in left_out}
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from dalle_model.config.parsing import LATER
+from dalle_model.config.parsing import LATER, OPERATIONAL
 
 Sharding = Literal["replicated", "full", "hybrid"]
 """`replicated`: every process holds everything (DDP). `full`: weights, gradients, AdamW's moments and the average are cut into as many
@@ -54,6 +54,9 @@ class TrainConfig:
     """Updates between two looks at the validation split."""
     checkpoint_every: int = 500
     """Updates between two checkpoints."""
+    checkpoint_every_s: float = dataclasses.field(default=900.0, metadata=OPERATIONAL)
+    """Seconds between two checkpoints where `checkpoint_every` updates take longer; 0 goes by updates alone. Does not change what is
+    computed."""
     keep_checkpoints: int = 2
     """Newest checkpoints to keep while training."""
     keep_weights: Literal["best", "last"] = dataclasses.field(default="best", metadata=LATER)
@@ -80,6 +83,8 @@ class TrainConfig:
                 raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
         if self.microbatch_size and self.batch_size % self.microbatch_size:
             raise ValueError(f"batch_size={self.batch_size} is not a multiple of microbatch_size={self.microbatch_size}")
+        if self.checkpoint_every_s < 0:
+            raise ValueError(f"checkpoint_every_s={self.checkpoint_every_s} must be at least 0; 0 goes by updates alone")
         if self.decay_steps < 0:
             raise ValueError(f"decay_steps={self.decay_steps} must be at least 0; 0 means all of max_steps={self.max_steps}")
         if self.patience < 0:

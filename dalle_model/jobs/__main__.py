@@ -82,7 +82,10 @@ def _say(status: int, message: str) -> int:
 
 
 def set_up_process() -> None:
-    """Send the log to standard error, and make SIGTERM an exception, so that a cancelled run's directory says "failed"."""
+    """Send the log to standard error, and make SIGTERM an exception, so that a cancelled run's directory says "failed".
+
+    Trainings save their state first (`dalle_model.training.stopping`).
+    """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 

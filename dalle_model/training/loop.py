@@ -6,6 +6,7 @@ step, so a training that was killed and started again computes the same numbers 
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from dalle_model.training.optim import BestLook, MovingAverage, PlateauHalving, 
 from dalle_model.training.parallel import World, average_numbers, blaming_the_absent, join_world
 from dalle_model.training.speed import Speed, append_speed
 from dalle_model.training.spikes import SpikeWatch
+from dalle_model.training.stopping import StopRequest
 from dalle_model.transformer.branch_scales import BranchScaler
 from dalle_model.weights import load_weights, save_batch, save_weights
 
@@ -84,6 +86,8 @@ def train(
     `max_steps` when validation has turned (`patience`).
     When it returns, `model` holds the weights to keep, in the first process at least: the best ones or the last ones, as configured; of
     the moving average if there is one.
+    SIGTERM and SIGINT end it after the current update and a checkpoint, in all processes at the same update; then they have their
+    usual effect.
     Raises `ValueError` when the loss or the gradient is not finite, and leaves the batch in the run directory; `OSError` when a
     checkpoint could not be written.
     """
@@ -95,7 +99,8 @@ def train(
     plateau, best, watch, step, window = PlateauHalving(), BestLook(), SpikeWatch(), 0, MetricAverage()
     averages = average.weights if average else None
     saving = Checkpointer(run_dir, network.model, optimizer, averages, world, config.keep_checkpoints)
-    with blaming_the_absent(world), saving as states:
+    stop = StopRequest()
+    with blaming_the_absent(world), saving as states, stop.noticed():
         resumed = states.load()
         if resumed:
             state, extra = resumed
@@ -106,8 +111,8 @@ def train(
             if network.compression is not None:
                 network.compression.load_state_dict(extra)
         log = MetricsLog(run_dir / "metrics.jsonl", step if resumed else -1) if world.is_main else None
-        last: dict[str, float] = {}
-        validation: dict[str, float] = {}
+        last: dict[str, float] = state.get("last", {}) if resumed else {}
+        validation: dict[str, float] = state.get("validation", {}) if resumed else {}
 
         def look() -> None:
             if validate is None:
@@ -127,13 +132,14 @@ def train(
             if log:
                 log.log(step, "validation", validation)
 
-        if step == 0:
+        if step == 0 or (resumed and state.get("look_is_due")):
             look()
         network.model.train()
         speed = Speed(world.device, flops_per_pair, is_low_precision=config.precision != "fp32")
         iterator: Iterator[Batch] = iter(batches(step))
         has_turned = best.has_turned(config.patience)
-        while step < config.max_steps and not has_turned:
+        saved_at, is_ending = time.monotonic(), False
+        while step < config.max_steps and not has_turned and not is_ending:
             states.check()
             rate = learning_rate_at(step, config, plateau.factor)
             for group in optimizer.param_groups:
@@ -155,7 +161,11 @@ def train(
             if config.clip_norm:
                 metrics["gradient_norm"] = _number(nn.utils.clip_grad_norm_(network.model.parameters(), config.clip_norm))
             _check_finite(metrics, batch, config, step, run_dir, world)
-            spike = watch.look({**metrics, **average_numbers({"loss": metrics["loss"]}, world)})
+            # What one process knows and all must act on at the same update.
+            is_late = world.is_main and 0 < config.checkpoint_every_s < time.monotonic() - saved_at
+            shared = average_numbers({"loss": metrics["loss"], "is_late": is_late, "is_ending": stop.is_made}, world)
+            is_ending = shared["is_ending"] > 0
+            spike = watch.look({**metrics, "loss": shared["loss"]})
             if spike:
                 _report_spike(spike, batch, config, step, run_dir, world)
             if not (spike and config.skip_spikes):
@@ -176,11 +186,15 @@ def train(
                     log.log(step, "train", {**last, "learning_rate": rate})
                     append_speed(run_dir / "speed.jsonl", step, {**rates, "num_processes": world.size})
                     report(step, config.max_steps, "steps", loss=last["loss"], steps_per_s=rates["steps_per_s"])
-            if step % config.validate_every == 0 or step == config.max_steps:
+            look_is_due = step % config.validate_every == 0 or step == config.max_steps
+            if look_is_due and not is_ending:
                 look()
                 network.model.train()
                 has_turned = best.has_turned(config.patience)
-            if step % config.checkpoint_every == 0 and step < config.max_steps and not has_turned:
+                look_is_due = False
+                is_ending = average_numbers({"is_ending": stop.is_made}, world)["is_ending"] > 0
+            is_checkpoint = step % config.checkpoint_every == 0 or shared["is_late"] > 0
+            if (is_checkpoint and step < config.max_steps and not has_turned) or is_ending:
                 # The means over all processes, since any number of them may continue from here.
                 window.sums = window.sums and average_numbers(window.sums, world)
                 saved = {
@@ -189,8 +203,21 @@ def train(
                     "window": asdict(window),
                     "watch": asdict(watch),
                     "scaler": scaler.state_dict(),
+                    "last": last,
+                    "validation": validation,
+                    "look_is_due": look_is_due,
                 }
                 states.save(step, saved, network.compression.state_dict() if network.compression is not None else None)
+                saved_at = time.monotonic()
+        if is_ending:
+            states.wait()
+            if world.is_main:
+                remedy = "run the same command again to continue from it"
+                logger.warning("told to end by %s: the state of step %d is saved; %s", stop.name, step, remedy)
+    if is_ending:
+        if log:
+            log.close()
+        stop.obey()
     if not last and window.num_steps:  # it ended between two lines of the log
         last = average_numbers(window.means(), world)
     if average is not None:

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-GRACE_S = 15.0
-"""Between the request to end (training saves a checkpoint) and the kill."""
+GRACE_S = 25.0
+"""Between the request to end, upon which a training saves its state, and the kill. A Prefect worker kills the flow 5 s later."""
 
 # Looked up before any fork: a forked child of a threaded process must not load libraries.
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None

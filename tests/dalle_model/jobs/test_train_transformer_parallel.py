@@ -92,6 +92,21 @@ set_up_process()
 sys.exit(main(sys.argv[1:]))
 """
 
+# Process 1 alone is told to end, in the first update that it makes.
+TOLD_TO_END = """
+import os, signal, sys
+from dalle_model.jobs import train_transformer
+from dalle_model.jobs.__main__ import main, set_up_process
+weighted_loss = train_transformer.weighted_loss
+def interrupted_loss(model, *arguments):
+    if model.training and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return weighted_loss(model, *arguments)
+train_transformer.weighted_loss = interrupted_loss
+set_up_process()
+sys.exit(main(sys.argv[1:]))
+"""
+
 # One training after the other in the same processes. The last of them is interrupted in its tenth update, and resumed.
 SEVERAL = """
 import sys
@@ -152,6 +167,10 @@ def test_four_processes_one_of_which_dies_and_two_or_one_that_go_on_train_as_one
     config["config"]["paths"]["data_root"] = str(tmp_path / "continued")
     write_json(continued / "config.json", config)
     execute("train_transformer", continued)
+    (tmp_path / "job.py").write_text(TOLD_TO_END)
+    told = torchrun(2, [str(tmp_path / "job.py"), "train_transformer", str(run_dir)])
+    assert "told to end by a signal to another process: the state of step 5 is saved" in told.stderr
+    assert [path.name for path in list_training_states(run_dir)] == ["step-000004", "step-000005"]
     finished = torchrun(2, ["-m", "dalle_model.jobs", "train_transformer", str(run_dir)])
     assert finished.returncode == 0, finished.stderr[-2_000:]
     for found in (continued, run_dir):

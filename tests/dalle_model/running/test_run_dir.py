@@ -25,6 +25,14 @@ def test_only_what_decides_the_result_names_the_run(tmp_path: Path) -> None:
     assert prepared(tmp_path, seed=1) != first
 
 
+def test_how_often_a_training_saves_its_state_does_not_name_the_run(tmp_path: Path) -> None:
+    first, second = (
+        run_directory("train_dvae", preset("demo", {"paths.data_root": str(tmp_path), "train_dvae.checkpoint_every_s": seconds}), {})
+        for seconds in (5.0, 900.0)
+    )
+    assert first == second
+
+
 OLD_ROOT = json.loads((Path(__file__).parent / "old_root.json").read_text())
 """The runs of a demo that an earlier version made: their settings and inputs."""
 

@@ -3,9 +3,13 @@
 import errno
 import json
 import math
+import os
 import re
 import shutil
+import signal
+import sys
 import threading
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -47,14 +51,21 @@ def noisy_loss(model: nn.Module, batch: Any, step: int) -> dict[str, torch.Tenso
     return {"loss": (model(x) - target).square().mean()}
 
 
-def run(run_dir: Path, config: TrainConfig, loss: Any = noisy_loss) -> dict[str, torch.Tensor]:
+def distance(model: nn.Module) -> dict[str, float]:
+    return {"loss": float(model(torch.ones(1, 3)).abs().sum())}
+
+
+def run(run_dir: Path, config: TrainConfig, loss: Any = noisy_loss, validate: Any = distance) -> dict[str, torch.Tensor]:
     run_dir.mkdir(exist_ok=True)
     torch.manual_seed(0)
     model = nn.Linear(3, 1)
-    train(
+    result = train(
         model=model, config=config, batches=batches, compute_loss=loss, run_dir=run_dir, seed=7,
-        report=lambda *_, **__: None, validate=lambda m: {"loss": float(m(torch.ones(1, 3)).abs().sum())},
+        report=lambda *_, **__: None, validate=validate,
     )  # fmt: skip
+    assert result.step == config.max_steps
+    assert result.train.keys() >= {"loss"}
+    assert result.validation == distance(model)
     return model.state_dict()
 
 
@@ -76,6 +87,83 @@ def test_a_killed_training_computes_the_same_numbers(tmp_path: Path, crash_at: i
     continued = run(tmp_path / "killed", settings())
     assert all(torch.equal(continued[name], undisturbed[name]) for name in undisturbed)
     assert read_metrics(tmp_path / "killed" / "metrics.jsonl") == read_metrics(tmp_path / "undisturbed" / "metrics.jsonl")
+
+
+@pytest.fixture
+def terminated() -> Any:
+    """SIGTERM is `SystemExit(143)`, as in a job."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def signalled(number: int, function: Callable[..., Any], at_call: int) -> Callable[..., Any]:
+    """`function`, in whose call of that number, counted from 1, this process gets a signal."""
+    calls = []
+
+    def call(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == at_call:
+            os.kill(os.getpid(), number)
+        return function(*arguments)
+
+    return call
+
+
+@pytest.mark.parametrize("step", [2, 3, 4, 7, 12])
+def test_sigterm_saves_the_state_of_its_update_and_nothing_is_lost(
+    tmp_path: Path, terminated: None, step: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    undisturbed = run(tmp_path / "undisturbed", settings())
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path / "run", settings(), signalled(signal.SIGTERM, noisy_loss, step))
+    assert ended.value.code == 143
+    assert list_training_states(tmp_path / "run")[-1].name == f"step-{step:06d}"
+    assert f"told to end by SIGTERM: the state of step {step} is saved; run the same command again to continue" in caplog.text
+    updates = []
+    continued = run(tmp_path / "run", settings(), lambda *given: updates.append(given[2]) or noisy_loss(*given))
+    assert updates == list(range(step, 12))
+    assert all(torch.equal(continued[name], undisturbed[name]) for name in undisturbed)
+    assert read_metrics(tmp_path / "run" / "metrics.jsonl") == read_metrics(tmp_path / "undisturbed" / "metrics.jsonl")
+
+
+@pytest.mark.parametrize(("look", "step"), [(1, 1), (2, 4), (4, 12)])
+def test_sigterm_during_validation_is_not_forgotten(tmp_path: Path, terminated: None, look: int, step: int) -> None:
+    undisturbed = run(tmp_path / "undisturbed", settings())
+    with pytest.raises(SystemExit):
+        run(tmp_path / "run", settings(), validate=signalled(signal.SIGTERM, distance, look))
+    assert list_training_states(tmp_path / "run")[-1].name == f"step-{step:06d}"
+    continued = run(tmp_path / "run", settings())
+    assert all(torch.equal(continued[name], undisturbed[name]) for name in undisturbed)
+    assert read_metrics(tmp_path / "run" / "metrics.jsonl") == read_metrics(tmp_path / "undisturbed" / "metrics.jsonl")
+
+
+def test_the_first_ctrl_c_saves_and_the_second_ends_at_once(tmp_path: Path) -> None:
+    twice = signalled(signal.SIGINT, signalled(signal.SIGINT, noisy_loss, 6), 6)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "twice", settings(), twice)
+    assert [path.name for path in list_training_states(tmp_path / "twice")] == ["step-000004"]
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "once", settings(), signalled(signal.SIGINT, noisy_loss, 6))
+    assert list_training_states(tmp_path / "once")[-1].name == "step-000006"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_sigterm_does_not_disturb_the_saving(tmp_path: Path, terminated: None) -> None:
+    twice = signalled(signal.SIGTERM, signalled(signal.SIGTERM, noisy_loss, 6), 6)  # as from a launcher and the kernel
+    with pytest.raises(SystemExit):
+        run(tmp_path, settings(), twice)
+    assert list_training_states(tmp_path)[-1].name == "step-000006"
+
+
+def test_checkpoints_go_by_time_too(tmp_path: Path) -> None:
+    run(tmp_path / "by_time", settings(checkpoint_every=1_000, checkpoint_every_s=1e-9))
+    assert [path.name for path in list_training_states(tmp_path / "by_time")] == ["step-000010", "step-000011"]
+    run(tmp_path / "by_updates", settings(checkpoint_every=1_000, checkpoint_every_s=0))
+    run(tmp_path / "in_an_hour", settings(checkpoint_every=1_000, checkpoint_every_s=3_600))
+    assert list_training_states(tmp_path / "by_updates") == list_training_states(tmp_path / "in_an_hour") == []
+    with pytest.raises(ValueError, match="checkpoint_every_s=-1 must be at least 0; 0 goes by updates alone"):
+        settings(checkpoint_every_s=-1)
 
 
 def test_gradient_accumulation_changes_nothing(tmp_path: Path) -> None:
