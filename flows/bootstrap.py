@@ -1,4 +1,4 @@
-"""What a Prefect server needs beside `prefect.yaml`, which cannot declare it: pools, queues, limits, one automation.
+"""What a Prefect server needs beside `prefect.yaml`, which cannot declare it: pools, queues, limits, automations.
 
 Run `python -m flows.bootstrap` against a running server, as often as you like, before `prefect deploy --all`;
 `python -m flows.bootstrap gpu=4` lets the pool `gpu` run four jobs at a time.
@@ -7,6 +7,7 @@ Run `python -m flows.bootstrap` against a running server, as often as you like, 
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import cast
 
 import httpx
 from prefect.automations import Automation
@@ -31,8 +32,15 @@ QUEUES: dict[str, dict[str, tuple[int, int]]] = {"cpu": {"train": (1, 1), "colle
 LIMITS = {WRITER_SLOT: 1}
 """Global concurrency limits."""
 
-SILENCE_S = 90
-"""A run whose process sends no heartbeat for three times `flows.heartbeat_frequency` is dead."""
+SILENCE_S = 480
+"""A run whose process sends no heartbeat for so long is taken for dead: a server may be away for five minutes, and start for one.
+A worker that lives reports the death of its runs at once; this is for machines that die."""
+
+MAX_RESTARTS = 2
+"""How often a run that crashed is started again by itself."""
+
+RESTARTED = ("data", "train", "generate")
+"""Tags of the deployments whose runs are started again."""
 
 
 def main(arguments: Sequence[str] = ()) -> None:
@@ -46,6 +54,7 @@ def main(arguments: Sequence[str] = ()) -> None:
         for name, limit in LIMITS.items():
             client.upsert_global_concurrency_limit_by_name(name=name, limit=limit)
     _make_zombie_automation()
+    _make_restart_automation()
     print(f"pools {', '.join(POOLS)}, their queues and limits are ready; next: prefect --no-prompt deploy --all")
 
 
@@ -82,7 +91,7 @@ def _make_queue(client: SyncPrefectClient, pool: str, name: str, limit: int, pri
 def _make_zombie_automation() -> None:
     """Without it a run whose worker was killed would stay "Running" for ever and keep its deployment's slot."""
     runs = ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]})
-    automation = Automation(
+    zombies = Automation(
         name="crash-zombies",
         trigger=EventTrigger(
             after={"prefect.flow-run.heartbeat"},
@@ -95,10 +104,42 @@ def _make_zombie_automation() -> None:
         ),
         actions=[ChangeFlowRunState(state=StateType.CRASHED, force=False, name="Crashed", message=f"no heartbeat for {SILENCE_S} s")],
     )
+    _save(zombies)
+
+
+def _make_restart_automation() -> None:
+    """A run whose process was killed, or whose worker was stopped, goes back into its queue; every flow continues where it was.
+
+    Not those that somebody started without a deployment, which no worker would take, nor single jobs, which the flow that sent them
+    sends again (`flows.runtime.run`).
+    """
+    restarts = Automation(
+        name="restart-crashed",
+        trigger=EventTrigger(
+            expect={"prefect.flow-run.Crashed"},
+            match=ResourceSpecification(
+                {"prefect.resource.id": "prefect.flow-run.*", "prefect.run-count": [str(i + 1) for i in range(MAX_RESTARTS)]}
+            ),
+            match_related=ResourceSpecification(
+                {"prefect.resource.role": "tag", "prefect.resource.id": [f"prefect.tag.{tag}" for tag in RESTARTED]}
+            ),
+            posture=Posture.Reactive,
+            threshold=1,
+        ),
+        actions=[ChangeFlowRunState(state=StateType.SCHEDULED, force=False, name="AwaitingRetry", message="started again after a crash")],
+    )
+    _save(restarts)
+
+
+def _save(automation: Automation) -> None:
+    """Create it, or bring the one of that name up to date; on or off stays as its operator left it."""
     try:
-        Automation.read(name=automation.name)  # type: ignore[unused-coroutine]  # a coroutine only inside an event loop
+        found = cast(Automation, Automation.read(name=automation.name))  # a coroutine only inside an event loop
     except (ValueError, ObjectNotFound):
         automation.create()
+        return
+    automation.id, automation.enabled = found.id, found.enabled
+    automation.update()
 
 
 def _run() -> int:

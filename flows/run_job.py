@@ -8,6 +8,7 @@ from prefect import flow
 
 from dalle_model.running.run_dir import open_run, read_result
 from flows.runtime.jobs import is_finished, start_job
+from flows.runtime.own_run import kept_in_touch
 
 
 @flow(name="run-job", flow_run_name="{job}")
@@ -23,4 +24,5 @@ def run_job(job: str, run_dir: str, num_processes: int = 1) -> dict[str, Any]:
     open_run(job, Path(run_dir))
     if is_finished(Path(run_dir)):
         return read_result(Path(run_dir)) or {}
-    return start_job(job, Path(run_dir), num_processes)
+    with kept_in_touch():
+        return start_job(job, Path(run_dir), num_processes)

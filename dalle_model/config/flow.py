@@ -14,6 +14,8 @@ class FlowConfig:
     """Workers of `pool` that share one job of tokenising, scoring or generating."""
     num_processes: int = 1
     """Processes of a job on its machine, one per GPU: under torchrun in trainings, side by side in tokenising, scoring and generating."""
+    max_restarts: int = 2
+    """How often a job that crashed is started again by itself: killed, told to end, or cut off. One that failed is not."""
     check_pairs: bool = True
     """Refuse pairs that were collected with other settings than these; false takes what lies there."""
 
@@ -21,6 +23,8 @@ class FlowConfig:
         for field in ("num_workers", "num_processes"):
             if getattr(self, field) < 1:
                 raise ValueError(f"flow.{field}={getattr(self, field)} must be at least 1")
+        if self.max_restarts < 0:
+            raise ValueError(f"flow.max_restarts={self.max_restarts} must be at least 0")
         if self.num_workers > 1 and not self.pool:
             raise ValueError(
                 f"flow.num_workers={self.num_workers} are workers of a Prefect work pool; set flow.pool, e.g. gpu, "

@@ -6,7 +6,7 @@ it reads, the contents of its inputs, the seed), so a job whose directory holds 
     runs/<job>-<fingerprint>/
       config.json     job name, resolved config, inputs: enough to run it again
       job.json        provenance: versions, git commit, host, start time
-      status          running | done | failed
+      status          running | done | failed | crashed
       metrics.jsonl   one JSON object per logged step
       checkpoints/    step-000500/…
       result.json     written last: what was made, where, final numbers
@@ -17,8 +17,8 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib import import_module, metadata
 from pathlib import Path
@@ -26,7 +26,7 @@ from typing import Any
 
 from dalle_datasets.config import PathsConfig
 from dalle_datasets.store.layout import Layout, open_data_root
-from dalle_datasets.store.locks import held
+from dalle_datasets.store.locks import held, is_held
 from dalle_datasets.store.parquet import atomic_path
 from dalle_model.config.parsing import fingerprint, from_dict, identity, to_dict
 from dalle_model.config.tree import Config
@@ -35,6 +35,10 @@ from dalle_model.running.registry import SPREAD_JOBS, find_job
 
 class JobFailed(RuntimeError):
     """A job ended without a result; the message holds its run directory and last words."""
+
+
+class JobCancelled(JobFailed):
+    """Somebody ended the job on purpose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,7 @@ def open_run(job: str, run_dir: Path) -> JobRun:
 
 
 def execute(job: str, run_dir: Path) -> dict[str, Any]:
-    """Run a job in its directory, or return the result it already has. Failures are recorded and raised again.
+    """Run a job in its directory, or return the result it already has. Failures and crashes are recorded and raised again.
 
     Under torchrun the first process of a training writes the directory's files; the others compute, and return what they were
     told. The processes of a shared job all work, and one of them writes the result, which all return.
@@ -122,22 +126,51 @@ def execute(job: str, run_dir: Path) -> dict[str, Any]:
     run = open_run(job, run_dir)
     is_shared = find_job(job).spread == "units"
     if os.environ.get("RANK", "0") != "0" and not is_shared:
-        made_by_others: dict[str, Any] = import_module(f"dalle_model.jobs.{job}").run(run)
-        return made_by_others
+        with _faults_recorded(run_dir, only_faults=True):
+            made_by_others: dict[str, Any] = import_module(f"dalle_model.jobs.{job}").run(run)
+            return made_by_others
     started = time.time()
     write_json(run_dir / "job.json", {"job": job, **provenance(), "started_at": started})
     _write_text(run_dir / "status", "running")
-    try:
+    with _faults_recorded(run_dir):
         module = import_module(f"dalle_model.jobs.{job}")
         if not is_shared:
             return _write_result(run, module.run(run), started)
         worked = module.work(run)
         with held(run_dir / "lock", wait=True):
             return read_result(run_dir) or _write_result(run, module.finish(run, worked), started)
-    except BaseException:
+
+
+@contextmanager
+def _faults_recorded(run_dir: Path, only_faults: bool = False) -> Iterator[None]:
+    """Write how the block ended badly: `failed` if the same again would end the same, else `crashed`, which nothing overwrites."""
+    try:
+        yield
+    except BaseException as error:
         with suppress(OSError):  # on a full disk the error itself is worth more
-            _write_text(run_dir / "status", "failed")
+            if _is_fault(error):
+                _write_text(run_dir / "status", "failed")
+            elif not only_faults and _read_status(run_dir) != "failed":  # by another process, which this one lost thereby
+                _write_text(run_dir / "status", "crashed")
         raise
+
+
+def _is_fault(error: BaseException) -> bool:
+    """Whether it lies in the job or its settings, not in a machine, a connection or somebody's signal."""
+    is_of_the_machine = isinstance(error, ConnectionError) or type(error).__name__ == "AcceleratorError"  # torch's
+    return isinstance(error, Exception) and not is_of_the_machine
+
+
+def has_crashed(run_dir: Path) -> bool:
+    """Whether the job was begun and ended without result or fault: killed, told to end, cut off from the others, or the GPU failed."""
+    return _read_status(run_dir) in ("running", "crashed") and read_result(run_dir) is None and not is_under_way(run_dir)
+
+
+def _read_status(run_dir: Path) -> str:
+    try:
+        return (run_dir / "status").read_text()
+    except OSError:
+        return ""
 
 
 def _write_result(run: JobRun, made: Mapping[str, Any], started: float) -> dict[str, Any]:
@@ -151,6 +184,11 @@ def read_result(run_dir: Path) -> dict[str, Any] | None:
     """The result of a finished run, None while there is none."""
     path = run_dir / "result.json"
     return json.loads(path.read_text()) if path.exists() else None
+
+
+def is_under_way(run_dir: Path) -> bool:
+    """Whether a process, on any machine that shares locks, runs the job or one of its units right now."""
+    return is_held(run_dir / "lock") or any(map(is_held, (run_dir / "claims").glob("*")))
 
 
 def provenance() -> dict[str, Any]:

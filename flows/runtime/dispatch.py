@@ -1,9 +1,9 @@
 """Send a prepared job to the machines of a Prefect work pool and wait for it, as if it ran here.
 
 Those machines run the deployment `run-job/<pool>` and nothing else. They share the data root with the flow, so the run
-directory carries everything but life and death: config and progress, result and log. Prefect carries the start, the failure's text
-and the cancellation. A job of units can be sent to several workers: it is done when one of them says so, because
-each returns only when all units are made.
+directory carries config and progress, result and log; and its locks say whether the job lives, even when Prefect has not heard
+of it for a while. Prefect carries the start, the failure's text and the cancellation. A job of units can be sent to several
+workers: it is done when one of them says so, because each returns only when all units are made.
 """
 
 import os
@@ -20,9 +20,9 @@ from prefect.client.schemas.objects import FlowRun, State, StateType, WorkPoolSt
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Cancelling
+from prefect.states import Cancelling, Running
 
-from dalle_model.running.run_dir import JobFailed, read_result
+from dalle_model.running.run_dir import JobCancelled, JobFailed, is_under_way, read_result
 from flows.runtime.jobs import PROGRESS_FILE, read_progress, title_of
 from flows.runtime.prefect_server import PrefectServerFailed, is_private
 from flows.runtime.progress import Progress, Stage, note, watched
@@ -65,7 +65,7 @@ def send_job(job: str, run_dir: Path, pool: str, num_processes: int = 1, num_wor
             _wait(client, job, run_dir, pool, [*known, *started], stage)
         finally:
             # Done, failed or interrupted: nobody needs those any more that we started and that have not ended.
-            _cancel(client, started, only_waiting=read_result(run_dir) is not None)
+            _cancel(client, run_dir, started, only_waiting=read_result(run_dir) is not None)
     return _visible_result(job, run_dir, pool)
 
 
@@ -92,10 +92,10 @@ def _start(job: str, run_dir: Path, pool: str, num_processes: int) -> UUID:
 
 
 def _wait(client: SyncPrefectClient, job: str, run_dir: Path, pool: str, runs: Sequence[UUID], stage: Stage) -> None:
-    """Return when a run has completed. Raises `JobFailed` when all have ended otherwise."""
+    """Return when a run has completed. Raises `JobFailed` when all have ended otherwise and nobody holds the job's lock."""
     began = answered = time.monotonic()
     shown: Progress | None = None
-    said_lonely = False
+    said_lonely = said_unseen = False
     while True:
         try:
             states = [client.read_flow_run(run).state for run in runs]
@@ -116,7 +116,15 @@ def _wait(client: SyncPrefectClient, job: str, run_dir: Path, pool: str, runs: S
                 note(f"{title_of(job)}: one of {len(runs)} workers failed ({words}); the others did its work")
             return
         if states and len(failed) == len(states):
-            raise JobFailed(f"{job} failed in pool {pool}: {'; '.join(dict.fromkeys(failed))}")
+            if any(state is not None and state.is_crashed() for state in states) and is_under_way(run_dir):
+                if not said_unseen:
+                    said_unseen = True
+                    note(f"{title_of(job)}: Prefect takes it for dead, but it holds its lock in {run_dir}; waiting for it")
+            elif read_result(run_dir) is not None:  # made while Prefect looked away
+                return
+            else:
+                failure = JobCancelled if any(state is not None and state.is_cancelled() for state in states) else JobFailed
+                raise failure(f"{job} failed in pool {pool}: {'; '.join(dict.fromkeys(failed))}")
         is_lonely = bool(states) and all(state is not None and state.type in WAITING for state in states)
         if is_lonely and not said_lonely and time.monotonic() - began > LONELY_S:
             said_lonely = True
@@ -147,11 +155,14 @@ def _why_waiting(client: SyncPrefectClient, pool: str) -> str:
     return f"no worker serves pool {pool}; start one on the machine with the GPU: `prefect worker start --pool {pool}`"
 
 
-def _cancel(client: SyncPrefectClient, runs: Sequence[UUID], only_waiting: bool) -> None:
+def _cancel(client: SyncPrefectClient, run_dir: Path, runs: Sequence[UUID], only_waiting: bool) -> None:
     """End those of our runs that are still alive; `only_waiting` spares those that run, which see the result by themselves."""
     for run in runs:
         try:
             state = client.read_flow_run(run).state
+            if state is not None and state.is_crashed() and is_under_way(run_dir):  # its worker cancels only what runs
+                state = Running(message=f"it holds its lock in {run_dir}")
+                client.set_flow_run_state(run, state, force=True)
             if state is not None and state.type in (WAITING if only_waiting else ALIVE):
                 client.set_flow_run_state(run, Cancelling(message=f"nobody waits for it any more (process {os.getpid()})"))
         except httpx.HTTPError:  # the server is away; what runs ends by itself, and its result is kept

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.locks import is_held
 from dalle_model.config.tree import Config
 from dalle_model.running.registry import JOBS
-from dalle_model.running.run_dir import read_result, run_directory
+from dalle_model.running.run_dir import is_under_way, read_result, run_directory
 from flows.runtime.jobs import lost_files, read_progress, title_of
 from flows.runtime.upstream import find, inputs_of
 
@@ -62,7 +61,7 @@ def state_of(run_dir: Path) -> tuple[str, str]:
         return "done", f"{time.strftime('%Y-%m-%d %H:%M', ended)}, {result['duration_s']:,.0f} s"
     progress = read_progress(run_dir)
     so_far = progress.describe() if progress else "nothing finished yet"
-    if is_held(run_dir / "lock") or any(map(is_held, (run_dir / "claims").glob("*"))):
+    if is_under_way(run_dir):
         return "running", so_far
     if not (run_dir / "status").exists():
         return "missing", "not begun"

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from importlib import metadata
 from typing import Any
 
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.manifest import MANIFEST
 from dalle_datasets.store.parquet import atomic_path
-from dalle_model.config.parsing import fingerprint, to_dict
+from dalle_model.config.parsing import fingerprint, identity, to_dict
 from dalle_model.config.tree import Config
 from dalle_model.running.registry import JOBS
 from flows.runtime.collected import collection_versions
@@ -17,7 +18,8 @@ from flows.runtime.jobs import lost_files
 
 def pipeline_id(config: Config) -> str:
     """Fingerprint of everything that decides what the pipeline makes, but for where and how it is made."""
-    settings = {name: section for name, section in to_dict(config).items() if name not in ("paths", "flow")}
+    sections = {name: getattr(config, name) for name in to_dict(config) if name not in ("paths", "flow")}
+    settings = {name: identity(section) if is_dataclass(section) else section for name, section in sections.items()}
     versions = {**collection_versions(), **{name: job.version for name, job in JOBS.items()}}
     return fingerprint("run_pipeline", metadata.version("open-dalle"), versions, settings)
 

@@ -8,7 +8,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
@@ -154,16 +154,18 @@ class PrefectStage:
 
     def advance(self, progress: Progress) -> None:
         """Move the progress artifact and log the figures, each at its own pace; the end is always shown."""
+        from httpx import HTTPError
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
         now, is_last = time.monotonic(), progress.done >= progress.total
         percent = 100 * progress.done / max(progress.total, 1)
         if is_last or now - self._last_artifact > self.ARTIFACT_EVERY_S:
             self._last_artifact = now
-            if self._artifact is None:
-                self._artifact = create_progress_artifact(percent, key=artifact_key(self._title), description=self._title)
-            else:
-                update_progress_artifact(self._artifact, progress=percent)  # type: ignore[arg-type]
+            with suppress(HTTPError):  # work goes on while the server is away
+                if self._artifact is None:
+                    self._artifact = create_progress_artifact(percent, key=artifact_key(self._title), description=self._title)
+                else:
+                    update_progress_artifact(self._artifact, progress=percent)  # type: ignore[arg-type]
         if is_last or now - self._last_log > self.LOG_EVERY_S:
             self._last_log = now
             self._logger.info("%s: %s", self._title, progress.describe())

@@ -16,6 +16,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.states import Crashed, Pending, Running
 
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.parquet import write_parts
@@ -41,10 +42,11 @@ def run(prefect_server):
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO",
     }
 
-    def finish(*arguments: str) -> str:
+    def finish(*arguments: str, cwd: Path = ROOT, **variables: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=280
-        )
+            [sys.executable, "-m", *arguments],
+            cwd=cwd, env={**environment, **variables}, capture_output=True, text=True, check=False, timeout=280,
+        )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -63,10 +65,20 @@ def test_every_flow_deploys_and_a_worker_completes_a_run(run, tmp_path):
     assert len(deployed) == len(yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"])
     run_dir = prepare("train_bpe", preset("demo", {"paths.data_root": str(tmp_path)}), write_captions(tmp_path))
     run("prefect", "deployment", "run", "run-job/cpu", "--param", "job=train_bpe", "--param", f"run_dir={run_dir}")
-    said = run("prefect", "worker", "start", "--pool", "cpu", "--type", "process", "--run-once", "--prefetch-seconds", "60")
+    # A worker that is started anywhere, where a proxy is set that loopback addresses cannot be reached through.
+    worker = ("prefect", "worker", "start", "--pool", "cpu", "--type", "process", "--run-once", "--prefetch-seconds", "60")
+    said = run(*worker, cwd=tmp_path, HTTPS_PROXY="http://127.0.0.1:9", NO_PROXY="intra.example", no_proxy="")
     assert (read_result(run_dir) or {}).get("num_captions") == 40, said
     runs = json.loads(run("prefect", "flow-run", "ls", "--flow-name", "run-job", "--output", "json"))
     assert [entry["state_name"] for entry in runs] == ["Completed"]
+    assert wait_until(lambda: heartbeats_of(runs[0]["id"]), 30), "the server hears nothing of a run that goes on"
+
+
+def heartbeats_of(flow_run_id: str) -> list[dict[str, object]]:
+    """The events by which a run says that it lives."""
+    wanted = {"event": {"name": ["prefect.flow-run.heartbeat"]}, "resource": {"id": [f"prefect.flow-run.{flow_run_id}"]}}
+    with get_client(sync_client=True) as client:
+        return client.request("POST", "/events/filter", json={"filter": wanted}).json()["events"]
 
 
 def test_a_schedule_fires_and_a_redeploy_leaves_it_on(run, tmp_path):
@@ -93,6 +105,34 @@ def test_a_schedule_fires_and_a_redeploy_leaves_it_on(run, tmp_path):
             assert wait_until(lambda: Layout(tmp_path).published_catalog.exists(), 150), "no schedule fired"
             assert wait_until(lambda: "COMPLETED" in states_of(client, catalog.id), 60)
         client.delete_deployment(catalog.id)
+
+
+def test_a_crashed_run_is_started_again_but_not_for_ever(prefect_server):
+    """After the first test, whose deployments and automations are still on the session's server."""
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name("score-pairs/nightly")
+        run = client.create_flow_run_from_deployment(deployment.id)
+        job = client.create_flow_run_from_deployment(client.read_deployment_by_name("run-job/cpu").id, parameters=NO_JOB)
+
+        def crash(flow_run_id):
+            for state in (Pending(), Running(), Crashed(message="no heartbeat")):
+                client.set_flow_run_state(flow_run_id, state, force=True)
+
+        def is_waiting() -> bool:
+            return client.read_flow_run(run.id).state.name == "AwaitingRetry"
+
+        crash(job.id)
+        for _ in range(2):
+            crash(run.id)
+            assert wait_until(is_waiting, 30), "nobody starts it again"
+        crash(run.id)
+        assert not wait_until(is_waiting, 3)
+        for flow_run_id in (job.id, run.id):
+            assert client.read_flow_run(flow_run_id).state.is_crashed(), "the flow that sent a job sends it again"
+            client.delete_flow_run(flow_run_id)
+
+
+NO_JOB = {"job": "train_bpe", "run_dir": "nowhere"}
 
 
 def states_of(client, deployment_id) -> list[str]:
@@ -146,6 +186,7 @@ def test_jobs_sent_to_a_pool_succeed_fail_and_end_there(run, tmp_path, monkeypat
             monkeypatch.setattr(dispatch, "read_progress", interrupt_when(slow / "job.json", known))
             with pytest.raises(KeyboardInterrupt):
                 dispatch.send_job("train_bpe", slow, "gpu")
+            assert "Prefect takes it for dead, but it holds its lock" in told.notes[-1]
         assert known == [1, 0], "the same command would wait for this run, and for no other"
         pid = json.loads((slow / "job.json").read_text())["pid"]
         assert wait_until(lambda: not Path(f"/proc/{pid}").exists(), 90), "cancelling the flow must end the job on its machine"
@@ -175,12 +216,23 @@ class Recorder:
 
 
 def interrupt_when(path: Path, known: list[int]):
-    """A stand-in for `read_progress` that is Ctrl-C once `path` exists; `known` is told how many runs another flow would find."""
+    """A stand-in for `read_progress`, called once in a while.
+
+    Once `path` exists, the server takes the run for dead, as after an outage; two calls later it is Ctrl-C. `known` is told how many
+    runs another flow would find.
+    """
+    calls = []
 
     def read(run_dir):
-        if path.exists():
-            with get_client(sync_client=True) as client:
+        if not path.exists():
+            return
+        calls.append(1)
+        with get_client(sync_client=True) as client:
+            if len(calls) == 1:
                 known.extend(len(dispatch._under_way(client, "gpu", folder)) for folder in (run_dir, run_dir / "other"))
+                (run,) = dispatch._under_way(client, "gpu", run_dir)
+                client.set_flow_run_state(run, Crashed(message="no heartbeat"))
+        if len(calls) == 3:
             raise KeyboardInterrupt
 
     return read

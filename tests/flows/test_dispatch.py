@@ -8,6 +8,7 @@ import pytest
 from prefect.client.schemas.objects import StateType, WorkPoolStatus
 from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Running
 
+from dalle_datasets.store.locks import held
 from dalle_model.config.presets import preset
 from dalle_model.running.run_dir import JobFailed, prepare, write_json
 from flows.cli.main import main
@@ -48,8 +49,12 @@ class Server:
     def read_work_pool(self, name):
         return SimpleNamespace(status=WorkPoolStatus.NOT_READY)
 
-    def set_flow_run_state(self, run, state):
+    def set_flow_run_state(self, run, state, force=False):
+        if state.type == StateType.RUNNING and force:
+            self.runs[run] = [state]
+            return
         assert state.type == StateType.CANCELLING
+        assert self.read_flow_run(run).state.type in dispatch.ALIVE, "Prefect refuses to cancel what has ended"
         self.cancelled.append(run)
 
 
@@ -113,12 +118,31 @@ def test_a_server_that_restarts_is_waited_for_but_not_for_ever(tmp_path, monkeyp
         wait(Server([Running(), gone]), tmp_path)
 
 
-def test_what_nobody_needs_any_more_is_cancelled():
+def test_a_job_that_holds_its_lock_is_not_dead_whatever_prefect_says(tmp_path, monkeypatch):
+    silent = Crashed(message="no heartbeat for 480 s")
+    with held(tmp_path / "lock") as is_mine:
+        assert is_mine
+        told = wait(Server([Running(), silent, silent, silent, Completed()]), tmp_path)
+        assert told.notes == [f"tokenize images: Prefect takes it for dead, but it holds its lock in {tmp_path}; waiting for it"]
+        with pytest.raises(JobFailed, match="it was cancelled"):  # that is somebody's will
+            wait(Server([Cancelled()]), tmp_path)
+        server = Server([silent])
+        dispatch._cancel(server, tmp_path, list(server.runs), only_waiting=False)
+        assert server.cancelled == list(server.runs), "what lives can be cancelled"
+    with pytest.raises(JobFailed, match="no heartbeat for 480 s"):
+        wait(Server([Running(), silent]), tmp_path)
+    with held(tmp_path / "claims" / "part-00000"):
+        wait(Server([silent, silent, Completed()]), tmp_path)
+    write_json(tmp_path / "result.json", {})
+    wait(Server([silent]), tmp_path)
+
+
+def test_what_nobody_needs_any_more_is_cancelled(tmp_path):
     server = Server([Running()], [Pending()], [Completed()])
     running, pending, _ = runs = list(server.runs)
-    dispatch._cancel(server, runs, only_waiting=True)
+    dispatch._cancel(server, tmp_path, runs, only_waiting=True)
     assert server.cancelled == [pending]
-    dispatch._cancel(server, runs, only_waiting=False)
+    dispatch._cancel(server, tmp_path, runs, only_waiting=False)
     assert server.cancelled == [pending, running, pending]
 
 

@@ -1,6 +1,8 @@
 """A flow and its jobs: results are reused, progress arrives, failures carry the job's last words."""
 
 import json
+import platform
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ from dalle_model.config.flow import FlowConfig
 from dalle_model.config.presets import preset
 from dalle_model.running.run_dir import JobFailed, prepare, write_json
 from flows.runtime import jobs
+from flows.runtime import run as run_module
 from flows.runtime.progress import Progress, parse_progress, shown_on
 from flows.runtime.run import run_job
 
@@ -101,6 +104,79 @@ def test_a_killed_job_is_reported_as_killed(config, monkeypatch):
     fake_job(monkeypatch, "import os; print('step 3', flush=True); os.kill(os.getpid(), 9)")
     with pytest.raises(JobFailed, match="ended by SIGKILL; if nobody did that, the machine ran out of memory; its last line: 'step 3'"):
         run_job("train_bpe", config, INPUTS)
+
+
+# A real job that counts its starts in its run directory and does something else at each of them.
+CRASHES = """
+import signal, time
+from dalle_model.jobs import train_bpe
+from dalle_model.jobs.__main__ import main, set_up_process
+def run(job_run):
+    with (run_dir / "starts").open("a") as file:
+        file.write("x")
+    starts = len((run_dir / "starts").read_text())
+    ENDS[starts - 1]()
+    return {"answer": starts}
+def raised(error):
+    raise error
+killed = lambda: os.kill(os.getpid(), signal.SIGKILL)
+told_to_end = lambda: os.kill(os.getpid(), signal.SIGTERM)
+wrong = lambda: raised(ValueError("the loss became nan"))
+well = lambda: None
+ENDS = [%s]
+train_bpe.run = run
+set_up_process()
+sys.exit(main(["train_bpe", str(run_dir)]))
+"""
+
+
+def test_a_job_that_crashes_is_started_again_by_itself(config, monkeypatch):
+    fake_job(monkeypatch, CRASHES % "killed, told_to_end, well")
+    monkeypatch.setattr(run_module, "RESTART_PAUSE_S", 0.01)
+    recorder = Recorder()
+    with shown_on(recorder):
+        assert run_job("train_bpe", config, INPUTS)["answer"] == 3
+    assert len(recorder.notes) == 2
+    assert recorder.notes[0].endswith(". It is started again in 0.01 s (1 of at most 2 times)")
+
+
+@pytest.mark.parametrize(("ends", "max_restarts", "words"), [("killed, well", 0, "SIGKILL"), ("killed, wrong, well", 2, "nan")])
+def test_a_job_is_not_started_for_ever_nor_when_it_failed(config, monkeypatch, ends, max_restarts, words):
+    fake_job(monkeypatch, CRASHES % ends)
+    monkeypatch.setattr(run_module, "RESTART_PAUSE_S", 0.01)
+    with pytest.raises(JobFailed, match=words):
+        run_job("train_bpe", replace(config, flow=FlowConfig(max_restarts=max_restarts)), INPUTS)
+    assert (prepare("train_bpe", config, INPUTS) / "starts").read_text() == "x" * (ends.count(",") or 1)
+
+
+def test_a_negative_number_of_restarts_is_refused():
+    with pytest.raises(ValueError, match="flow.max_restarts=-1 must be at least 0"):
+        preset("demo", {"flow.max_restarts": -1})
+
+
+def test_a_job_that_another_process_runs_is_waited_for(config, monkeypatch):
+    run_dir = prepare("train_bpe", config, INPUTS)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "import sys; from pathlib import Path; from dalle_datasets.store.locks import held\n"
+         "with held(Path(sys.argv[1]) / 'lock'): print(1, flush=True); input(); (Path(sys.argv[1]) / 'result.json').write_text('{}')",
+         str(run_dir)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    (run_dir / jobs.PROGRESS_FILE).write_text(json.dumps({"done": 3, "total": 9, "unit": "steps", "numbers": {}}))
+    fake_job(monkeypatch, "raise SystemExit('started')")
+    monkeypatch.setattr(run_module, "POLL_S", 0.01)
+    recorder = Recorder()
+    recorder.advance = lambda progress: (recorder.progress.append(progress), len(recorder.progress) == 3 and end())
+
+    def end():
+        holder.communicate("\n")
+
+    with shown_on(recorder):
+        assert run_job("train_bpe", config, INPUTS) == {}
+    assert recorder.progress[0] == Progress(3, 9, "steps", {})
+    assert recorder.notes == [f"train bpe: process {holder.pid} on {platform.node()} is at it in {run_dir}; waiting for it"]
 
 
 def test_a_hanging_job_is_ended(config, monkeypatch):

@@ -62,6 +62,24 @@ def test_pools_queues_and_schedules_exist(name):
         assert schedule["active"] == f"{{{{ is_active.{flow} }}}}", "a deploy leaves on what an operator switched on, and nothing else"
 
 
+@pytest.mark.parametrize(
+    ("environment", "exempt"),
+    [
+        ({"HTTPS_PROXY": "http://proxy:3128"}, "localhost,127.0.0.1,::1"),
+        ({"all_proxy": "socks5://proxy", "NO_PROXY": "intra.example, 127.0.0.1"}, "intra.example,127.0.0.1,localhost,::1"),
+        ({"http_proxy": "http://proxy", "no_proxy": "*"}, "*"),
+        ({"NO_PROXY": "intra.example"}, None),
+        ({"HTTP_PROXY": ""}, None),
+    ],
+)
+def test_loopback_is_never_proxied(environment, exempt):
+    from flows import spare_loopback
+
+    before = dict(environment)
+    spare_loopback(environment)
+    assert environment == (before if exempt is None else {**before, "no_proxy": exempt, "NO_PROXY": exempt})
+
+
 def test_gpu_machines_run_nothing_but_jobs():
     on_gpu = {name for name, entry in DEPLOYMENTS.items() if entry["work_pool"]["name"] == "gpu"}
     assert on_gpu == {"run_job/gpu"}
@@ -80,3 +98,7 @@ def test_the_cli_applies_the_same_prefect_settings_as_pyproject():
 
     configured = flatten(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["prefect"], "PREFECT")
     assert configured == SETTINGS
+    of_runs = {name: value for name, value in configured.items() if not name.startswith("PREFECT_SERVER_")}
+    for name, entry in DEPLOYMENTS.items():
+        given = entry["work_pool"]["job_variables"]["env"]
+        assert {setting: given.get(setting) for setting in of_runs} == of_runs, f"{name}: a worker may be started anywhere"

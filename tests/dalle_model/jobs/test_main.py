@@ -59,7 +59,7 @@ def test_an_unforeseen_error_leaves_its_traceback_in_the_run_directory(pairs, ma
     assert not (run_dir / "error.txt").exists()
 
 
-def test_a_terminated_job_is_recorded_as_failed(pairs, make_config):
+def test_a_terminated_job_is_recorded_as_crashed(pairs, make_config):
     """Prefect cancels with SIGTERM, whose default action would leave the status at 'running' for ever."""
     run_dir = prepare("train_bpe", make_config(), pairs)
     script = (
@@ -75,7 +75,7 @@ def test_a_terminated_job_is_recorded_as_failed(pairs, make_config):
         time.sleep(0.01)
     process.terminate()
     assert process.wait(timeout=20) == 143
-    assert (run_dir / "status").read_text() == "failed"
+    assert (run_dir / "status").read_text() == "crashed"
 
 
 def test_two_processes_cannot_run_the_same_job_at_once(pairs, make_config, capsys):

@@ -21,7 +21,7 @@ from dalle_model.config.model import TokenizerConfig
 from dalle_model.config.presets import preset
 from dalle_model.config.tree import Config
 from dalle_model.dvae import load_dvae
-from dalle_model.running.run_dir import execute, prepare, write_json
+from dalle_model.running.run_dir import execute, has_crashed, prepare, write_json
 from dalle_model.text import BpeTokenizer
 from dalle_model.training.checkpoints import list_training_states
 from dalle_model.training.metrics import read_metrics
@@ -159,7 +159,8 @@ def test_four_processes_one_of_which_dies_and_two_or_one_that_go_on_train_as_one
     assert died.returncode == 1
     assert "SIGKILL" in died.stderr
     assert "another process of this training ended" in died.stderr
-    assert (run_dir / "status").read_text() == "failed"
+    assert (run_dir / "status").read_text() == "crashed"
+    assert has_crashed(run_dir)
     assert [path.name for path in list_training_states(run_dir)] == ["step-000004"]
 
     continued = shutil.copytree(root, tmp_path / "continued") / "runs" / run_dir.name

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from dalle_datasets.store.locks import held
 from dalle_model.config.parsing import from_dict
 from dalle_model.config.presets import preset
 from dalle_model.config.tree import Config
 from dalle_model.jobs import train_bpe
-from dalle_model.running.run_dir import JobRun, execute, open_run, prepare, read_result, run_directory
+from dalle_model.running.run_dir import JobRun, execute, has_crashed, open_run, prepare, read_result, run_directory
 
 
 def prepared(tmp_path: Path, **overrides: Any) -> Path:
@@ -69,6 +70,44 @@ def test_a_job_for_one_process_is_refused_in_several(tmp_path: Path, monkeypatch
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match=r"train_bpe runs in one process, not in 2; only train_dvae, .* run in several"):
         open_run("train_bpe", prepared(tmp_path))
+
+
+def test_a_fault_in_any_process_is_told_from_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_dir = prepared(tmp_path)
+    assert not has_crashed(run_dir), "not begun"
+
+    def ended_by(error: BaseException, rank: str) -> None:
+        def fail(run: JobRun) -> dict[str, Any]:
+            raise error
+
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setattr(train_bpe, "run", fail)
+        with pytest.raises(type(error)):
+            execute("train_bpe", run_dir)
+
+    for rank, error, crashed in [
+        ("0", ConnectionError("another process is gone"), True),
+        ("1", SystemExit(143), True),
+        ("0", ZeroDivisionError(), False),
+        ("0", SystemExit(143), True),
+        ("1", ValueError("nan"), False),
+    ]:
+        ended_by(error, rank)
+        assert has_crashed(run_dir) == crashed, error
+
+    def lose_the_other(run: JobRun) -> dict[str, Any]:
+        (run_dir / "status").write_text("failed")  # as process 1 does, which this one hears nothing more of
+        raise ConnectionError("another process is gone")
+
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(train_bpe, "run", lose_the_other)
+    with pytest.raises(ConnectionError):
+        execute("train_bpe", run_dir)
+    assert not has_crashed(run_dir)
+    (run_dir / "status").write_text("running")  # as a killed process leaves it
+    assert has_crashed(run_dir)
+    with held(run_dir / "lock"):
+        assert not has_crashed(run_dir)
 
 
 def test_a_failed_run_leaves_no_result_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,72 @@
+"""A run that works is not dead, whatever the server believes, and one that is cancelled ends, whatever its worker hears."""
+
+import contextvars
+import signal
+import socket
+import threading
+import time
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.states import AwaitingRetry, Cancelling, Crashed, Running
+
+from flows.runtime import own_run
+from flows.runtime.progress import PrefectStage, Progress
+
+pytestmark = pytest.mark.prefect
+
+
+@flow
+def work() -> None:
+    """Nothing: its run's states are set by hand."""
+
+
+def wait_until(condition, timeout_s: float = 30.0) -> bool:
+    end = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
+
+
+def test_a_live_run_is_not_left_for_dead_and_ends_when_it_is_cancelled(prefect_server, monkeypatch):
+    monkeypatch.setattr(own_run, "POLL_S", 0.05)
+    told, over = threading.Event(), threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(work, state=Running())
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(own_run.watch, run.id, over), daemon=True)
+        thread.start()
+        try:
+            for believed in (Crashed(message="no heartbeat"), AwaitingRetry()):
+                client.set_flow_run_state(run.id, believed, force=True)
+                assert wait_until(lambda: client.read_flow_run(run.id).state.is_running())
+            assert not told.is_set()
+            client.set_flow_run_state(run.id, Cancelling())
+            assert wait_until(told.is_set)
+            assert client.read_flow_run(run.id).state.is_cancelled()
+        finally:
+            over.set()
+            thread.join(30)
+            signal.signal(signal.SIGTERM, before)
+
+
+def test_progress_and_watching_outlast_a_server_that_is_away(prefect_server, monkeypatch):
+    monkeypatch.setattr(own_run, "POLL_S", 0.05)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        away = {PREFECT_API_URL: f"http://127.0.0.1:{nobody.getsockname()[1]}/api", PREFECT_CLIENT_MAX_RETRIES: 0}
+
+        @flow
+        def train() -> int:
+            stage, over = PrefectStage("train"), threading.Event()
+            run_id = FlowRunContext.get().flow_run.id
+            with temporary_settings(away):
+                stage.advance(Progress(1, 2, "steps", {}))
+                threading.Timer(0.5, over.set).start()
+                own_run.watch(run_id, over)
+            return 42
+
+        assert train() == 42
