@@ -49,9 +49,9 @@ def run_with_prefect(flow_name: str, config: "Config", **parameters: Any) -> Any
 
     from dalle_datasets.store.layout import open_data_root
     from dalle_model.config.settings_file import overrides_of
-    from flows.cli.display import ConsoleDisplay
+    from flows.cli.display import on_terminal
     from flows.runtime.prefect_server import private_server
-    from flows.runtime.progress import shown_on, watched
+    from flows.runtime.progress import watched
 
     if config.flow.pool and not os.environ.get("PREFECT_API_URL"):
         raise ValueError(
@@ -59,7 +59,7 @@ def run_with_prefect(flow_name: str, config: "Config", **parameters: Any) -> Any
             "or leave flow.pool empty to run the jobs here"
         )
     home = open_data_root(config.paths.data_root).root / "prefect"
-    with ConsoleDisplay() as display, shown_on(display), private_server(home) as server:
+    with on_terminal(), private_server(home) as server:
         with watched("start prefect"):
             flow = getattr(import_module(f"flows.{flow_name}"), flow_name)  # imports Prefect while its server starts
             server.wait()

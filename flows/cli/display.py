@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
 
@@ -11,10 +12,17 @@ from rich.progress import Task as RichTask
 from rich.text import Text
 
 from flows.runtime.progress import Progress as JobProgress
-from flows.runtime.progress import Stage
+from flows.runtime.progress import Stage, shown_on
 
 LINE_EVERY_S = 20.0
 """Off a terminal: time between two lines about a stage that is still running."""
+
+
+@contextmanager
+def on_terminal() -> Iterator[None]:
+    """Show the stages of this block as bars on the terminal."""
+    with ConsoleDisplay() as display, shown_on(display):
+        yield
 
 
 class ConsoleDisplay:

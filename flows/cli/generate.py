@@ -54,24 +54,18 @@ def generate(
             raise ValueError("--model draws with a folder and its own settings; leave out --preset, --config and --query")
         draw_with_folder(model, prompt, prompts, keep, output, show, {**parse_settings(settings), **asked})
         return
-    from dalle_datasets.catalog.connection import connect
-    from dalle_datasets.catalog.ingest import ingest_run
-    from dalle_datasets.catalog.snapshot import publish
     from dalle_datasets.store.layout import open_data_root
-    from flows.cli.display import ConsoleDisplay
-    from flows.runtime.progress import note, shown_on
+    from flows.cli.display import on_terminal
     from flows.runtime.prompts import ask_for
-    from flows.runtime.run import run_job
+    from flows.runtime.run import catalogue, run_job
     from flows.runtime.upstream import inputs_of
 
     config = resolve(preset, settings, config_file, asked)
     layout = open_data_root(config.paths.data_root)
     inputs = inputs_of("generate_images", config, **ask_for(config, None if prompt is None else [prompt], prompts, query))
-    with ConsoleDisplay() as display, shown_on(display):
+    with on_terminal():
         made = run_job("generate_images", config, inputs)
-        with connect(layout.catalog, config.catalog.lock_timeout_s, note) as con:
-            ingest_run(con, layout, layout.run(made["run_id"]))
-            publish(con, layout)
+        catalogue(config, made)
     if prompt is not None or output is not None:
         copy_best(layout, made, keep, output or Path(), alone=prompt is not None)
     if prompt is None:

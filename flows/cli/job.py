@@ -22,13 +22,12 @@ def job(
     import json
 
     from dalle_model.running.run_dir import open_run, read_result
-    from flows.cli.display import ConsoleDisplay
+    from flows.cli.display import on_terminal
     from flows.runtime.jobs import start_job
-    from flows.runtime.progress import shown_on
 
     open_run(name, run_dir)
     result = read_result(run_dir)
     if result is None:
-        with ConsoleDisplay() as display, shown_on(display):
+        with on_terminal():
             result = start_job(name, run_dir, num_processes)
     typer.echo(json.dumps(result, indent=1))

@@ -27,8 +27,7 @@ def reconstruct(
     import shutil
 
     from dalle_datasets.store.layout import open_data_root
-    from flows.cli.display import ConsoleDisplay
-    from flows.runtime.progress import shown_on
+    from flows.cli.display import on_terminal
     from flows.runtime.run import run_job
     from flows.runtime.upstream import find
 
@@ -42,7 +41,7 @@ def reconstruct(
         "pictures_id": " ".join(stamp(path) for path in pictures),
         "max_pictures": str(max_pictures),
     }
-    with ConsoleDisplay() as display, shown_on(display):
+    with on_terminal():
         made = run_job("reconstruct", config, inputs)
     output.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(root / made["reconstructions"], output)

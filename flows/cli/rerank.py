@@ -17,24 +17,17 @@ def rerank(
     config_file: ConfigFile = None,
 ) -> None:
     """Let one more CLIP score and rank the pictures of a batch; its ranks stand beside those that are there."""
-    from dalle_datasets.catalog.connection import connect
-    from dalle_datasets.catalog.ingest import ingest_run
-    from dalle_datasets.catalog.snapshot import publish
     from dalle_datasets.store.layout import open_data_root
-    from flows.cli.display import ConsoleDisplay
-    from flows.runtime.progress import note, shown_on
-    from flows.runtime.run import run_job
+    from flows.cli.display import on_terminal
+    from flows.runtime.run import catalogue, run_job
     from flows.runtime.scorers import find_batch, score_batch
 
     config = resolve(preset, settings, config_file)
     layout = open_data_root(config.paths.data_root)
     batch = find_batch(layout, run_id)
-    with ConsoleDisplay() as display, shown_on(display):
+    with on_terminal():
         made = score_batch(config, batch["run_id"], clip, run_job)
-        with connect(layout.catalog, config.catalog.lock_timeout_s, note) as con:
-            for result in (batch, *made):
-                ingest_run(con, layout, layout.run(result["run_id"]))
-            publish(con, layout)
+        catalogue(config, batch, *made)
     scores = made[-1]
     typer.echo(f"{scores['num_scores']:,} scores by clip {scores['clip_id']}: {layout.root / scores['rerank_scores']}")
     typer.echo(f"side by side: dalle query scorers --param run_id={batch['run_id']}")

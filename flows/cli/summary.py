@@ -12,6 +12,7 @@ from rich.table import Table
 
 from dalle_datasets.store.layout import Layout
 from flows.cli.output import results_console
+from flows.report.agreement import agreement_table
 from flows.report.by_heart import describe_memory
 
 
@@ -80,13 +81,10 @@ def _order(account: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], int]:
 
 
 def _agreement(evaluated: Mapping[str, Any]) -> Table:
-    """One row per prompt set: one picture taken blindly, the best of n by CLIP, and whether any of them was right."""
-    found = {n for shares in evaluated["agreement"].values() for n in shares}
-    numbers = sorted(found, key=lambda n: (n == "any", int(n.removeprefix("n=")) if n != "any" else 0))
-    names = {"n=1": "one picture", "any": "any of them"}
-    table = _table("prompts", *(names.get(n, f"best of {n.removeprefix('n=')}") for n in numbers))
-    for prompt_set, shares in evaluated["agreement"].items():
-        table.add_row(prompt_set.replace("_", " "), *(f"{shares[n]['all']:.2f}" if n in shares else "" for n in numbers))
+    rows = agreement_table(evaluated)
+    table = _table(*(rows[0] if rows else ["prompts"]))
+    for row in rows:
+        table.add_row(*row.values())
     return table
 
 

@@ -16,6 +16,7 @@ from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.parquet import read_parquet
 from dalle_datasets.store.schemas import GENERATIONS
 from dalle_model.config.tree import Config
+from flows.report.agreement import agreement_table
 from flows.report.by_heart import describe_memory
 from flows.report.collection import CHANGES, remarks
 from flows.report.collection_candidates import STAGES
@@ -126,14 +127,6 @@ def drop_table(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         {"stage": stage, "reason": reason, "dropped": count}
         for stage in ("discover", "download", "filter")
         for reason, count in sorted(results[stage]["dropped"].items(), key=lambda item: (-item[1], item[0]))
-    ]
-
-
-def agreement_table(evaluated: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row per prompt set: the share with all attributes right, for one picture and for the best of several by CLIP."""
-    return [
-        {"prompt set": prompt_set, **{n: round(shares["all"], 3) for n, shares in by_number.items()}}
-        for prompt_set, by_number in evaluated["agreement"].items()
     ]
 
 

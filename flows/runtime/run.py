@@ -5,6 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dalle_datasets.catalog.connection import connect
+from dalle_datasets.catalog.ingest import ingest_run
+from dalle_datasets.catalog.snapshot import publish
+from dalle_datasets.store.layout import open_data_root
 from dalle_datasets.store.locks import holder_of, is_held
 from dalle_model.config.tree import Config
 from dalle_model.running.registry import find_job
@@ -69,3 +73,12 @@ def _wait_for_holder(job: str, run_dir: Path) -> None:
             if (progress := read_progress(run_dir)) is not None:
                 stage.advance(progress)
             time.sleep(POLL_S)
+
+
+def catalogue(config: Config, *results: Mapping[str, Any]) -> None:
+    """Ingest the runs of finished jobs, with all files their results name, and publish the catalog."""
+    layout = open_data_root(config.paths.data_root)
+    with connect(layout.catalog, config.catalog.lock_timeout_s, note) as con:
+        for result in results:
+            ingest_run(con, layout, layout.run(result["run_id"]))
+        publish(con, layout)
