@@ -32,8 +32,11 @@ from flows.train_transformer import train_transformer
 def run_pipeline(preset: str = "demo", overrides: Overrides | None = None, refresh: bool = False) -> dict[str, Any]:
     """Run every stage that has not been run with these settings. Returns what was made, the figures and the stage times.
 
-    With `refresh` the source is asked first what changed since.
+    With `refresh` the source is asked first what changed since. The networks are those that these settings and the
+    present pairs make, whichever are current.
     """
+    asked = overrides
+    overrides = {**(overrides or {}), "networks.chosen_by": "settings"}
     config = config_from_parameters(preset, overrides)
     layout = open_data_root(config.paths.data_root)
     started = datetime.now(UTC)
@@ -54,7 +57,7 @@ def run_pipeline(preset: str = "demo", overrides: Overrides | None = None, refre
     account = {
         "pipeline_id": pipeline_id(config),
         "preset": preset,
-        "overrides": dict(overrides or {}),
+        "overrides": dict(asked or {}),
         "results": results,
         "stage_times": [asdict(record) for record in times],
         "duration_s": round(time.time() - started.timestamp(), 1),

@@ -28,8 +28,13 @@ def train_transformer(preset: str = "demo", overrides: Overrides | None = None) 
 
 @task(task_run_name="choose training set", cache_policy=NO_CACHE)
 def choose_training_set(config: Config) -> dict[str, str]:
-    """Run the query `catalog.training_set` and write what it selects to Parquet."""
+    """Run the query `catalog.training_set` and write what it selects to Parquet.
+
+    Raises `ValueError` naming the flow to run when some pairs have no tokens or scores of the networks in use yet.
+    """
     kinds = ["pairs", "tokenizer", "dvae", "clip"] + (["safety"] if config.safety_classifier != "none" else [])
+    for kind in ("text_tokens", "image_tokens", "clip_scores"):
+        find(kind, config)  # else pairs without tokens or scores would be left out, and nobody would know
     ids = {f"{kind}_id": find(kind, config)[f"{kind}_id"] for kind in kinds}
     with timed("choose training set"), catalog_writer(config) as con:
         chosen = export_training_set(

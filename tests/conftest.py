@@ -297,7 +297,7 @@ class DataRoot:
         """The whole pipeline's catalogue side: ingest, export the training set, publish. Returns the training set's id."""
         from dalle_datasets.catalog import ingest, snapshot
         from dalle_datasets.catalog.connection import connect
-        from dalle_datasets.catalog.runs import log_stage_times
+        from dalle_datasets.catalog.runs import log_networks, log_stage_times
         from dalle_datasets.catalog.training_sets import export_training_set
 
         layout = self.layout
@@ -323,8 +323,19 @@ class DataRoot:
             ]
             times.write_text("".join(json.dumps(line) + "\n" for line in lines))
             log_stage_times(con, layout, times)
+            layout.networks("dvae").parent.mkdir(exist_ok=True)
+            layout.networks("dvae").write_text(json.dumps(self._registration()) + "\n")
+            log_networks(con, layout)
             snapshot.publish(con, layout)
         return chosen.id
+
+    @staticmethod
+    def _registration() -> dict[str, Any]:
+        """The dVAE as its training registers it."""
+        return {
+            "at": "2026-01-05T06:00:00+00:00", "settings_id": "s0", "network_id": "vae0", "run_id": "train-dvae-2", "path": "x",
+            "is_current": True, "why": "the first with these settings", "pairs_id": "pairs0", "num_pairs": 12, "metrics": {"psnr": 20.0},
+        }  # fmt: skip
 
     def run(self, run_id: str, inputs: dict[str, str], result: dict[str, Any], metrics: list[dict[str, Any]] | None = None) -> Path:
         """A finished run directory, as `dalle_model.running.run_dir` writes it."""

@@ -6,6 +6,7 @@ from dalle_datasets.config import CatalogConfig, DownloadConfig, FilterConfig, P
 from dalle_model.config.flow import FlowConfig
 from dalle_model.config.generation import EvaluateConfig, SamplingConfig
 from dalle_model.config.model import ClipConfig, DVAEConfig, StreamShape, TokenizerConfig, TransformerConfig
+from dalle_model.config.networks import NetworksConfig
 from dalle_model.config.safety import SafetyConfig
 from dalle_model.config.tokenizing import TokenizeImagesConfig
 from dalle_model.config.training import TrainClipConfig, TrainDVAEConfig, TrainTransformerConfig
@@ -36,6 +37,7 @@ class Config:
     train_transformer: TrainTransformerConfig
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    networks: NetworksConfig = field(default_factory=NetworksConfig)
     flow: FlowConfig = field(default_factory=FlowConfig)
 
     def __post_init__(self) -> None:

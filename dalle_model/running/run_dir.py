@@ -30,6 +30,7 @@ from dalle_datasets.store.locks import held, is_held
 from dalle_datasets.store.parquet import atomic_path
 from dalle_model.config.parsing import fingerprint, from_dict, identity, to_dict
 from dalle_model.config.tree import Config
+from dalle_model.running.networks import register
 from dalle_model.running.registry import SPREAD_JOBS, find_job
 
 
@@ -175,6 +176,7 @@ def _read_status(run_dir: Path) -> str:
 
 def _write_result(run: JobRun, made: Mapping[str, Any], started: float) -> dict[str, Any]:
     result = {"job": run.job, "run_id": run.run_id, **made, "duration_s": round(time.time() - started, 3), "started_at": started}
+    register(run.layout, run.job, run.config, run.inputs, run.run_id, made)
     write_json(run.run_dir / "result.json", result)
     _write_text(run.run_dir / "status", "done")
     return result

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.options import ConfigFile, Preset, Settings, parse_settings, resolve
+from flows.cli.options import ConfigFile, Preset, Settings, With, parse_settings, resolve, with_networks
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -38,6 +38,7 @@ def generate(
     preset: Preset = None,
     settings: Settings = None,
     config_file: ConfigFile = None,
+    networks: With = None,
 ) -> None:
     """Make pictures for one prompt or many with the trained networks, rank them by CLIP, and keep the best.
 
@@ -50,8 +51,8 @@ def generate(
     if truncate:
         asked["sampling.truncate_prompts"] = True
     if model is not None:
-        if preset is not None or config_file is not None or query is not None:
-            raise ValueError("--model draws with a folder and its own settings; leave out --preset, --config and --query")
+        if preset is not None or config_file is not None or query is not None or networks:
+            raise ValueError("--model draws with a folder and its own settings; leave out --preset, --config, --query and --with")
         draw_with_folder(model, prompt, prompts, keep, output, show, {**parse_settings(settings), **asked})
         return
     from dalle_datasets.store.layout import open_data_root
@@ -60,7 +61,7 @@ def generate(
     from flows.runtime.run import catalogue, run_job
     from flows.runtime.upstream import inputs_of
 
-    config = resolve(preset, settings, config_file, asked)
+    config = resolve(preset, settings, config_file, {**asked, **with_networks(networks)})
     layout = open_data_root(config.paths.data_root)
     inputs = inputs_of("generate_images", config, **ask_for(config, None if prompt is None else [prompt], prompts, query))
     with on_terminal():

@@ -17,6 +17,7 @@ from flows.cli import (
     generate,
     import_weights,
     job,
+    networks,
     prepare,
     query,
     reconstruct,
@@ -45,6 +46,7 @@ app.command("reconstruct", rich_help_panel=MAKE)(reconstruct.reconstruct)
 app.command("status", rich_help_panel=INSPECT)(status.status)
 app.command("query", rich_help_panel=INSPECT)(query.query)
 app.command("report", rich_help_panel=INSPECT)(report.report)
+app.add_typer(networks.app, name="networks", rich_help_panel=INSPECT)
 app.add_typer(config.app, name="config", rich_help_panel=INSPECT)
 app.command("job", rich_help_panel=TOOLS)(job.job)
 app.command("prepare", rich_help_panel=TOOLS)(prepare.prepare)

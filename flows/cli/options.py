@@ -25,6 +25,10 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="PATH=VALUE", help="Change one setting, e.g. `transformer.num_layers=8`; may be repeated."),
 ]
+With = Annotated[
+    list[str] | None,
+    typer.Option("--with", metavar="ROLE=ID", help="Use this network instead of the current one, e.g. dvae=ID; may be repeated."),
+]
 
 
 def parse_settings(settings: list[str] | None) -> dict[str, str]:
@@ -36,6 +40,11 @@ def parse_settings(settings: list[str] | None) -> dict[str, str]:
             raise ValueError(f"--set {text}: needs the form PATH=VALUE, e.g. --set transformer.num_layers=8")
         pairs[path.strip()] = value.strip()
     return pairs
+
+
+def with_networks(networks: list[str] | None) -> dict[str, str]:
+    """The setting that `--with` stands for; it holds for one command."""
+    return {"networks.use": ",".join(networks)} if networks else {}
 
 
 def resolve(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import ConfigFile, Preset, Settings, resolve
+from flows.cli.options import ConfigFile, Preset, Settings, With, resolve, with_networks
 
 FLOWS = {
     "collect_pairs": "read pages, download and filter: pairs of captions and pictures",
@@ -35,6 +35,7 @@ def run(
     preset: Preset = None,
     settings: Settings = None,
     config_file: ConfigFile = None,
+    networks: With = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="collect_pairs and run_pipeline: ask the source what is new since.")] = False,
 ) -> None:
     """Run one flow and print what it made as JSON. A flow that lacks its inputs says which flow makes them."""
@@ -54,4 +55,6 @@ def run(
     more = {"refresh": True} if refresh else {}
     config = resolve(preset, settings, config_file)
     remember_settings(config)
+    if networks:
+        config = resolve(preset, settings, config_file, with_networks(networks))
     typer.echo(json.dumps(run_with_prefect(name, config, **more), indent=1))

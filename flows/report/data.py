@@ -26,7 +26,7 @@ NUM_CANDIDATE_PROMPTS = 4
 MAX_CANDIDATES = 64
 EXAMPLE_SIDE = 128
 """Largest side of examples that only illustrate: training pictures and dropped ones."""
-SAME_WHATEVER = frozenset({"paths", "evaluate", "download", "shards", "preset"})
+SAME_WHATEVER = frozenset({"paths", "evaluate", "download", "shards", "preset", "networks"})
 """Sections that do not decide which pictures a run makes."""
 
 

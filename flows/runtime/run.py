@@ -11,6 +11,7 @@ from dalle_datasets.catalog.snapshot import publish
 from dalle_datasets.store.layout import open_data_root
 from dalle_datasets.store.locks import holder_of, is_held
 from dalle_model.config.tree import Config
+from dalle_model.running.networks import register
 from dalle_model.running.registry import find_job
 from dalle_model.running.run_dir import JobCancelled, JobFailed, has_crashed, prepare, read_result
 from flows.runtime.dispatch import send_job
@@ -48,7 +49,9 @@ def run_job(job: str, config: Config, inputs: Mapping[str, str]) -> dict[str, An
             note(f"{error}. It is started again in {pause_s:g} s ({restarts} of at most {config.flow.max_restarts} times)")
             time.sleep(pause_s)
     note(f"{title_of(job)}: already done ({run_dir.name})")
-    return read_result(run_dir) or {}
+    result = read_result(run_dir) or {}
+    register(open_data_root(config.paths.data_root), job, config, inputs, run_dir.name, result)  # perhaps asked for by other settings
+    return result
 
 
 def _make(job: str, config: Config, run_dir: Path) -> dict[str, Any]:

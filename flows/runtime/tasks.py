@@ -16,6 +16,7 @@ from prefect.runtime import deployment
 
 from dalle_datasets.catalog import ingest
 from dalle_datasets.catalog.connection import connect
+from dalle_datasets.catalog.runs import log_networks
 from dalle_datasets.catalog.snapshot import publish
 from dalle_datasets.store.layout import open_data_root
 from dalle_model.config.tree import Config
@@ -39,11 +40,12 @@ def run_job(job: str, config: Config, inputs: Mapping[str, str]) -> dict[str, An
 
 @task(task_run_name="catalogue", cache_policy=NO_CACHE)
 def catalogue(config: Config, *results: Mapping[str, Any]) -> None:
-    """Ingest what finished jobs left: the runs and every file their results name."""
+    """Ingest what finished jobs left: the runs, every file their results name, and which networks serve."""
     layout = open_data_root(config.paths.data_root)
     with timed("catalogue"), catalog_writer(config) as con:
         for result in results:
             ingest.ingest_run(con, layout, layout.run(result["run_id"]))
+        log_networks(con, layout)
 
 
 @task(task_run_name="publish catalog", cache_policy=NO_CACHE)

@@ -1,8 +1,9 @@
 """Inputs of a stage: the results of the stages before it, found by the settings.
 
 A run directory is named by everything that decides its result, so the configuration leads from stage to stage:
-pairs -> vocabulary -> ... -> transformer. A flow that is started by itself finds its inputs here, or is told
-which flow makes them.
+pairs -> vocabulary -> ... -> transformer. A network is the one that is current for the settings, whatever pairs
+it was made from, unless `networks.chosen_by=settings`. A flow that is started by itself finds its inputs here, or
+is told which flow makes them.
 """
 
 import json
@@ -11,7 +12,9 @@ from typing import Any
 
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.manifest import MANIFEST
+from dalle_model.config.networks import ROLES
 from dalle_model.config.tree import Config
+from dalle_model.running.networks import current
 from dalle_model.running.registry import JOBS, MADE_BY, find_job
 from dalle_model.running.run_dir import read_result, run_directory
 from flows.runtime.collected import check_collected
@@ -29,8 +32,10 @@ def inputs_of(job: str, config: Config, **given: str) -> dict[str, str]:
     """Inputs of a job for `prepare`, plus `given`. Raises `ValueError` naming the flow to run when one is not there yet."""
     inputs = dict(given)
     for kind in find_job(job).reads:
-        if kind not in given:
+        if kind not in inputs:
             inputs |= find(kind, config)
+        if kind == "transformer":  # draws the tokens of the dVAE that it was trained with, whichever is current
+            inputs |= {name: value for name, value in _trained_with(config, inputs).items() if name not in inputs}
     return inputs
 
 
@@ -41,6 +46,13 @@ def find(kind: str, config: Config) -> dict[str, str]:
         return _find_pairs(layout, config)
     if kind == "training_set":
         return _find_training_set(layout, config)
+    if kind in ROLES and config.networks.chosen_by == "registry" and (serving := current(layout, kind, config)):
+        if not (layout.root / serving.path).exists():
+            raise ValueError(
+                f"the current {kind} {serving.network_id} is gone: {serving.path} does not exist under {layout.root}; choose another "
+                f"with `dalle networks use {kind} ID`, or train it again: {_remedy(kind)}"
+            )
+        return {kind: serving.path, f"{kind}_id": serving.network_id}
     job, path_key = MADE_BY[kind]
     run_dir = run_directory(job, config, inputs_of(job, config))
     result = read_result(run_dir)
@@ -48,7 +60,7 @@ def find(kind: str, config: Config) -> dict[str, str]:
         raise ValueError(f"there is no {kind} for these settings yet ({run_dir} has no result.json); {_remedy(kind)}")
     if lost := lost_files(layout, result):
         raise ValueError(f"the {kind} of {run_dir} is gone: {lost[0]} does not exist; {_remedy(kind)}")
-    return {kind: result[path_key], f"{kind}_id": result[f"{kind}_id"]}
+    return {name: result[key] for name, key in ((kind, path_key), (f"{kind}_id", f"{kind}_id")) if key in result}
 
 
 def _find_pairs(layout: Layout, config: Config) -> dict[str, str]:
@@ -60,6 +72,18 @@ def _find_pairs(layout: Layout, config: Config) -> dict[str, str]:
     if config.flow.check_pairs:
         check_collected(layout, config)
     return {"pairs": layout.relative(folder), "pairs_id": manifest["result"]["pairs_id"]}
+
+
+def _trained_with(config: Config, inputs: dict[str, str]) -> dict[str, str]:
+    """The dVAE and the tokenizer of the transformer of some inputs: what its checkpoint says it was made from."""
+    layout = Layout(Path(config.paths.data_root).expanduser())
+    run_dir = (layout.root / inputs["transformer"]).parent
+    try:
+        trained: dict[str, str] = json.loads((run_dir / "config.json").read_text())["inputs"]
+    except (OSError, ValueError, KeyError):
+        return {}
+    names = [name for kind in ("dvae", "tokenizer") for name in (kind, f"{kind}_id")]
+    return {name: trained[name] for name in names if name in trained}
 
 
 def _find_training_set(layout: Layout, config: Config) -> dict[str, str]:

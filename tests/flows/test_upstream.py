@@ -11,7 +11,9 @@ import pytest
 from dalle_datasets.filters import filter_pairs as filtering
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.manifest import commit, invalidate
+from dalle_model.config.parsing import with_overrides
 from dalle_model.config.presets import preset
+from dalle_model.running.networks import register
 from dalle_model.running.registry import JOBS
 from dalle_model.running.run_dir import prepare, write_json
 from flows.runtime.collected import collecting
@@ -38,10 +40,12 @@ def config(tmp_path):
 
 def pretend(config, job, **made):
     """A finished run of a job, with its files."""
-    run_dir = prepare(job, config, inputs_of(job, config))
+    inputs = inputs_of(job, config)
+    run_dir = prepare(job, config, inputs)
     for value in made.values():
         if "/" in value:
             (Path(config.paths.data_root) / value).mkdir(parents=True)
+    register(Layout(Path(config.paths.data_root)), job, config, inputs, run_dir.name, made)
     write_json(run_dir / "result.json", made)
 
 
@@ -144,8 +148,45 @@ def test_a_deleted_checkpoint_is_named(config, tmp_path):
     collect(config, tmp_path)
     pretend(config, "train_dvae", dvae_id="vae0", checkpoint="runs/dvae/checkpoint")
     shutil.rmtree(tmp_path / "runs" / "dvae")
-    with pytest.raises(ValueError, match=r"is gone: runs/dvae/checkpoint does not exist; run `dalle run train_tokenizers`"):
+    with pytest.raises(
+        ValueError, match=r"the current dvae vae0 is gone: runs/dvae/checkpoint does not exist .*`dalle networks use dvae ID`"
+    ):
         find("dvae", config)
+    with pytest.raises(ValueError, match=r"is gone: runs/dvae/checkpoint does not exist; run `dalle run train_tokenizers`"):
+        find("dvae", with_overrides(config, {"networks.chosen_by": "settings"}))
+
+
+def test_networks_serve_on_when_the_pairs_have_grown_unless_settings_are_to_decide(config, tmp_path):
+    collect(config, tmp_path)
+    pretend(config, "train_bpe", tokenizer_id="bpe0", tokenizer="tokenizers/bpe0")
+    pretend(config, "train_dvae", dvae_id="vae0", checkpoint="runs/dvae/checkpoint")
+    with collecting(Layout(tmp_path), config):
+        finish(Layout(tmp_path).pairs(config.source.name), "inputs", {"pairs_id": "pairs1"})
+    assert inputs_of("tokenize_images", config) == {
+        "pairs": "pairs/emoji_scenes", "pairs_id": "pairs1", "dvae": "runs/dvae/checkpoint", "dvae_id": "vae0",
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="there is no dvae for these settings yet"):
+        find("dvae", with_overrides(config, {"networks.chosen_by": "settings"}))
+
+
+def test_pictures_are_drawn_with_the_networks_that_the_transformer_was_trained_with(config, tmp_path):
+    collect(config, tmp_path)
+    pretend(config, "train_bpe", tokenizer_id="bpe0", tokenizer="tokenizers/bpe0")
+    pretend(config, "train_dvae", dvae_id="vae0", checkpoint="runs/dvae/checkpoint")
+    pretend(config, "train_clip", clip_id="clip0", checkpoint="runs/clip/checkpoint")
+    inputs = {**find("dvae", config), **find("tokenizer", config), "training_set": "training_sets/set0", "training_set_id": "set0"}
+    run_dir = prepare("train_transformer", config, inputs)
+    made = {"transformer_id": "t0", "checkpoint": f"runs/{run_dir.name}/transformer"}
+    (run_dir / "transformer").mkdir()
+    register(Layout(tmp_path), "train_transformer", config, inputs, run_dir.name, made)
+    with collecting(Layout(tmp_path), config):
+        finish(Layout(tmp_path).pairs(config.source.name), "inputs", {"pairs_id": "pairs1"})
+    pretend(config, "train_dvae", dvae_id="vae1", checkpoint="runs/dvae1/checkpoint")
+    assert find("dvae", config)["dvae_id"] == "vae1"
+    drawn = inputs_of("generate_images", config)
+    assert {name: drawn[f"{name}_id"] for name in ("transformer", "dvae", "tokenizer", "clip")} == {
+        "transformer": "t0", "dvae": "vae0", "tokenizer": "bpe0", "clip": "clip0",
+    }  # fmt: skip
 
 
 def test_a_finished_pipeline_counts_only_with_all_its_files(config, tmp_path):

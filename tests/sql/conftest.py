@@ -55,6 +55,10 @@ _ROWS: dict[str, dict[str, Any]] = {
         "pipeline_run_id": "pipe", "position": 0, "stage": "collect", "was_skipped": False,
         "started_at": "2026-01-01 00:00:00", "duration_s": 1.0,
     },
+    "network_history": {
+        "role": "dvae", "position": 0, "registered_at": "2026-01-01 00:00:00", "settings_id": "s", "network_id": "vae", "run_id": "run",
+        "path": "runs/run/dvae", "became_current": True, "why": "policy always", "pairs_id": "pairs", "num_pairs": 9, "metrics": "{}",
+    },
     "training_sets": {
         "training_set_id": "set", "query": "captioned_pairs", "query_sql": "select 1", "parameters": "{}", "tokenizer_id": "bpe",
         "dvae_id": "vae", "clip_id": "clip", "num_rows": 2, "num_pairs": 2, "num_validation": 1, "num_sources": 1, "num_pages": 2,

@@ -196,6 +196,22 @@ def test_insert_stage_times_keeps_the_order_of_the_lines(catalog, tmp_path):
     assert rows == [(0, "b", False, 0.5, 1.5), (1, "a", True, 2.0, 0.0)]
 
 
+def test_insert_network_history_keeps_the_order_of_the_lines(catalog, tmp_path):
+    path = tmp_path / "dvae.jsonl"
+    line = {"settings_id": "s", "run_id": "r", "path": "runs/r/dvae", "why": "policy always", "pairs_id": "p", "metrics": {"psnr": 20.5}}
+    lines = [
+        {**line, "network_id": "vae0", "at": "2026-01-01T12:00:00+00:00", "is_current": True, "num_pairs": None},
+        {**line, "network_id": "vae1", "at": "2026-01-02T12:00:00+00:00", "is_current": False, "num_pairs": 7},
+    ]
+    path.write_text("".join(json.dumps(each) + "\n" for each in lines))
+    run(catalog, "insert_network_history", file=str(path), role="dvae")
+    columns = ("role", "position", "registered_at::varchar", "network_id", "became_current", "num_pairs", "metrics")
+    assert catalog.rows("network_history", *columns) == [
+        ("dvae", 0, "2026-01-01 12:00:00", "vae0", True, None, '{"psnr":20.5}'),
+        ("dvae", 1, "2026-01-02 12:00:00", "vae1", False, 7, '{"psnr":20.5}'),
+    ]
+
+
 def test_record_part_and_parts_under(catalog):
     for number in (1, 0):
         run(

@@ -274,6 +274,26 @@ def test_runs_oldest_first(catalog):
     assert catalog.query("runs", job="evaluate") == []
 
 
+def test_networks_says_which_serves_for_each_settings(catalog):
+    catalog.add(
+        "network_history",
+        {"position": 0, "network_id": "vae0"},
+        {"position": 1, "network_id": "vae1"},
+        {"position": 2, "network_id": "vae2", "became_current": False},
+        {"position": 3, "network_id": "vae3", "settings_id": "other"},
+        {"role": "clip", "network_id": "clip0", "became_current": False},
+    )
+    rows = [(row[0], row[2], row[3]) for row in catalog.query("networks")]
+    assert rows == [
+        ("clip", "clip0", False),
+        ("dvae", "vae3", True),
+        ("dvae", "vae2", False),
+        ("dvae", "vae1", True),
+        ("dvae", "vae0", False),
+    ]
+    assert len(catalog.query("networks", role="clip")) == 1
+
+
 def test_stage_times_of_the_newest_pipeline_run(catalog):
     catalog.add("stage_times", {"pipeline_run_id": "old"})
     catalog.add(

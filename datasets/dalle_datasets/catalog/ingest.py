@@ -25,7 +25,7 @@ from dalle_datasets.catalog.ledger import (
     record_part,
 )
 from dalle_datasets.catalog.migrations import transaction
-from dalle_datasets.catalog.runs import forget_lineage, log_run, log_stage_times, record_made
+from dalle_datasets.catalog.runs import forget_lineage, log_networks, log_run, log_stage_times, record_made
 from dalle_datasets.store.layout import Layout
 
 
@@ -93,6 +93,7 @@ def ingest_everything(con: duckdb.DuckDBPyConnection, layout: Layout) -> Ingeste
         done += ingest_training_set(con, layout, manifest.parent.name)
     for result in sorted((layout.root / "runs").glob("*/result.json")):
         done += ingest_run(con, layout, result.parent)
+    done += log_networks(con, layout)
     for path in sorted((layout.root / "stage_times").glob("*.jsonl")):
         done += log_stage_times(con, layout, path)
     return done

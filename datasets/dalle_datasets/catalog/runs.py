@@ -79,6 +79,18 @@ def log_stage_times(con: duckdb.DuckDBPyConnection, layout: Layout, path: Path) 
     return Ingested(added=int(not num_old), replaced=int(num_old > 0))
 
 
+def log_networks(con: duckdb.DuckDBPyConnection, layout: Layout) -> Ingested:
+    """The history of every role's networks, from `networks/<role>.jsonl`."""
+    remove = read_sql("ingest", "remove_run").with_identifiers(table="network_history", column="role")
+    done = Ingested()
+    for path in sorted(layout.networks("x").parent.glob("*.jsonl")):
+        with transaction(con):
+            num_old = con.execute(remove, {"run_id": path.stem}).fetchall()[0][0]
+            execute(con, "insert_network_history", file=str(path), role=path.stem)
+        done += Ingested(added=int(not num_old), replaced=int(num_old > 0))
+    return done
+
+
 def forget_lineage(con: duckdb.DuckDBPyConnection, made_by: str) -> None:
     """Take out what a run or training set made, and what it was made from."""
     for table, column in (("artifacts", "made_by"), ("lineage", "child_id")):

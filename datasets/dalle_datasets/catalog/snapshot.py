@@ -16,6 +16,7 @@ VOLATILE_COLUMNS = frozenset(
     {
         "applied_at",
         "ingested_at",
+        "registered_at",
         "started_at",
         "finished_at",
         "duration_s",

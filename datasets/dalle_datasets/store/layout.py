@@ -59,6 +59,10 @@ class Layout:
         """One exported training set."""
         return self.root / "training_sets" / training_set_id
 
+    def networks(self, role: str) -> Path:
+        """Every network of a role and which of them was current when, one JSON object a line."""
+        return self.root / "networks" / f"{role}.jsonl"
+
     def prompts(self, prompts_id: str) -> Path:
         """Texts to make pictures for."""
         return self.root / "prompts" / f"{prompts_id}.parquet"
