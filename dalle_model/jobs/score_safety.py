@@ -36,7 +36,7 @@ def run(run: JobRun) -> dict[str, Any]:
             )
         return score_part(classifier, embeddings.path_of(part))
 
-    parts = map_parts(OutputParts(run, directory, SAFETY_SCORES), score)
+    parts = map_parts(OutputParts(run, directory, SAFETY_SCORES, keeps_rows=False), score)
     columns = [read_parquet(part, SAFETY_SCORES, list(SCORES)) for part in parts]
     num_scores = sum(table.num_rows for table in columns)
     means = {f"mean_{name}": sum(pc.sum(table[name], min_count=0).as_py() for table in columns) / max(1, num_scores) for name in SCORES}

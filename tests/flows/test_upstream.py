@@ -161,7 +161,7 @@ def test_networks_serve_on_when_the_pairs_have_grown_unless_settings_are_to_deci
     pretend(config, "train_bpe", tokenizer_id="bpe0", tokenizer="tokenizers/bpe0")
     pretend(config, "train_dvae", dvae_id="vae0", checkpoint="runs/dvae/checkpoint")
     with collecting(Layout(tmp_path), config):
-        finish(Layout(tmp_path).pairs(config.source.name), "inputs", {"pairs_id": "pairs1"})
+        commit(Layout(tmp_path).pairs(config.source.name), "inputs", {"pairs_id": "pairs1"})
     assert inputs_of("tokenize_images", config) == {
         "pairs": "pairs/emoji_scenes", "pairs_id": "pairs1", "dvae": "runs/dvae/checkpoint", "dvae_id": "vae0",
     }  # fmt: skip
@@ -180,7 +180,7 @@ def test_pictures_are_drawn_with_the_networks_that_the_transformer_was_trained_w
     (run_dir / "transformer").mkdir()
     register(Layout(tmp_path), "train_transformer", config, inputs, run_dir.name, made)
     with collecting(Layout(tmp_path), config):
-        finish(Layout(tmp_path).pairs(config.source.name), "inputs", {"pairs_id": "pairs1"})
+        commit(Layout(tmp_path).pairs(config.source.name), "inputs", {"pairs_id": "pairs1"})
     pretend(config, "train_dvae", dvae_id="vae1", checkpoint="runs/dvae1/checkpoint")
     assert find("dvae", config)["dvae_id"] == "vae1"
     drawn = inputs_of("generate_images", config)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.manifest import begin, finish
+from dalle_datasets.store.manifest import commit, invalidate
 from dalle_model.config.networks import METRICS, ROLES
 from dalle_model.config.presets import preset
 from dalle_model.jobs import train_bpe
@@ -23,8 +23,8 @@ def settings(root: Path, **overrides):
 
 def collect(root: Path, pairs_id: str, num_pairs: int) -> None:
     folder = Layout(root).pairs("emoji_scenes")
-    begin(folder)
-    finish(folder, pairs_id, {"pairs_id": pairs_id, "num_pairs": num_pairs})
+    invalidate(folder)
+    commit(folder, pairs_id, {"pairs_id": pairs_id, "num_pairs": num_pairs})
 
 
 def train(config, role: str, network_id: str, pairs_id: str = "pairs0", registers: bool = True, **figures):
