@@ -7,7 +7,7 @@ All three take one part at a time; what must be known of all candidates at once 
 import itertools
 import multiprocessing
 from collections import Counter
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
@@ -19,31 +19,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dalle_datasets.config import DownloadConfig, FilterConfig, ShardsConfig, SourceConfig
-from dalle_datasets.filters import images
 from dalle_datasets.filters.base import REASONS
 from dalle_datasets.filters.candidate_table import NOT_CURRENT, CandidateTable, ids_of
 from dalle_datasets.filters.candidates import CurrentCandidates, read_candidates
 from dalle_datasets.filters.duplicates import CODES, explain
 from dalle_datasets.filters.evaluation import evaluation_id, read_evaluation_set
 from dalle_datasets.filters.judge import judge, judge_together
-from dalle_datasets.filters.measure import BATCH_ROWS, measure_part
-from dalle_datasets.filters.splits import split_of
-from dalle_datasets.images import canonical_bytes
+from dalle_datasets.filters.measure import measure_part
+from dalle_datasets.filters.pair_parts import Kept, write_pairs
 from dalle_datasets.sources.discover import candidates_path
-from dalle_datasets.store.ids import content_id_of, pair_id
+from dalle_datasets.store.ids import content_id_of
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.manifest import Report, commit, fingerprint, invalidate, load_if_current, no_progress
 from dalle_datasets.store.parquet import (
-    PartsWriter,
     RowsWriter,
     check_parquet,
     iter_file,
     list_parts,
-    open_parquet,
     read_parquet,
     remove_stale,
 )
-from dalle_datasets.store.schemas import DROPPED_PAIRS, IMAGES, MEASURES, PAIRS
+from dalle_datasets.store.schemas import DROPPED_PAIRS, IMAGES, MEASURES
 from dalle_datasets.web.failures import FAILURES
 
 VERSION = 4
@@ -101,9 +97,8 @@ def filter_pairs(
     dropped = _write_drops(parts, measures, columns, names, settings, layout.dropped(source.name) / "filter.parquet")
     if not (columns.drops.codes == 0).any():
         raise ValueError(_explain_nothing(source.name, layout, dropped))
-    pairs_id, num_train, num_validation = _write_pairs(
-        parts, measures, columns, candidates, settings, shards, download.max_pixels, folder, report
-    )
+    kept = Kept(parts, measures, columns, candidates, settings, download.max_pixels)
+    pairs_id, num_train, num_validation = write_pairs(kept, folder, shards, report)
     result = FilterResult(
         pairs_id=pairs_id,
         num_pairs=num_train + num_validation,
@@ -207,65 +202,6 @@ def _write_drops(
                 writer.append({**text, "stage": "filter", "reason": verdict.reason, "detail": verdict.detail})
             first += table.num_rows
     return dropped
-
-
-def _write_pairs(
-    parts: list[Path], measures: list[Path], columns: CandidateTable, candidates: CurrentCandidates,
-    settings: FilterConfig, shards: ShardsConfig,
-    max_pixels: int, folder: Path, report: Report,
-) -> tuple[str, int, int]:  # fmt: skip
-    """Write the rows that stay; returns the id of the set of pairs and the sizes of its splits."""
-    num_kept = int((columns.drops.codes == 0).sum())
-    pair_ids = np.zeros(num_kept, np.int64)
-    is_train = np.zeros(num_kept, np.bool_)
-    first = num_written = 0
-    with PartsWriter(folder, PAIRS, shards.rows_per_part, shards.row_group_size) as writer:
-        for part, path in zip(parts, measures, strict=True):
-            table = read_parquet(path, MEASURES)
-            stays = columns.drops.codes[first : first + table.num_rows] == 0
-            kept = {row["candidate_id"]: row for row in table.filter(pa.array(stays)).to_pylist()}
-            for row in _rows(part, kept.keys()):
-                pair = _pair(row, kept[row["candidate_id"]], settings, max_pixels)
-                pair_ids[num_written], is_train[num_written] = pair["pair_id"], pair["split"] == "train"
-                num_written += 1
-                writer.append({**pair, **candidates.origin_of(row["candidate_id"])})
-            first += table.num_rows
-            report(num_written, num_kept, "pairs")
-    order = np.lexsort((is_train, pair_ids))
-    written = (f"{pair} {'train' if train else 'validation'}" for pair, train in zip(pair_ids[order], is_train[order], strict=True))
-    pairs_id = content_id_of(itertools.chain(["pairs"], written))
-    return pairs_id, int(is_train.sum()), int((~is_train).sum())
-
-
-def _rows(part: Path, wanted: Set[str]) -> Iterator[dict[str, Any]]:
-    """Rows of some candidates, few at a time in memory."""
-    if not wanted:
-        return
-    with open_parquet(part) as file:
-        for batch in file.iter_batches(BATCH_ROWS):
-            chosen = pa.array([candidate_id in wanted for candidate_id in batch["candidate_id"].to_pylist()])
-            yield from batch.filter(chosen).to_pylist()
-
-
-def _pair(row: dict[str, Any], measured: dict[str, Any], settings: FilterConfig, max_pixels: int) -> dict[str, Any]:
-    """One row of `schemas.PAIRS`."""
-    return {
-        "pair_id": pair_id(row["sha256"], row["caption"]),
-        "caption": row["caption"],
-        "image": row["image"] if measured["is_plain"] else canonical_bytes(row["image"], max_pixels),
-        "width": measured["width"],
-        "height": measured["height"],
-        "sha256": row["sha256"],
-        "pixel_sha256": measured["pixel_sha256"],
-        "split": split_of(measured["pixel_sha256"], settings.validation_share),
-        "num_caption_words": measured["num_caption_words"],
-        "aspect_ratio": images.aspect_ratio(measured["width"], measured["height"]),
-        "language": measured["language"],
-        "source": row["source"],
-        "page_url": row["page_url"],
-        "image_url": row["image_url"],
-        "candidate_id": row["candidate_id"],
-    }
 
 
 def _count_drops(folder: Path) -> dict[str, dict[str, int]]:

@@ -217,14 +217,17 @@ class PartsWriter:
     """Appends rows to `part-NNNNN.parquet` files with no more than one row group in memory.
 
     A part ends after `rows_per_part` rows or `MAX_PART_BYTES`. Every part is complete or absent. Leaving the `with` block well
-    removes the parts of an earlier, longer run.
+    removes the parts of an earlier, longer run but for those to `keep`, behind which the numbers begin at `first`.
     """
 
-    def __init__(self, directory: Path, schema: pa.Schema, rows_per_part: int, row_group_size: int) -> None:
+    def __init__(
+        self, directory: Path, schema: pa.Schema, rows_per_part: int, row_group_size: int, first: int = 0, keep: Iterable[Path] = ()
+    ) -> None:
         self._directory = directory
         self._schema = schema
         self._rows_per_part = rows_per_part
         self._row_group_size = row_group_size
+        self._first, self._keep = first, list(keep)
         self._paths: list[Path] = []
         self._stack = ExitStack()
         self._part: RowsWriter | None = None
@@ -235,7 +238,7 @@ class PartsWriter:
     def append(self, row: dict[str, Any]) -> None:
         """Add one row; names and types are the schema's."""
         if self._part is None:
-            self._paths.append(self._directory / f"part-{len(self._paths):05d}.parquet")
+            self._paths.append(self._directory / f"part-{self._first + len(self._paths):05d}.parquet")
             self._part = self._stack.enter_context(RowsWriter(self._paths[-1], self._schema, self._row_group_size))
         self._part.append(row)
         if self._part.num_rows == self._rows_per_part or self._part.num_bytes >= MAX_PART_BYTES:
@@ -245,7 +248,7 @@ class PartsWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._stack.__exit__(kind, error, traceback)
         if error is None:
-            remove_stale(self._directory, keep=self._paths)
+            remove_stale(self._directory, keep=[*self._keep, *self._paths])
 
 
 def remove_stale(directory: Path, keep: Iterable[Path]) -> None:

@@ -148,9 +148,10 @@ def test_new_thresholds_do_not_decode_again(layout, monkeypatch):
 
 def test_the_id_of_a_set_of_pairs_does_not_depend_on_its_parts(layout):
     put_images(layout, *GOOD)
-    first = run(layout)
-    assert run(layout, shards=ShardsConfig(rows_per_part=100)).pairs_id == first.pairs_id
+    first = run(layout, shards=ShardsConfig(rows_per_part=100))
     assert len(list_parts(layout.pairs("web"))) == 1
+    assert run(layout).pairs_id == first.pairs_id
+    assert len(list_parts(layout.pairs("web"))) == 3
     assert run(layout, replace(LIMITS, validation_share=0.9)).pairs_id != first.pairs_id
     put_images(layout, *GOOD[1:])
     assert run(layout).pairs_id != first.pairs_id
@@ -162,7 +163,7 @@ def test_a_killed_run_ends_with_the_same_pairs(layout, monkeypatch):
     def killed(*_, **__):
         raise KeyboardInterrupt
 
-    for where in ("_judge", "_write_drops", "_pair", "commit"):
+    for where in ("_judge", "_write_drops", "write_pairs", "commit"):
         with monkeypatch.context() as patch:
             patch.setattr(filtering, where, killed)
             with pytest.raises(KeyboardInterrupt):
