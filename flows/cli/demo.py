@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from flows.cli.options import ConfigFile, Preset, Settings, resolve
@@ -45,6 +47,13 @@ def remember_settings(config: "Config") -> None:
 
 def run_with_prefect(flow_name: str, config: "Config", **parameters: Any) -> Any:
     """Run a flow with bars on the terminal and a private Prefect server; returns what the flow returns."""
+    with prefect_flows(config) as run:
+        return run(flow_name, config, **parameters)
+
+
+@contextmanager
+def prefect_flows(config: "Config") -> Iterator[Callable[..., Any]]:
+    """Bars on the terminal and a private Prefect server for one flow after another: `run(name, config, **parameters)`."""
     from importlib import import_module
 
     from dalle_datasets.store.layout import open_data_root
@@ -61,7 +70,12 @@ def run_with_prefect(flow_name: str, config: "Config", **parameters: Any) -> Any
     home = open_data_root(config.paths.data_root).root / "prefect"
     with on_terminal(), private_server(home) as server:
         with watched("start prefect"):
-            flow = getattr(import_module(f"flows.{flow_name}"), flow_name)  # imports Prefect while its server starts
+            import_module("flows.run_pipeline")  # imports Prefect while its server starts
             server.wait()
-        with server.in_use():
+
+        def run(flow_name: str, config: "Config", **parameters: Any) -> Any:
+            flow = getattr(import_module(f"flows.{flow_name}"), flow_name)
             return flow(preset=config.preset, overrides=overrides_of(config), **parameters)
+
+        with server.in_use():
+            yield run

@@ -26,6 +26,7 @@ from flows.cli import (
     run,
     site,
     status,
+    train,
 )
 from flows.cli.errors import INTERRUPTED, exit_status, one_line
 
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 MAKE, INSPECT, TOOLS = "Make", "Inspect", "Single parts and upkeep"
 app.command("demo", rich_help_panel=MAKE)(demo.demo)
+app.command("train", rich_help_panel=MAKE)(train.train)
 app.command("run", rich_help_panel=MAKE, help=run.HELP)(run.run)
 app.command("generate", rich_help_panel=MAKE)(generate.generate)
 app.command("rerank", rich_help_panel=MAKE)(rerank.rerank)

@@ -43,6 +43,7 @@ def run(
     import json
 
     from flows.cli.demo import remember_settings, run_with_prefect
+    from flows.cli.summary import print_drops
 
     name = flow.replace("-", "_")
     if name not in FLOWS:
@@ -57,4 +58,7 @@ def run(
     remember_settings(config)
     if networks:
         config = resolve(preset, settings, config_file, with_networks(networks))
-    typer.echo(json.dumps(run_with_prefect(name, config, **more), indent=1))
+    made = run_with_prefect(name, config, **more)
+    if name == "collect_pairs":
+        print_drops(made)
+    typer.echo(json.dumps(made, indent=1))

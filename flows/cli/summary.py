@@ -1,6 +1,7 @@
 """The end of `dalle demo`: what came of it, on one screen, and what to try next."""
 
 import itertools
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,19 @@ def print_summary(layout: Layout, account: Mapping[str, Any], already_done: bool
         console.print("\nobject, colour, background and layout all right, the best by CLIP:")
         console.print(_agreement(results["evaluate"]))
     console.print(Panel(_next_steps(layout, account), title="what to look at", expand=False))
+
+
+def print_drops(results: Mapping[str, Any]) -> None:
+    """What a collection kept and dropped, why, and which setting changes it, on standard error."""
+    from dalle_datasets.filters.base import REASONS
+
+    found, kept = results["discover"]["num_candidates"], results["filter"]["num_pairs"]
+    lines = [f"kept {kept:,} of {found:,} candidates" + (f" ({kept / found:.0%})" if found else "")]
+    for stage in ("discover", "download", "filter"):
+        for reason, count in sorted(results[stage]["dropped"].items(), key=lambda item: -item[1]):
+            meaning, remedy = REASONS.get(reason, (reason.replace("_", " "), "look at report/collection.html"))
+            lines.append(f"  dropped {count:,}: {meaning}; {remedy}")
+    print("\n".join(lines), file=sys.stderr)
 
 
 def _pairs(results: Mapping[str, Any]) -> Table:

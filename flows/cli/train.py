@@ -1,0 +1,222 @@
+"""`dalle train`: pictures of one's own, and a time: everything else follows from them."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.cli.options import Settings, parse_settings
+
+if TYPE_CHECKING:
+    from dalle_model.planning import Look, Machine, Plan, Times
+
+TABLES = frozenset({".csv", ".tsv", ".jsonl", ".json", ".parquet"})
+OWN_PICTURES: dict[str, Any] = {
+    "filter.min_caption_words": 1,
+    "filter.min_caption_letters": 1,
+    "filter.languages": "",
+    "filter.max_aspect_ratio": 3.0,
+    "filter.min_side": 24,
+    "filter.drop_markup": False,
+    "filter.near_duplicates": False,
+    "filter.validation_share": 0.08,
+}
+"""What a collection by hand needs instead of the rules for a crawl: a person chose these pictures and wrote these captions."""
+CRAWLED: dict[str, Any] = {"filter.near_duplicates": True}
+"""The paper's rules are the defaults."""
+
+
+def train(
+    source: Annotated[
+        list[str], typer.Argument(help="Folders of captioned pictures, webdataset tars, tables, or addresses to start from; of one kind.")
+    ],
+    budget: Annotated[str, typer.Option(help="How long everything may take: 90s, 20m, 1.5h, 1d.")] = "20m",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Collect, print the plan and stop.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Go on with few pairs.")] = False,
+    settings: Settings = None,
+) -> None:
+    """Learn from captioned pictures within a time budget, and show what came of it.
+
+    Collects the pairs, measures this machine in seconds, chooses the size of the networks and how long each is trained, prints the plan
+    with a finish time, and trains. A `--set` wins over the plan. The settings are kept in the data root, so `dalle generate PROMPT`
+    draws with the result. The same command goes on where it was interrupted.
+    """
+    from dalle_datasets.store.layout import open_data_root
+    from dalle_model.config.presets import preset
+    from dalle_model.planning import parse_budget
+    from flows.cli.demo import prefect_flows, remember_settings
+    from flows.cli.summary import print_drops, print_summary
+    from flows.runtime.parameters import find_config
+
+    budget_s, given, started = parse_budget(budget), parse_settings(settings), time.monotonic()
+    root = find_config(overrides={name: value for name, value in given.items() if name == "paths.data_root"}).paths.data_root
+    chosen = {**read_source(source), "paths.data_root": root, **given}
+    config = preset("demo", chosen)
+    layout = open_data_root(root)
+    with prefect_flows(config) as run:
+        collected = run("collect_pairs", config)
+        print_drops(collected)
+        plan_path = layout.root / "plan.json"
+        overrides = read_plan(plan_path, chosen, collected["filter"]["pairs_id"], budget)
+        if overrides is None:
+            with asking() as ask:
+                plan, look, machine = make_plan(ask, layout.pairs(config.source.name), budget_s, started, force)
+            print_plan(plan, look, machine, time.monotonic() - started)
+            overrides = dict(plan.overrides)
+            keep_plan(plan_path, chosen, collected["filter"]["pairs_id"], budget, overrides)
+        config = preset("demo", {**overrides, **chosen})
+        remember_settings(config)
+        if dry_run:
+            typer.echo("nothing was trained (--dry-run); the plan is in settings.toml of the data root")
+            return
+        account = run("run_pipeline", config)
+    print_summary(layout, account, already_done=False)
+    typer.echo(f"took {time.monotonic() - started:,.0f} s of a budget of {budget_s:,.0f} s")
+
+
+def read_source(sources: list[str]) -> dict[str, Any]:
+    """The settings `source.*` and `filter.*` for what is to be learned from.
+
+    Raises `ValueError` for something that is not there, is of no known kind, or when several are of different kinds.
+    """
+    kinds = {source: kind_of(source) for source in sources}
+    if len(set(kinds.values())) > 1:
+        named = ", ".join(f"{source} ({kind.replace('_', ' ')})" for source, kind in kinds.items())
+        raise ValueError(f"sources of different kinds cannot be collected together yet: {named}; give those of one kind")
+    (kind,) = set(kinds.values())
+    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in _short_name(sources[0])).strip("-")[:40] or "pictures"
+    is_local = [not source.startswith(("http://", "https://")) for source in sources]
+    places = [str(Path(s).expanduser().resolve()) if local else s for s, local in zip(sources, is_local, strict=True)]
+    where = {"source.start_urls" if kind == "web_pages" else "source.inputs": places}
+    own = OWN_PICTURES if kind in ("image_folders", "webdatasets") else CRAWLED
+    return {"source.kind": kind, "source.name": name, **where, **own}
+
+
+def kind_of(source: str) -> str:
+    """The `source.kind` of a folder, file or address. Raises `ValueError` when there is none."""
+    if source.startswith(("http://", "https://")):
+        return "web_pages"
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if (path / "settings.toml").exists() or (path / "pairs").is_dir():
+            raise ValueError(
+                f"{source} is a data root: `dalle run run_pipeline --set paths.data_root={source}` trains on what it collected"
+            )
+        names = [name for _, _, names in os.walk(path) for name in names]
+        if not names:
+            raise ValueError(f"{source} is empty; put captioned pictures into it: NAME.png beside NAME.txt, or a metadata.csv")
+        return "webdatasets" if all(name.endswith(".tar") for name in names) else "image_folders"
+    if not path.exists():
+        raise ValueError(f"{source} does not exist; give a folder of captioned pictures, a tar, a table, or an http(s) address")
+    if path.suffix == ".tar":
+        return "webdatasets"
+    if path.suffix.lower() in TABLES:
+        return "url_tables"
+    raise ValueError(f"{source} is no folder, tar or table ({', '.join(sorted(TABLES))}); give one of these, or an http(s) address")
+
+
+def _short_name(source: str) -> str:
+    from urllib.parse import urlsplit
+
+    if source.startswith(("http://", "https://")):
+        return urlsplit(source).netloc
+    return Path(source).expanduser().resolve().stem
+
+
+@contextmanager
+def asking() -> Iterator[Any]:
+    """A child process that measures: `ask(question)` returns its answer. Raises `ValueError` with its last words when it ends."""
+    command = [sys.executable, "-m", "dalle_model.measuring", str(time.time())]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        stdin, stdout, stderr = child.stdin, child.stdout, child.stderr
+
+        def ask(question: Mapping[str, Any]) -> dict[str, Any]:
+            print(json.dumps(question), file=stdin, flush=True)
+            answer = stdout.readline()
+            if not answer:
+                last = (stderr.read() if stderr else "").strip().splitlines()[-1:] or ["no last words"]
+                raise ValueError(f"this machine could not be measured: {last[0]}")
+            found: dict[str, Any] = json.loads(answer)
+            return found
+
+        try:
+            yield ask
+        finally:
+            child.kill()
+
+
+def make_plan(ask: Any, pairs: Path, budget_s: float, started: float, force: bool) -> "tuple[Plan, Look, Machine]":
+    """Look at the pairs, measure, choose."""
+    from dataclasses import replace
+
+    from dalle_model.planning import MIN_PAIRS, Look, Machine, Times, choose_plan
+    from flows.runtime.progress import watched
+
+    def measure(overrides: Mapping[str, Any]) -> "Times":
+        return Times(**ask({"overrides": dict(overrides)}))
+
+    with watched("measure this machine"):
+        seen = ask({"pairs": str(pairs)})
+        look, machine = Look(**seen["look"]), Machine(**seen["machine"])
+        judged = replace(look, num_pairs=max(look.num_pairs, MIN_PAIRS)) if force else look
+        return choose_plan(judged, machine, budget_s, measure, time.monotonic() - started), look, machine
+
+
+def print_plan(plan: "Plan", look: "Look", machine: "Machine", spent_s: float) -> None:
+    """What will be trained, and when it will be done."""
+    from datetime import datetime, timedelta
+
+    from rich.table import Table
+
+    from dalle_model.planning import duration
+    from flows.cli.output import results_console
+
+    console = results_console()
+    console.print(
+        f"{look.num_pairs:,} pairs ({look.num_validation:,} kept apart), {look.num_captions:,} captions of {look.num_words:,} words, "
+        f"pictures of {look.median_side} px"
+    )
+    where = f"{machine.num_devices} x {machine.device}" if machine.has_gpu else f"{machine.num_cores} cores"
+    console.print(f"{where}: {machine.fp32_flops / 1e9:,.0f} GFLOP/s in float32, {machine.bf16_flops / 1e9:,.0f} in bf16")
+    settings = plan.overrides
+    console.print(
+        f"size: {plan.size.name}; {plan.size.image_size} x {plan.size.image_size} pictures as {plan.size.grid} x {plan.size.grid} "
+        f"tokens of {plan.size.codebook_size:,}; transformer {plan.size.num_layers} x {plan.size.d_model} "
+        f"({plan.num_parameters / 1e6:.1f} million weights), {settings['train_transformer.max_steps']:,} updates, {plan.passes:.1f} passes"
+    )
+    table = Table("stage", "time", box=None)
+    for stage, seconds in plan.stages.items():
+        table.add_row(stage, duration(seconds))
+    console.print(table)
+    for warning in plan.warnings:
+        console.print(f"[yellow]{warning}[/yellow]")
+    done = datetime.now() + timedelta(seconds=plan.total_s)
+    console.print(f"[bold]{duration(plan.total_s)} from now, done at {done:%H:%M} ({duration(spent_s)} are spent)[/bold]")
+
+
+def read_plan(path: Path, chosen: Mapping[str, Any], pairs_id: str, budget: str) -> dict[str, Any] | None:
+    """The plan of an interrupted command, so that measuring again does not change it; None for another source, pairs or budget."""
+    try:
+        kept: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    same = isinstance(kept, dict) and kept.get("of") == {"chosen": json.loads(json.dumps(chosen)), "pairs_id": pairs_id, "budget": budget}
+    return dict(kept["overrides"]) if same else None
+
+
+def keep_plan(path: Path, chosen: Mapping[str, Any], pairs_id: str, budget: str, overrides: Mapping[str, Any]) -> None:
+    """Write the plan beside the settings."""
+    from dalle_datasets.store.parquet import atomic_path
+
+    of = {"chosen": dict(chosen), "pairs_id": pairs_id, "budget": budget}
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps({"of": of, "overrides": dict(overrides)}, indent=1))
