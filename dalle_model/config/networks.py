@@ -36,9 +36,9 @@ class NetworksConfig:
     )  # fmt: skip
     """What `if_better` compares, ROLE.METRIC, one for each role; a role without one keeps its network."""
     retrain: tuple[str, ...] = ROLES
-    """Roles that the flow `retrain` trains."""
+    """Roles that the flow `retrain_networks` trains."""
     retrain_growth: float = 0.0
-    """Share by which the pairs must have grown since a role's current network was made before `retrain` trains it anew; 0 always does."""
+    """Share by which the pairs must have grown since a role's last training before `retrain_networks` trains it anew; 0 always does."""
 
     def __post_init__(self) -> None:
         for text in self.use:
