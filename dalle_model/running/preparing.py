@@ -40,7 +40,7 @@ _START = {
     "one": 'exec python -m dalle_model.jobs {job} "$PWD"\n',
     "torchrun": """\
 if [ -n "${{SLURM_JOB_NUM_NODES:-}}" ]; then
-  first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+  first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
   exec srun --ntasks-per-node=1 python -m torch.distributed.run --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node="$processes" \\
     --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" --rdzv-endpoint="$first:29500" -m dalle_model.jobs {job} "$PWD"
 fi

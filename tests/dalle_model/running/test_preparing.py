@@ -22,7 +22,7 @@ from dalle_model.running.run_dir import prepare, read_result
 from dalle_model.text import BpeTokenizer
 
 ROOT = Path(__file__).resolve().parents[3]
-ABSENT = ["prefect", "duckdb", "img2dataset", "dall_e", "pandas", "flows"]
+ABSENT = ["prefect", "duckdb", "img2dataset", "dall_e", "flows"]
 BLOCKER = f"""
 import sys
 
