@@ -13,9 +13,10 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
+from dalle_datasets.store.identity import fingerprint
 from dalle_datasets.store.ids import file_sha256
 from dalle_model.config.generation import SamplingConfig
-from dalle_model.config.parsing import fingerprint, from_dict, to_dict
+from dalle_model.config.parsing import from_dict, to_dict
 from dalle_model.generator import NETWORKS, Generator, Picture, load_networks
 
 VERSION = 1

@@ -1,4 +1,4 @@
-"""Strict reading, writing and fingerprinting of any tree of frozen dataclasses.
+"""Strict reading and writing of any tree of frozen dataclasses.
 
 One mechanism serves files, the command line and flow parameters: unknown names and wrong types
 fail at once, with the dotted path and a suggestion.
@@ -7,35 +7,21 @@ fail at once, with the dotted path and a suggestion.
 import ast
 import dataclasses
 import difflib
-import hashlib
 import inspect
 import itertools
-import json
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from dalle_datasets.store.identity import plain_values
+
 T = TypeVar("T")
-
-LATER = {"later": True}
-"""`metadata` of a setting that came when runs had been made without it: at its default it leaves their ids as they are."""
-
-OPERATIONAL = {"operational": True}
-"""`metadata` of a setting that says how to run and changes nothing of what comes out: it is never part of an id."""
 
 
 def to_dict(section: Any) -> dict[str, Any]:
     """The section as JSON-ready values (tuples become lists)."""
-    return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(section))))
-
-
-def identity(section: Any) -> dict[str, Any]:
-    """What of a section decides the id of a run: everything but `OPERATIONAL` settings, and `LATER` ones at their defaults."""
-    fields = dataclasses.fields(section)
-    left_out = {f.name for f in fields if f.metadata.get("later") and getattr(section, f.name) == f.default}
-    left_out |= {f.name for f in fields if f.metadata.get("operational")}
-    return {name: value for name, value in to_dict(section).items() if name not in left_out}
+    return plain_values(section)
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
@@ -95,12 +81,6 @@ def meanings(cls: type, path: str = "") -> dict[str, str]:
         if dataclasses.is_dataclass(hint):
             found |= meanings(typing.cast(type, hint), f"{path}{name}.")
     return found
-
-
-def fingerprint(*parts: Any, length: int = 12) -> str:
-    """Hex digest of the canonical JSON of sections and plain values; ids and cache keys come from it."""
-    plain = [to_dict(part) if dataclasses.is_dataclass(part) else part for part in parts]
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:length]
 
 
 def _suggest(name: str, known: Mapping[str, Any], parent: str, tail: list[str] | None = None) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from dalle_model.config.parsing import LATER, OPERATIONAL
+from dalle_datasets.store.identity import LATER, OPERATIONAL
 
 Sharding = Literal["replicated", "full", "hybrid"]
 """`replicated`: every process holds everything (DDP). `full`: weights, gradients, AdamW's moments and the average are cut into as many
@@ -54,7 +54,7 @@ class TrainConfig:
     """Updates between two looks at the validation split."""
     checkpoint_every: int = 500
     """Updates between two checkpoints."""
-    checkpoint_every_s: float = dataclasses.field(default=900.0, metadata=OPERATIONAL)
+    checkpoint_every_s: float = dataclasses.field(default=900.0, metadata=OPERATIONAL | LATER)
     """Seconds between two checkpoints where `checkpoint_every` updates take longer; 0 goes by updates alone. Does not change what is
     computed."""
     keep_checkpoints: int = 2

@@ -14,12 +14,13 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from dalle_datasets.store.identity import fingerprint, identity
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.locks import held
 from dalle_datasets.store.manifest import MANIFEST
 from dalle_datasets.store.parquet import atomic_path
 from dalle_model.config.networks import METRICS, ROLES, NetworksConfig
-from dalle_model.config.parsing import fingerprint, from_dict, identity
+from dalle_model.config.parsing import from_dict
 from dalle_model.config.tree import Config
 from dalle_model.running.registry import MADE_BY, find_job
 

@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from dalle_datasets.config import PathsConfig
+from dalle_datasets.store.identity import fingerprint, identity
 from dalle_datasets.store.layout import Layout, open_data_root
 from dalle_datasets.store.locks import held, is_held
 from dalle_datasets.store.parquet import atomic_path
-from dalle_model.config.parsing import fingerprint, from_dict, identity, to_dict
+from dalle_model.config.parsing import from_dict, to_dict
 from dalle_model.config.tree import Config
 from dalle_model.running.networks import register
 from dalle_model.running.registry import SPREAD_JOBS, find_job

@@ -7,6 +7,8 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import Literal
 
+from dalle_datasets.store.identity import LATER, OPERATIONAL
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PathsConfig:
@@ -29,7 +31,7 @@ class SourceConfig:
     """`web_pages` only: pages to start from (http or https)."""
     inputs: tuple[str, ...] = ()
     """Files to read: paths, patterns such as `crawl/*.warc.gz`, folders, or (archives and tables) http and https URLs."""
-    caption_lines: Literal["separate", "joined"] = field(default="separate", metadata={"later": True})
+    caption_lines: Literal["separate", "joined"] = field(default="separate", metadata=LATER)
     """`image_folders` and `webdatasets`: whether every line of a caption file is a caption of its own, or all lines are one caption."""
     max_pages: int = 1_000
     """Stop after this many pages."""
@@ -43,7 +45,7 @@ class SourceConfig:
     """`emoji_scenes` only: how many clean captioned scenes the site publishes (its dirt comes on top)."""
     scene_size: int = 64
     """`emoji_scenes` only: side of a published picture, pixels."""
-    port: int = 0
+    port: int = field(default=0, metadata=OPERATIONAL)
     """`emoji_scenes` only: port of the site on the loopback address; 0 takes a free one. Recorded URLs do not depend on it."""
 
     def __post_init__(self) -> None:
@@ -69,9 +71,9 @@ class SourceConfig:
 class DownloadConfig:
     """How img2dataset fetches the image bytes (in a guarded child process)."""
 
-    num_processes: int = 1
+    num_processes: int = field(default=1, metadata=OPERATIONAL)
     """Worker processes of img2dataset, over all machines; each costs about 0.2 GB of memory."""
-    num_threads: int = 16
+    num_threads: int = field(default=16, metadata=OPERATIONAL)
     """Download threads per worker process; also how many hosts' pages are read at a time."""
     timeout_s: float = 10.0
     """Longest wait for one socket operation, seconds."""
@@ -81,26 +83,26 @@ class DownloadConfig:
     """A larger body is refused (never cut short)."""
     max_pixels: int = 40_000_000
     """A picture with more pixels is refused before it is decoded."""
-    requests_per_s_per_host: float = 20.0
+    requests_per_s_per_host: float = field(default=20.0, metadata=OPERATIONAL)
     """Most requests to one host in a second, for pages and images; 0 is no limit. A host's own wishes come on top."""
-    retries: int = 2
-    """Extra passes over the URLs whose failure may be temporary."""
-    retry_wait_s: float = 1.0
-    """Pause before the first extra pass, seconds; it doubles with every pass."""
-    runner: Literal["img2dataset", "threads"] = "img2dataset"
-    """`img2dataset` downloads in worker processes; `threads` in this process, without its start-up time, for small sources."""
-    distributor: Literal["multiprocessing", "ray"] = "multiprocessing"
-    """Who starts img2dataset's worker processes: `multiprocessing` on this machine, `ray` on the machines of a cluster."""
-    ray_address: str = ""
-    """`ray` only: a running cluster ("auto", "host:6379"), whose machines have open-dalle[scrape,ray] and see the data root under the
-    same path; empty starts one on this machine."""
-    urls_per_shard: int = 1_000
-    """URLs in one shard: the unit of work of a worker process and of resuming."""
-    max_memory_mb: int = 8_192
-    """Address space of a worker process, MB."""
     allow_addresses: tuple[str, ...] = ()
     """Private addresses that may be contacted all the same, e.g. of a site on your own network."""
-    stall_timeout_s: float = 300.0
+    retries: int = 2
+    """Extra passes over the URLs whose failure may be temporary."""
+    retry_wait_s: float = field(default=1.0, metadata=OPERATIONAL)
+    """Pause before the first extra pass, seconds; it doubles with every pass."""
+    runner: Literal["img2dataset", "threads"] = field(default="img2dataset", metadata=OPERATIONAL)
+    """`img2dataset` downloads in worker processes; `threads` in this process, without its start-up time, for small sources."""
+    distributor: Literal["multiprocessing", "ray"] = field(default="multiprocessing", metadata=OPERATIONAL)
+    """Who starts img2dataset's worker processes: `multiprocessing` on this machine, `ray` on the machines of a cluster."""
+    ray_address: str = field(default="", metadata=OPERATIONAL)
+    """`ray` only: a running cluster ("auto", "host:6379"), whose machines have open-dalle[scrape,ray] and see the data root under the
+    same path; empty starts one on this machine."""
+    urls_per_shard: int = field(default=1_000, metadata=OPERATIONAL)
+    """URLs in one shard: the unit of work of a worker process and of resuming."""
+    max_memory_mb: int = field(default=8_192, metadata=OPERATIONAL)
+    """Address space of a worker process, MB."""
+    stall_timeout_s: float = field(default=300.0, metadata=OPERATIONAL)
     """The child process is ended when it reports nothing for this long, seconds."""
 
     def __post_init__(self) -> None:
@@ -162,7 +164,7 @@ class FilterConfig:
     """Folders of images, or Parquet files with a column `image`, that must not be trained on: what looks like one of them is dropped."""
     validation_share: float = 0.04
     """Share of pairs whose split is `validation`, chosen by a hash of the picture."""
-    num_processes: int = 1
+    num_processes: int = field(default=1, metadata=OPERATIONAL)
     """Processes that decode and measure pictures, each a part at a time; the result does not depend on it. A script of your own that
     sets more than one needs `if __name__ == "__main__":`, as with everything that starts Python processes."""
 

@@ -9,16 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dalle_datasets.store.identity import deciding
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.locks import held, holder_of
 from dalle_datasets.store.manifest import MANIFEST
 from dalle_datasets.store.parquet import atomic_path
-from dalle_model.config.parsing import to_dict
 from dalle_model.config.tree import Config
 from flows.runtime.progress import note
 
-_DOWNLOAD = ("timeout_s", "deadline_s", "max_bytes", "max_pixels", "allow_addresses", "retries")
-"""What decides whether a URL gives a picture; how fast and by whom it is asked does not count."""
 SETTINGS_FILE = "settings.json"
 _MOST_NAMED = 3
 
@@ -34,16 +32,8 @@ def collection_versions() -> dict[str, int]:
 
 def collection_settings(config: Config) -> dict[str, Any]:
     """Everything that decides which pairs a collection brings from the same web: dotted settings, and the editions of the stages."""
-    sections = to_dict(config)
-    del sections["source"]["port"]
-    del sections["filter"]["num_processes"]
-    chosen = {
-        "source": sections["source"],
-        "download": {name: sections["download"][name] for name in _DOWNLOAD},
-        "filter": sections["filter"],
-        "shards": sections["shards"],
-        "version of": collection_versions(),
-    }
+    sections = {name: deciding(getattr(config, name)) for name in ("source", "download", "filter", "shards")}
+    chosen = sections | {"version of": collection_versions()}
     return {f"{section}.{name}": value for section, values in chosen.items() for name, value in values.items()}
 
 

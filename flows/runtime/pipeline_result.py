@@ -6,10 +6,11 @@ from dataclasses import is_dataclass
 from importlib import metadata
 from typing import Any
 
+from dalle_datasets.store.identity import fingerprint, identity
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.manifest import MANIFEST
 from dalle_datasets.store.parquet import atomic_path
-from dalle_model.config.parsing import fingerprint, identity, to_dict
+from dalle_model.config.parsing import to_dict
 from dalle_model.config.tree import Config
 from dalle_model.running.registry import JOBS
 from flows.runtime.collected import collection_versions

@@ -25,9 +25,10 @@ from dalle_datasets.download.shards import Shards, write_shards
 from dalle_datasets.sources.discover import candidates_id, candidates_path
 from dalle_datasets.sources.tables import IN_TABLE
 from dalle_datasets.store.buckets import by_key, read_tables
+from dalle_datasets.store.identity import deciding, fingerprint
 from dalle_datasets.store.ids import content_id, content_id_of
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.manifest import Report, commit, fingerprint, invalidate, load_if_current, no_progress
+from dalle_datasets.store.manifest import Report, commit, invalidate, load_if_current, no_progress
 from dalle_datasets.store.parquet import RowsWriter, atomic_path, list_parts, read_parquet, write_parquet
 from dalle_datasets.store.schemas import CANDIDATES, DROPPED_PAIRS, IMAGES
 from dalle_datasets.web.failures import FAILURES, OK
@@ -95,9 +96,9 @@ def download_images(source: SourceConfig, download: DownloadConfig, layout: Layo
 
 def _settings_id(source: SourceConfig, download: DownloadConfig) -> str:
     """What decides whether a URL gives bytes; how fast and by whom it is asked does not count."""
-    return fingerprint(
-        source.user_agent, download.timeout_s, download.deadline_s, download.max_bytes, list(download.allow_addresses), download.retries
-    )
+    settings = deciding(download)
+    del settings["max_pixels"]  # decides which bytes are decoded: the filters' business
+    return fingerprint(source.user_agent, *settings.values())
 
 
 def _keep_earlier_rows(folder: Path, parts_dir: Path, settings: str) -> None:

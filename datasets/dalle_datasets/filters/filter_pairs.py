@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,10 @@ from dalle_datasets.filters.judge import judge, judge_together
 from dalle_datasets.filters.measure import measure_part
 from dalle_datasets.filters.pair_parts import Kept, write_pairs
 from dalle_datasets.sources.discover import candidates_path
+from dalle_datasets.store.identity import fingerprint
 from dalle_datasets.store.ids import content_id_of
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.manifest import Report, commit, fingerprint, invalidate, load_if_current, no_progress
+from dalle_datasets.store.manifest import Report, commit, invalidate, load_if_current, no_progress
 from dalle_datasets.store.parquet import (
     RowsWriter,
     check_parquet,
@@ -84,9 +85,8 @@ def filter_pairs(
         raise ValueError(f"{layout.images(source.name)} holds no images; run download_images for source {source.name!r} first")
     candidates = read_candidates(candidates_path(layout, source.name))
     evaluation = evaluation_id(settings.evaluation_images)
-    judged_by = replace(settings, num_processes=1)  # how many do the work is of no consequence
     inputs = fingerprint(
-        "filter", VERSION, judged_by, evaluation, shards, download.max_pixels, content_id_of(_rows_to_judge(parts, candidates))
+        "filter", VERSION, settings, evaluation, shards, download.max_pixels, content_id_of(_rows_to_judge(parts, candidates))
     )
     folder = layout.pairs(source.name)
     if (earlier := load_if_current(folder, inputs)) is not None:

@@ -11,7 +11,7 @@ from dalle_datasets.filters.captions import boilerplate_share, count_letters, co
 from dalle_datasets.filters.hashes import fingerprint_of
 from dalle_datasets.filters.languages import detect_language
 from dalle_datasets.images import ImageError, decode_and_check, pixel_sha256
-from dalle_datasets.store.manifest import fingerprint
+from dalle_datasets.store.identity import fingerprint
 from dalle_datasets.store.parquet import SchemaError, check_parquet, open_parquet, write_parquet
 from dalle_datasets.store.schemas import IMAGES, MEASURES
 from dalle_datasets.web.failures import OK

@@ -3,7 +3,7 @@
 import itertools
 import shutil
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -32,9 +32,10 @@ from dalle_datasets.sources.local_files import read_folder, read_tar
 from dalle_datasets.sources.opening import check_source, open_source, page_guard
 from dalle_datasets.sources.tables import read_table
 from dalle_datasets.store.buckets import by_key, read_tables
+from dalle_datasets.store.identity import fingerprint
 from dalle_datasets.store.ids import content_id, content_id_of
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.manifest import Report, commit, fingerprint, invalidate, load_if_current, no_progress
+from dalle_datasets.store.manifest import Report, commit, invalidate, load_if_current, no_progress
 from dalle_datasets.store.parquet import RowsWriter, SchemaError, check_parquet, iter_file
 from dalle_datasets.store.schemas import CANDIDATES, DROPPED_PAIRS, PAGES
 from dalle_datasets.web.client import PoliteClient
@@ -76,7 +77,7 @@ def discover(
     Raises `ValueError` when not one captioned image was found.
     """
     folder = layout.source(source.name)
-    inputs = fingerprint("discover", VERSION, replace(source, port=0), list(download.allow_addresses))
+    inputs = fingerprint("discover", VERSION, source, list(download.allow_addresses))
     if not refresh and (earlier := load_if_current(folder, inputs)) is not None:
         return DiscoverResult(**{**earlier, "num_new": 0, "skipped": True})
     check_source(source)

@@ -1,11 +1,9 @@
-"""Manifests of the collection stages: fingerprints of inputs, and the file that marks a stage as finished.
+"""Manifests of the collection stages: the file that marks a stage as finished.
 
 A stage writes its files first and its manifest last. A manifest with the same inputs means that there is nothing to do;
 anything else (no manifest, other settings, a killed run) means that the stage runs again.
 """
 
-import dataclasses
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,12 +21,6 @@ class Report(Protocol):
 
 def no_progress(done: int, total: int, unit: str, **numbers: float) -> None:
     """A report that goes nowhere."""
-
-
-def fingerprint(*parts: Any) -> str:
-    """12 hex digits of the canonical JSON of sections and plain values."""
-    plain = [dataclasses.asdict(part) if dataclasses.is_dataclass(part) and not isinstance(part, type) else part for part in parts]
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
 
 
 def load_if_current(folder: Path, inputs: str) -> dict[str, Any] | None:

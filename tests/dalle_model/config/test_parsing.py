@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from dalle_model.config.parsing import fingerprint, from_dict, identity, to_dict
+from dalle_datasets.store.identity import fingerprint, identity
+from dalle_model.config.parsing import from_dict, to_dict
 from dalle_model.config.presets import PRESETS, preset
 from dalle_model.config.tree import Config
 
