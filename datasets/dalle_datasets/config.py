@@ -148,6 +148,9 @@ class FilterConfig:
     """Drop captions in which an e-mail address or a phone number seems to be."""
     max_aspect_ratio: float = 2.0
     """Long side over short side; the paper keeps [1/2, 2]."""
+    fit: Literal["crop", "pad"] = field(default="crop", metadata={"later": True})
+    """How a picture that is not square becomes so: `crop` leaves it as it is, and later stages cut out the middle; `pad` puts it on a
+    white square, so that a cut-out keeps its head and feet."""
     min_side: int = 32
     """Shortest side in pixels."""
     min_contrast: float = 2.0

@@ -49,6 +49,17 @@ def canonical_bytes(data: bytes, max_pixels: int) -> bytes:
     return buffer.getvalue()
 
 
+def padded_bytes(data: bytes, max_pixels: int) -> bytes:
+    """A PNG of the canonical pixels in the middle of a white square of the long side. Raises `ImageError`."""
+    image = decode_image(data, max_pixels)
+    side = max(image.size)
+    square = Image.new("RGB", (side, side), "white")
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    buffer = io.BytesIO()
+    square.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def pixel_sha256(image: Image.Image) -> str:
     """SHA-256 of the size and the RGB pixels: equal for the same picture in different files."""
     digest = hashlib.sha256(b"%d %d " % image.size)

@@ -23,6 +23,7 @@ OWN_PICTURES: dict[str, Any] = {
     "filter.min_caption_letters": 1,
     "filter.languages": "",
     "filter.max_aspect_ratio": 3.0,
+    "filter.fit": "pad",
     "filter.min_side": 24,
     "filter.drop_markup": False,
     "filter.near_duplicates": False,

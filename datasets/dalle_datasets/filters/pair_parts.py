@@ -20,7 +20,7 @@ from dalle_datasets.filters.candidate_table import CandidateTable, ids_of
 from dalle_datasets.filters.candidates import CurrentCandidates
 from dalle_datasets.filters.measure import BATCH_ROWS
 from dalle_datasets.filters.splits import split_of
-from dalle_datasets.images import canonical_bytes
+from dalle_datasets.images import canonical_bytes, padded_bytes
 from dalle_datasets.store.ids import content_id_of, pair_id
 from dalle_datasets.store.manifest import Report
 from dalle_datasets.store.parquet import (
@@ -89,16 +89,25 @@ class Kept:
                     yield self._pair(row, measured[row["candidate_id"]])
 
     def _pair(self, row: Row, measured: Row) -> Row:
+        width, height = measured["width"], measured["height"]
+        is_padded = self.settings.fit == "pad" and width != height
+        if is_padded:
+            width = height = max(width, height)
         pair = {
-            "pair_id": pair_id(row["sha256"], row["caption"]),
+            "pair_id": pair_id(f"padded {row['sha256']}" if is_padded else row["sha256"], row["caption"]),
             "split": split_of(measured["pixel_sha256"], self.settings.validation_share),
-            "aspect_ratio": images.aspect_ratio(measured["width"], measured["height"]),
-            **{name: measured[name] for name in ("width", "height", "pixel_sha256", "num_caption_words", "language")},
+            "width": width,
+            "height": height,
+            "aspect_ratio": images.aspect_ratio(width, height),
+            **{name: measured[name] for name in ("pixel_sha256", "num_caption_words", "language")},
             **{name: row[name] for name in ("caption", "sha256", "source", "page_url", "image_url", "candidate_id")},
             **self.candidates.origin_of(row["candidate_id"]),
         }
         if "image" in row:
-            pair["image"] = row["image"] if measured["is_plain"] else canonical_bytes(row["image"], self.max_pixels)
+            if is_padded:
+                pair["image"] = padded_bytes(row["image"], self.max_pixels)
+            else:
+                pair["image"] = row["image"] if measured["is_plain"] else canonical_bytes(row["image"], self.max_pixels)
         return pair
 
 

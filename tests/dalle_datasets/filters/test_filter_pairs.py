@@ -341,3 +341,22 @@ def test_a_process_that_is_ended_is_an_error_with_a_remedy(layout, monkeypatch):
     monkeypatch.setattr(filtering.ProcessPoolExecutor, "map", broken)
     with pytest.raises(RuntimeError, match=r"a process that measured pictures of web was ended, .*; lower filter\.num_processes or"):
         run(layout, replace(LIMITS, num_processes=2))
+
+
+def test_a_picture_is_padded_instead_of_cropped_and_becomes_another_pair(layout):
+    wide, square = png(1, width=20, height=10), png(2)
+    put_images(layout, ("a long train in the hills", wide), ("a small house in the hills", square))
+    cropped = filter_pairs(SOURCE, DOWNLOAD, LIMITS, SHARDS, layout)
+    before = {row["caption"]: row for row in read_parts(layout.pairs("web"), PAIRS).to_pylist()}
+    padded = filter_pairs(SOURCE, DOWNLOAD, replace(LIMITS, fit="pad"), SHARDS, layout)
+    after = {row["caption"]: row for row in read_parts(layout.pairs("web"), PAIRS).to_pylist()}
+    assert padded.pairs_id != cropped.pairs_id
+    assert after["a small house in the hills"] == before["a small house in the hills"]
+    train = after["a long train in the hills"]
+    assert (train["width"], train["height"], train["aspect_ratio"]) == (20, 20, 1.0)
+    assert train["pair_id"] != before["a long train in the hills"]["pair_id"]
+    pixels = np.asarray(Image.open(io.BytesIO(train["image"])))
+    assert np.array_equal(pixels[5:15], np.asarray(Image.open(io.BytesIO(wide))))
+    assert (pixels[:5] == 255).all()
+    assert (pixels[15:] == 255).all()
+    assert filter_pairs(SOURCE, DOWNLOAD, LIMITS, SHARDS, layout).pairs_id == cropped.pairs_id
