@@ -1,20 +1,22 @@
 """What a Prefect server needs beside `prefect.yaml`, which cannot declare it: pools, queues, limits, automations.
 
 Run `python -m flows.bootstrap` against a running server, as often as you like, before `prefect deploy --all`;
-`python -m flows.bootstrap gpu=4` lets the pool `gpu` run four jobs at a time.
+`python -m flows.bootstrap gpu=4` lets the pool `gpu` run four jobs at a time, and `notify=slack-webhook/night` sends failures to the
+notification block `night` of that type (`prefect block ls`).
 """
 
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import cast
+from uuid import UUID
 
 import httpx
 from prefect.automations import Automation
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import StateType
-from prefect.events.actions import ChangeFlowRunState
+from prefect.events.actions import ChangeFlowRunState, SendNotification
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
@@ -39,14 +41,21 @@ A worker that lives reports the death of its runs at once; this is for machines 
 MAX_RESTARTS = 2
 """How often a run that crashed is started again by itself."""
 
-RESTARTED = ("data", "train", "generate")
-"""Tags of the deployments whose runs are started again."""
+FLOW_TAGS = [f"prefect.tag.{tag}" for tag in ("data", "train", "generate")]
+"""Tags of all deployments but those of single jobs, for which the flow speaks that sent them."""
+
+NOTIFY = "notify="
+"""Argument that says where failures are sent."""
 
 
 def main(arguments: Sequence[str] = ()) -> None:
-    """Create or update everything; `arguments` are new limits, e.g. `gpu=4`. Raises `ValueError` for one that makes no sense."""
-    limits = parse_limits(arguments)
+    """Create or update everything; `arguments` are new limits, e.g. `gpu=4`, and the block for notifications, e.g.
+    `notify=slack-webhook/night`. Raises `ValueError` for one that makes no sense.
+    """
+    blocks = [text.removeprefix(NOTIFY) for text in arguments if text.startswith(NOTIFY)]
+    limits = parse_limits([text for text in arguments if not text.startswith(NOTIFY)])
     with get_client(sync_client=True) as client:
+        block_ids = [find_notification_block(client, block) for block in blocks]
         for pool in POOLS:
             _make_pool(client, pool, limits.get(pool))
             for queue, (queue_limit, priority) in QUEUES[pool].items():
@@ -55,6 +64,8 @@ def main(arguments: Sequence[str] = ()) -> None:
             client.upsert_global_concurrency_limit_by_name(name=name, limit=limit)
     _make_zombie_automation()
     _make_restart_automation()
+    for block_id in block_ids:
+        _make_notification_automation(block_id)
     print(f"pools {', '.join(POOLS)}, their queues and limits are ready; next: prefect --no-prompt deploy --all")
 
 
@@ -120,15 +131,42 @@ def _make_restart_automation() -> None:
             match=ResourceSpecification(
                 {"prefect.resource.id": "prefect.flow-run.*", "prefect.run-count": [str(i + 1) for i in range(MAX_RESTARTS)]}
             ),
-            match_related=ResourceSpecification(
-                {"prefect.resource.role": "tag", "prefect.resource.id": [f"prefect.tag.{tag}" for tag in RESTARTED]}
-            ),
+            match_related=ResourceSpecification({"prefect.resource.role": "tag", "prefect.resource.id": FLOW_TAGS}),
             posture=Posture.Reactive,
             threshold=1,
         ),
         actions=[ChangeFlowRunState(state=StateType.SCHEDULED, force=False, name="AwaitingRetry", message="started again after a crash")],
     )
     _save(restarts)
+
+
+def find_notification_block(client: SyncPrefectClient, name: str) -> UUID:
+    """The id of `TYPE/NAME`. Raises `ValueError` when the server has no such block."""
+    kind, _, block = name.partition("/")
+    try:
+        return client.read_block_document_by_name(block, kind).id
+    except (ObjectNotFound, httpx.HTTPStatusError):
+        raise ValueError(
+            f"{NOTIFY}{name}: the Prefect server has no such notification block; say TYPE/NAME as `prefect block ls` does, e.g. "
+            f"{NOTIFY}slack-webhook/night, or make one in its user interface (Blocks)"
+        ) from None
+
+
+def _make_notification_automation(block_id: UUID) -> None:
+    """Every deployed run that fails or crashes is told to somebody."""
+    notification = SendNotification(
+        block_document_id=block_id,
+        subject="{{ flow.name }} {{ flow_run.state.name }}",
+        body="{{ flow.name }}, run {{ flow_run.name }}: {{ flow_run.state.name }}. {{ flow_run.state.message }}\n{{ flow_run|ui_url }}",
+    )
+    trigger = EventTrigger(
+        expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut"},
+        match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+        match_related=ResourceSpecification({"prefect.resource.role": "tag", "prefect.resource.id": FLOW_TAGS}),
+        posture=Posture.Reactive,
+        threshold=1,
+    )
+    _save(Automation(name="notify-failures", trigger=trigger, actions=[notification]))
 
 
 def _save(automation: Automation) -> None:

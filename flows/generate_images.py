@@ -6,6 +6,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from dalle_model.config.tree import Config
+from flows.runtime.deployed import announce
 from flows.runtime.parameters import Overrides, config_from_parameters
 from flows.runtime.prompts import ask_for
 from flows.runtime.tasks import catalogue, run_job
@@ -29,6 +30,8 @@ def generate_images(
     asked = choose_prompts(config, prompts, prompts_file, prompts_query)
     made = run_job("generate_images", config, inputs_of("generate_images", config, **asked))
     catalogue(config, made)
+    if prompts is None and prompts_file is None and prompts_query is None:
+        announce("pictures", preset, overrides)
     return {"generate_images": made}
 
 

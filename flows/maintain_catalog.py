@@ -7,11 +7,13 @@ from dalle_datasets.catalog.checks import run_checks
 from dalle_datasets.catalog.ingest import ingest_everything
 from dalle_datasets.store.layout import open_data_root
 from dalle_model.config.tree import Config
+from flows.runtime.deployed import only_newest
 from flows.runtime.parameters import Overrides, config_from_parameters
 from flows.runtime.tasks import catalog_writer, publish_catalog
 
 
 @flow(name="maintain-catalog", flow_run_name="maintain-catalog-{preset}")
+@only_newest
 def maintain_catalog(preset: str = "demo", overrides: Overrides | None = None) -> str:
     """Ingest what is missing, run `sql/checks/`, publish the readers' copy. Returns its path."""
     config = config_from_parameters(preset, overrides)

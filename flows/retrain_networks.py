@@ -10,6 +10,7 @@ from dalle_model.config.tree import Config
 from dalle_model.running.networks import history, num_pairs_now, settings_id
 from dalle_model.running.registry import MADE_BY
 from flows.runtime.artifacts import raise_codebook_alarm, show_training
+from flows.runtime.deployed import announce, only_newest
 from flows.runtime.parameters import Overrides, config_from_parameters
 from flows.runtime.progress import note
 from flows.runtime.tasks import catalogue, run_job
@@ -20,6 +21,7 @@ from flows.train_transformer import train_transformer
 
 
 @flow(name="retrain-networks", flow_run_name="retrain-networks-{preset}")
+@only_newest
 def retrain_networks(preset: str = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
     """Train the roles of `networks.retrain` whose pairs have grown by `networks.retrain_growth` since their last training.
 
@@ -42,6 +44,7 @@ def retrain_networks(preset: str = "demo", overrides: Overrides | None = None) -
         catalogue(config, results[job])
         if role != "tokenizer":
             show_training(config, results[job])
+    announce("transformer", preset, overrides)
     return results
 
 

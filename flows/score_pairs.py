@@ -4,12 +4,14 @@ from typing import Any
 
 from prefect import flow
 
+from flows.runtime.deployed import announce, only_newest
 from flows.runtime.parameters import Overrides, config_from_parameters
 from flows.runtime.tasks import catalogue, run_job
 from flows.runtime.upstream import inputs_of
 
 
 @flow(name="score-pairs", flow_run_name="score-pairs-{preset}")
+@only_newest
 def score_pairs(preset: str = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
     """Score all pairs. Which score is good enough is decided later, by the training set's query. Returns the results."""
     config = config_from_parameters(preset, overrides)
@@ -19,4 +21,5 @@ def score_pairs(preset: str = "demo", overrides: Overrides | None = None) -> dic
     if config.safety_classifier != "none":
         results["score_safety"] = run_job("score_safety", config, inputs_of("score_safety", config))
         catalogue(config, results["score_safety"])
+    announce("scores", preset, overrides)
     return results

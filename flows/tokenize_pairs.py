@@ -4,16 +4,19 @@ from typing import Any
 
 from prefect import flow
 
+from flows.runtime.deployed import announce, only_newest
 from flows.runtime.parameters import Overrides, config_from_parameters
 from flows.runtime.tasks import catalogue, run_job
 from flows.runtime.upstream import inputs_of
 
 
 @flow(name="tokenize-pairs", flow_run_name="tokenize-pairs-{preset}")
+@only_newest
 def tokenize_pairs(preset: str = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
     """Tokenise all pairs that lack tokens. Returns both results."""
     config = config_from_parameters(preset, overrides)
     images = run_job("tokenize_images", config, inputs_of("tokenize_images", config))
     captions = run_job("tokenize_captions", config, inputs_of("tokenize_captions", config))
     catalogue(config, images, captions)
+    announce("tokens", preset, overrides)
     return {"tokenize_images": images, "tokenize_captions": captions}

@@ -9,6 +9,7 @@ from dalle_datasets.catalog.training_sets import export_training_set
 from dalle_datasets.store.layout import open_data_root
 from dalle_model.config.tree import Config
 from flows.runtime.artifacts import show_training
+from flows.runtime.deployed import announce
 from flows.runtime.parameters import Overrides, config_from_parameters
 from flows.runtime.stage_times import timed
 from flows.runtime.tasks import catalog_writer, catalogue, run_job
@@ -23,6 +24,7 @@ def train_transformer(preset: str = "demo", overrides: Overrides | None = None) 
     transformer = run_job("train_transformer", config, inputs_of("train_transformer", config, **chosen))
     catalogue(config, transformer)
     show_training(config, transformer)
+    announce("transformer", preset, overrides)
     return {"train_transformer": transformer, **chosen}
 
 

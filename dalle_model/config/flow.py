@@ -16,6 +16,8 @@ class FlowConfig:
     """Processes of a job on its machine, one per GPU: under torchrun in trainings, side by side in tokenising, scoring and generating."""
     max_restarts: int = 2
     """How often a job that crashed is started again by itself: killed, told to end, or cut off. One that failed is not."""
+    prompt_folder: str = "prompt_folder"
+    """Folder whose files of prompts `draw_prompt_folder` draws; relative to the data root."""
     check_pairs: bool = True
     """Refuse pairs that were collected with other settings than these; false takes what lies there."""
 

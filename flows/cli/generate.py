@@ -1,6 +1,6 @@
 """`dalle generate`: pictures for one prompt or many."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -88,6 +88,7 @@ def draw_with_folder(
     from dalle_model.config.parsing import with_overrides
     from dalle_model.generated.image_files import save_picture
     from dalle_model.model_folder import open_model, read_model_folder
+    from flows.runtime.best_pictures import file_name
 
     about = read_model_folder(folder.expanduser())
     seed = int(overrides.get("seed", about.seed))
@@ -103,7 +104,7 @@ def draw_with_folder(
     output.mkdir(parents=True, exist_ok=True)
     drawn: list[Path] = []
     for row in rows.to_pylist():
-        name = _file_name(row["prompt"]) + ("" if prompts is None else f"-{row['prompt_id'][:8]}")
+        name = file_name(row["prompt"]) + ("" if prompts is None else f"-{row['prompt_id'][:8]}")
         for rank, picture in enumerate(generator.draw(row["prompt"])[:keep], 1):
             path = output / f"{name}-{rank}.{settings.image_format}"
             origin = {"prompt": row["prompt"], "seed": picture.seed, "model_id": about.id, **about.ids}
@@ -114,37 +115,16 @@ def draw_with_folder(
         show_pictures(drawn)
 
 
-def best_rows(layout: "Layout", made: Mapping[str, Any], keep: int) -> Iterator[dict[str, Any]]:
-    """The rows of the `keep` best candidates of each prompt, best first."""
-    import pyarrow.compute as pc
-
-    from dalle_datasets.store.parquet import open_parquet
-
-    best: dict[str, list[dict[str, Any]]] = {}
-    with open_parquet(layout.root / made["generations"]) as file:
-        for batch in file.iter_batches(columns=["generation_id", "prompt_id", "prompt", "clip_score", "rank", "image_path"]):
-            for row in batch.filter(pc.less_equal(batch["rank"], keep)).to_pylist():
-                best.setdefault(row["prompt_id"], []).append(row)
-    for rows in best.values():
-        yield from sorted(rows, key=lambda row: int(row["rank"]))
-
-
 def copy_best(layout: "Layout", made: Mapping[str, Any], keep: int, output: Path, alone: bool) -> None:
-    """Copy the best pictures under names that say what they show. Two prompts may begin alike: their ids tell them apart."""
-    import shutil
+    """Copy the best pictures and say where they are."""
+    from flows.runtime.best_pictures import copy_best_pictures
 
-    output.mkdir(parents=True, exist_ok=True)
-    num_copies = 0
-    for row in best_rows(layout, made, keep):
-        source = layout.root / row["image_path"]
-        name = _file_name(row["prompt"]) + ("" if alone else f"-{row['prompt_id'][:8]}")
-        copy = output / f"{name}-{row['rank']}{source.suffix}"
-        shutil.copyfile(source, copy)
-        num_copies += 1
-        if alone:
-            typer.echo(f"{copy}  clip_score={row['clip_score']:.3f}  generation_id={row['generation_id']}")
-    if not alone:
-        typer.echo(f"{num_copies:,} pictures copied to {output}")
+    copies = copy_best_pictures(layout, made, keep, output, alone)
+    if alone:
+        for path, row in copies:
+            typer.echo(f"{path}  clip_score={row['clip_score']:.3f}  generation_id={row['generation_id']}")
+    else:
+        typer.echo(f"{len(copies):,} pictures copied to {output}")
 
 
 def print_batch(layout: "Layout", made: Mapping[str, Any]) -> None:
@@ -158,6 +138,8 @@ def print_batch(layout: "Layout", made: Mapping[str, Any]) -> None:
 
 def show_best(layout: "Layout", made: Mapping[str, Any], keep: int) -> None:
     """Draw the best pictures of a batch on a terminal."""
+    from flows.runtime.best_pictures import best_rows
+
     show_pictures([layout.root / row["image_path"] for row in islice(best_rows(layout, made, keep), SHOWN)])
 
 
@@ -192,9 +174,3 @@ def draw_in_terminal(path: Path) -> "Text":
             text.append("▀", Style(color=colors[0], bgcolor=colors[1]))
         text.append("\n")
     return text
-
-
-def _file_name(prompt: str) -> str:
-    import re
-
-    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "picture"

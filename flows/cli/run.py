@@ -14,6 +14,7 @@ FLOWS = {
     "score_pairs": "let CLIP say how well captions fit pictures",
     "train_transformer": "choose the training set by SQL and train on it",
     "generate_images": "make pictures for the prompts that the source comes with",
+    "draw_prompt_folder": "make pictures for every file of prompts in a folder",
     "score_generations": "let another CLIP rank them too",
     "evaluate_model": "let the demo's checker judge them",
     "retrain_networks": "train networks anew on the pairs of today, if these have grown enough",

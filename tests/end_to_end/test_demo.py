@@ -1,6 +1,8 @@
 """The whole pipeline as a newcomer starts it: it ends, a second run takes seconds, and a killed one ends with the same tables."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -119,6 +121,23 @@ def test_a_refresh_of_an_unchanged_site_makes_nothing(undisturbed):
     after = tables(layout)
     for table in ("pairs", "dropped_pairs", "runs", "text_tokens", "clip_scores", "generations"):
         assert after[table] == before[table]
+
+
+def test_prompts_that_are_dropped_into_a_folder_get_pictures_once(undisturbed):
+    layout, _ = undisturbed
+    folder = layout.root / "prompt_folder"
+    folder.mkdir()
+    (folder / "prompts.csv").write_text("prompt\na blue apple on a pink background\na red owl\n")
+    os.utime(folder / "prompts.csv", (0, 0))
+    drawn = json.loads(demo(layout.root, "run", "draw_prompt_folder"))
+    batch = folder / "prompts.csv.pictures"
+    assert drawn == {"prompts.csv": json.loads((batch / "batch.json").read_text())["run_id"]}
+    assert sum(path.name.startswith("a-red-owl-") for path in batch.iterdir()) == 4
+    assert any(row[0] for row in tables(layout)["generations"])
+    before = batch.stat().st_ino
+    assert json.loads(demo(layout.root, "run", "draw_prompt_folder")) == drawn
+    assert batch.stat().st_ino == before
+    shutil.rmtree(folder)
 
 
 def test_killed_again_and_again_it_ends_with_the_same_tables(undisturbed, tmp_path):

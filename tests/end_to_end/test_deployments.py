@@ -2,21 +2,28 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from operator import attrgetter
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import yaml
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
-from prefect.client.schemas.schedules import CronSchedule
-from prefect.states import Crashed, Pending, Running
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
+from prefect.states import Cancelled, Crashed, Pending, Running
 
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.parquet import write_parts
@@ -24,6 +31,7 @@ from dalle_datasets.store.schemas import PAIRS
 from dalle_model.config.presets import preset
 from dalle_model.running.run_dir import JobFailed, prepare, read_result
 from flows.runtime import dispatch
+from flows.runtime.deployed import SKIPS_OVERLAP, why_not
 from flows.runtime.processes import end_with_parent
 from flows.runtime.progress import shown_on
 
@@ -81,9 +89,17 @@ def heartbeats_of(flow_run_id: str) -> list[dict[str, object]]:
         return client.request("POST", "/events/filter", json={"filter": wanted}).json()["events"]
 
 
-def test_a_schedule_fires_and_a_redeploy_leaves_it_on(run, tmp_path):
-    """After the test above. An operator switches schedules on, one of them with a time of his own; then everything is deployed anew."""
+def test_schedules_and_links_fire_and_a_redeploy_leaves_them_on(run, tmp_path, webhook):
+    """After the test above. An operator switches schedules on, one of them with a time of his own, a link of the chain, and notifications;
+    then everything is deployed anew. Pairs that are collected start the next flow, whose failure is told.
+    """
     with get_client(sync_client=True) as client:
+        with pytest.raises(AssertionError, match="notify=slack-webhook/night: the Prefect server has no such notification block; say"):
+            run("flows.bootstrap", "notify=slack-webhook/night")
+        run("flows.bootstrap", "notify=custom-webhook/night")
+        (link,) = client.read_automations_by_name("tokenize-new-pairs")
+        assert not link.enabled, "a fresh deployment does nothing by itself"
+        client.resume_automation(link.id)
         every_minute, overrides = CronSchedule(cron="* * * * *"), {"overrides": {"paths.data_root": str(tmp_path)}}
         catalog = client.read_deployment_by_name("maintain-catalog/nightly")
         new = DeploymentScheduleCreate(schedule=every_minute, active=True, parameters=overrides, slug="site")
@@ -101,10 +117,74 @@ def test_a_schedule_fires_and_a_redeploy_leaves_it_on(run, tmp_path):
         assert active_schedules(client, "maintain-catalog/nightly") == {"nightly": False, "site": True}
         assert active_schedules(client, "score-pairs/nightly") == {"nightly": True}
         assert active_schedules(client, "collect-pairs/nightly") == {"nightly": False}
+        switched_on = {automation.name for automation in client.read_automations() if automation.enabled}
+        assert switched_on == {"tokenize-new-pairs", "crash-zombies", "restart-crashed", "notify-failures"}
+        few = {"overrides": {"paths.data_root": str(tmp_path), "source.num_scenes": 64, "download.runner": "threads"}}
+        client.create_flow_run_from_deployment(client.read_deployment_by_name("collect-pairs/nightly").id, parameters=few)
+        tokens = client.read_deployment_by_name("tokenize-pairs/nightly").id
         with ended(run.start("prefect", "worker", "start", "--pool", "cpu", "--type", "process")):
             assert wait_until(lambda: Layout(tmp_path).published_catalog.exists(), 150), "no schedule fired"
             assert wait_until(lambda: "COMPLETED" in states_of(client, catalog.id), 60)
+            assert wait_until(lambda: "FAILED" in states_of(client, tokens, False), 120), "new pairs start nothing"
+            assert wait_until(lambda: webhook, 30), "nobody is told"
+        (chained,) = client.read_flow_runs(deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[tokens])))
+        assert chained.parameters == {"preset": "demo", **few}
+        assert webhook[0]["subject"] == "tokenize-pairs Failed"
+        assert "there is no dvae for these settings yet" in webhook[0]["body"]
         client.delete_deployment(catalog.id)
+
+
+@pytest.fixture
+def webhook(prefect_server) -> Iterator[list[dict[str, str]]]:
+    """What arrives at the notification block `custom-webhook/night`."""
+    received: list[dict[str, str]] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        message = {"subject": "{{subject}}", "body": "{{body}}"}
+        block = CustomWebhookNotificationBlock(name="night", url=f"http://127.0.0.1:{server.server_port}/", json_data=message)
+        block.save("night", overwrite=True)
+        yield received
+        server.shutdown()
+
+
+def test_of_late_runs_of_a_schedule_the_newest_runs(prefect_server):
+    """Nobody serves this deployment; its schedule is due every second."""
+    with get_client(sync_client=True) as client:
+        every_second = DeploymentScheduleCreate(schedule=IntervalSchedule(interval=timedelta(seconds=1)), active=True)
+        late = client.create_deployment(client.create_flow_from_name("late"), "late", schedules=[every_second], tags=[SKIPS_OVERLAP])
+        by_hand = client.create_flow_run_from_deployment(late).id
+
+        def due() -> list[FlowRun]:
+            runs = client.read_flow_runs(deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[late])))
+            now = datetime.now(UTC)
+            return sorted(
+                (run for run in runs if run.auto_scheduled and run.expected_start_time < now), key=attrgetter("expected_start_time")
+            )
+
+        assert wait_until(lambda: len(due()) >= 2, 60)
+        client.set_flow_run_state(by_hand, Running(), force=True)
+        num_due = len(due())
+        assert wait_until(lambda: len(due()) >= num_due + 3, 60)
+        client.update_deployment(late, DeploymentUpdate(paused=True))  # which deletes what is not due yet
+        *older, newest = due()
+        for run in older:
+            client.set_flow_run_state(run.id, Pending(), force=True)
+            assert re.fullmatch(r"the run of [\d :-]+ is due too; what is late is not caught up", why_not(run.id))
+        assert "was under way at" in why_not(newest.id)
+        assert why_not(by_hand) == ""
+        client.set_flow_run_state(by_hand, Cancelled(), force=True)
+        assert why_not(newest.id) == ""
+        client.delete_deployment(late)
 
 
 def test_a_crashed_run_is_started_again_but_not_for_ever(prefect_server):
@@ -135,10 +215,10 @@ def test_a_crashed_run_is_started_again_but_not_for_ever(prefect_server):
 NO_JOB = {"job": "train_bpe", "run_dir": "nowhere"}
 
 
-def states_of(client, deployment_id) -> list[str]:
-    """States of the runs that a schedule of this deployment started."""
+def states_of(client, deployment_id, is_scheduled: bool = True) -> list[str]:
+    """States of the runs of this deployment that its schedules started, or of the others."""
     runs = client.read_flow_runs(deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id])))
-    return [run.state.type.value for run in runs if run.auto_scheduled]
+    return [run.state.type.value for run in runs if run.auto_scheduled == is_scheduled]
 
 
 def active_schedules(client, deployment: str) -> dict[str, bool]:

@@ -13,7 +13,8 @@ DEPLOYMENTS = {f"{entry['entrypoint'].rpartition('.')[2]}/{entry['name']}": entr
 
 TOP_KEYS = {"name", "prefect-version", "build", "push", "pull", "definitions", "deployments"}
 KEYS = {
-    "name", "description", "entrypoint", "tags", "parameters", "enforce_parameter_schema", "schedules", "concurrency_limit", "work_pool"
+    "name", "description", "entrypoint", "tags", "parameters", "enforce_parameter_schema", "schedules", "concurrency_limit", "work_pool",
+    "triggers",
 }  # fmt: skip
 SCHEDULE_KEYS = {"cron", "timezone", "active", "slug", "parameters"}
 
@@ -25,6 +26,21 @@ def test_only_keys_that_prefect_knows():
         assert set(entry["work_pool"]) <= {"name", "work_queue_name", "job_variables"}
         for schedule in entry.get("schedules", []):
             assert set(schedule) <= SCHEDULE_KEYS
+
+
+def test_every_link_of_the_chain_can_be_switched_and_waits_for_something_that_is_announced():
+    import re
+
+    from prefect.events import DeploymentEventTrigger
+
+    triggers = [trigger for entry in DEPLOYMENTS.values() for trigger in entry.get("triggers", [])]
+    announced = {what for path in (ROOT / "flows").glob("*.py") for what in re.findall(r'announce\("(\w+)"', path.read_text())}
+    assert {what for trigger in triggers for what in trigger["expect"]} == {f"dalle.{what}.ready" for what in announced}
+    (step,) = [step[name] for step in FILE["build"] for name in step if name.endswith("read_link_states")]
+    assert [trigger["name"] for trigger in triggers] == step["links"]
+    for trigger in triggers:
+        assert trigger["enabled"] == f"{{{{ is_on.{trigger['name'].replace('-', '_')} }}}}", "a deploy leaves links as they are"
+        DeploymentEventTrigger.model_validate({**trigger, "enabled": False})
 
 
 def test_every_flow_is_deployed_once_under_each_name():

@@ -9,8 +9,9 @@ from PIL import Image
 
 from dalle_datasets.store.parquet import read_parquet
 from dalle_datasets.store.schemas import GENERATIONS
-from flows.cli.generate import best_rows, copy_best, print_batch, show_best
+from flows.cli.generate import copy_best, print_batch, show_best
 from flows.cli.main import main
+from flows.runtime.best_pictures import best_rows
 
 
 @pytest.fixture

@@ -1,0 +1,42 @@
+"""The pictures of a batch that somebody looks at: the best of each prompt, under names that say what they show."""
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import open_parquet
+
+
+def best_rows(layout: Layout, made: Mapping[str, Any], keep: int) -> Iterator[dict[str, Any]]:
+    """The rows of the `keep` best candidates of each prompt, best first."""
+    best: dict[str, list[dict[str, Any]]] = {}
+    with open_parquet(layout.root / made["generations"]) as file:
+        for batch in file.iter_batches(columns=["generation_id", "prompt_id", "prompt", "clip_score", "rank", "image_path"]):
+            for row in batch.filter(pc.less_equal(batch["rank"], keep)).to_pylist():
+                best.setdefault(row["prompt_id"], []).append(row)
+    for rows in best.values():
+        yield from sorted(rows, key=lambda row: int(row["rank"]))
+
+
+def copy_best_pictures(layout: Layout, made: Mapping[str, Any], keep: int, output: Path, alone: bool) -> list[tuple[Path, dict[str, Any]]]:
+    """Copy them to the folder `output`; returns the copies with their rows. Of many prompts (not `alone`), two may begin alike: their
+    ids tell them apart."""
+    output.mkdir(parents=True, exist_ok=True)
+    copies = []
+    for row in best_rows(layout, made, keep):
+        source = layout.root / row["image_path"]
+        name = file_name(row["prompt"]) + ("" if alone else f"-{row['prompt_id'][:8]}")
+        copy = output / f"{name}-{row['rank']}{source.suffix}"
+        shutil.copyfile(source, copy)
+        copies.append((copy, row))
+    return copies
+
+
+def file_name(prompt: str) -> str:
+    """A prompt as a file name: lower-case letters, digits and '-', 60 characters at most."""
+    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "picture"

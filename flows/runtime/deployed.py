@@ -1,0 +1,107 @@
+"""Deployed runs: what they announce to each other, and which of several that are due runs.
+
+Announcements are Prefect events `dalle.<what>.ready`; the `triggers` of `prefect.yaml` start the next flow with the same settings.
+Flows that are called by another flow, or started from a terminal, announce nothing.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import wraps
+from typing import ParamSpec, TypeVar
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.events import emit_event
+from prefect.runtime import deployment, flow_run
+from prefect.states import Cancelled
+
+from flows.runtime.parameters import Setting
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+SKIPS_OVERLAP = "skip-overlap"
+"""Tag of a deployment whose scheduled runs are skipped, instead of waiting, when another run was under way at their time."""
+
+
+def announce(what: str, preset: str, overrides: Mapping[str, Setting] | None) -> None:
+    """Emit `dalle.<what>.ready`, with the settings it was made with, if this is a deployed run and not part of another.
+
+    Also when nothing had to be made: the next flow then finds that out by itself, or does what failed last night.
+    """
+    if is_deployed():
+        payload = {"preset": preset, "overrides": dict(overrides or {})}
+        emit_event(f"dalle.{what}.ready", resource={"prefect.resource.id": f"dalle.{what}.{preset}"}, payload=payload)
+
+
+def is_deployed() -> bool:
+    """Whether a worker runs this flow, for itself."""
+    return deployment.id is not None and flow_run.parent_flow_run_id is None
+
+
+def only_newest(function: Callable[P, R]) -> Callable[P, R]:
+    """Of a flow: a late run of a schedule ends as Cancelled, with the reason, when a later one is due too; no catching up.
+
+    Runs that were started by hand are never cancelled, and do not cancel any.
+    """
+
+    @wraps(function)
+    def run(*arguments: P.args, **named: P.kwargs) -> R:
+        if is_deployed() and (reason := why_not(UUID(flow_run.id))):
+            return Cancelled(message=reason)  # type: ignore[return-value]  # Prefect takes it for the run's state
+        return function(*arguments, **named)
+
+    return run
+
+
+def why_not(run_id: UUID) -> str:
+    """Why a run of a schedule need not run; empty if it should."""
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(run_id)
+        if not run.auto_scheduled or run.expected_start_time is None:
+            return ""
+        others = [other for other in _due_runs(client, run) if other.id != run.id]
+    later = [o for o in others if _schedule_of(o) == _schedule_of(run) and o.start_time is None and _due(o) > _due(run)]
+    if later:
+        newest = max(map(_due, later))
+        return f"the run of {newest:%Y-%m-%d %H:%M} is due too; what is late is not caught up"
+    if SKIPS_OVERLAP in run.tags and (met := next((o for o in others if _was_under_way(o, _due(run))), None)):
+        return f"{met.name} was under way at {_due(run):%Y-%m-%d %H:%M}, and this deployment skips what would overlap (tag {SKIPS_OVERLAP})"
+    return ""
+
+
+def _due_runs(client: SyncPrefectClient, run: FlowRun) -> list[FlowRun]:
+    """Runs of the same deployment that are due and not cancelled, newest first."""
+    alive = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.COMPLETED]
+    return client.read_flow_runs(
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[run.deployment_id] if run.deployment_id else [])),
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=alive)),
+            expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),  # type: ignore[arg-type]  # Prefect's own
+        ),
+        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+        limit=200,
+    )
+
+
+def _due(run: FlowRun) -> datetime:
+    assert run.expected_start_time is not None
+    return run.expected_start_time
+
+
+def _schedule_of(run: FlowRun) -> tuple[bool, object]:
+    return run.auto_scheduled, run.created_by and run.created_by.id
+
+
+def _was_under_way(run: FlowRun, at: datetime) -> bool:
+    return run.start_time is not None and run.start_time <= at and (run.end_time is None or at <= run.end_time)
