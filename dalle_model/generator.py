@@ -29,6 +29,7 @@ from dalle_model.sampling.rerank import load_scorer, ranks, score_candidates
 from dalle_model.text import BpeTokenizer
 from dalle_model.training.parallel import own_device
 from dalle_model.transformer import DALLETransformer, load_transformer
+from dalle_model.weights import CONFIG
 
 NETWORKS = ("transformer", "dvae", "clip", "tokenizer")
 """What takes part in making a picture, as inputs name it."""
@@ -113,7 +114,7 @@ def load_networks(directories: Mapping[str, Path], ids: Mapping[str, str], preci
     """
     device = own_device()
     for kind in NETWORKS:
-        about = directories[kind] / "config.json"
+        about = directories[kind] / CONFIG
         found = json.loads(about.read_text())["id"] if about.exists() else None
         if found is not None and found != ids[f"{kind}_id"]:
             wanted = ids[f"{kind}_id"]

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dalle_datasets.store.identity import fingerprint, identity
-from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.layout import RUN_CONFIG, Layout
 from dalle_datasets.store.locks import held
 from dalle_datasets.store.manifest import MANIFEST
 from dalle_datasets.store.parquet import atomic_path
@@ -138,7 +138,7 @@ def choose(layout: Layout, role: str, network_id: str, config: Config) -> Regist
 def differences(layout: Layout, role: str, registered: Registration, config: Config) -> list[str]:
     """Settings of a network's shape that are not those of `config`, e.g. `dvae.codebook_size=512, not 1024`."""
     try:
-        made_with = json.loads((layout.run(registered.run_id) / "config.json").read_text())["config"]
+        made_with = json.loads((layout.run(registered.run_id) / RUN_CONFIG).read_text())["config"]
         sections = {name: type(getattr(config, name))(**made_with[name]) for name in SHAPES[role]}
     except (OSError, ValueError, KeyError, TypeError):
         return [f"{layout.run(registered.run_id)} does not say with which settings it was made"]
@@ -207,7 +207,7 @@ def _judge(layout: Layout, role: str, networks: NetworksConfig, new: Registratio
 def _tokens_of(layout: Layout, registered: Registration) -> list[str] | None:
     """The tokenizer and the dVAE that a transformer was trained with."""
     try:
-        inputs = json.loads((layout.run(registered.run_id) / "config.json").read_text())["inputs"]
+        inputs = json.loads((layout.run(registered.run_id) / RUN_CONFIG).read_text())["inputs"]
         return [inputs["tokenizer_id"], inputs["dvae_id"]]
     except (OSError, ValueError, KeyError):
         return None
@@ -240,7 +240,7 @@ def _finished_trainings(layout: Layout, role: str) -> Iterator[Registration]:
     found = []
     for result in (layout.root / "runs").glob(f"{job.replace('_', '-')}-*/result.json"):
         try:
-            made, saved = json.loads(result.read_text()), json.loads((result.parent / "config.json").read_text())
+            made, saved = json.loads(result.read_text()), json.loads((result.parent / RUN_CONFIG).read_text())
             asked_by = settings_id(role, from_dict(Config, saved["config"]))
             new = _registration(layout, role, asked_by, saved["inputs"], result.parent.name, made)
         except (OSError, ValueError, KeyError, TypeError):

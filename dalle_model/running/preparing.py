@@ -16,7 +16,7 @@ from typing import Any
 
 from dalle_datasets.prompts.read import read_prompts
 from dalle_datasets.prompts.write import write_prompts
-from dalle_datasets.store.layout import Layout, open_data_root
+from dalle_datasets.store.layout import RUN_CONFIG, Layout, open_data_root
 from dalle_model.config.presets import preset
 from dalle_model.config.tree import Config
 from dalle_model.running.registry import MADE_BY, find_job
@@ -82,7 +82,7 @@ def prepare_run(config: Config, job: str, given: Mapping[str, str], prompts: str
 
 def take_along(run_dir: Path, to: Path | None) -> Path:
     """A prepared run with its `start.sh`, where it is or copied with its inputs to the data root `to`. Returns its directory there."""
-    saved: dict[str, Any] = json.loads((run_dir / "config.json").read_text())
+    saved: dict[str, Any] = json.loads((run_dir / RUN_CONFIG).read_text())
     if to is not None:
         source, target = run_dir.parent.parent, open_data_root(str(to)).root
         copied = [run_dir.relative_to(source), *(Path(path) for kind, path in saved["inputs"].items() if f"{kind}_id" in saved["inputs"])]

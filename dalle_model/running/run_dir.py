@@ -26,7 +26,7 @@ from typing import Any
 
 from dalle_datasets.config import PathsConfig
 from dalle_datasets.store.identity import fingerprint, identity
-from dalle_datasets.store.layout import Layout, open_data_root
+from dalle_datasets.store.layout import RUN_CONFIG, RUN_RESULT, RUN_STATUS, Layout, open_data_root
 from dalle_datasets.store.locks import held, is_held
 from dalle_datasets.store.parquet import atomic_path
 from dalle_model.config.parsing import from_dict, to_dict
@@ -86,8 +86,8 @@ def prepare(job: str, config: Config, inputs: Mapping[str, str]) -> Path:
     run_dir = run_directory(job, config, inputs)
     open_data_root(config.paths.data_root)
     run_dir.mkdir(parents=True, exist_ok=True)
-    if not (run_dir / "result.json").exists():
-        write_json(run_dir / "config.json", {"job": job, "config": to_dict(config), "inputs": dict(inputs)})
+    if not (run_dir / RUN_RESULT).exists():
+        write_json(run_dir / RUN_CONFIG, {"job": job, "config": to_dict(config), "inputs": dict(inputs)})
     return run_dir
 
 
@@ -100,7 +100,7 @@ def open_run(job: str, run_dir: Path) -> JobRun:
     if (size := os.environ.get("WORLD_SIZE", "1")) != "1" and find_job(job).spread == "one":
         several = ", ".join(SPREAD_JOBS)
         raise ValueError(f"{job} runs in one process, not in {size}; only {several} run in several")
-    path = run_dir / "config.json"
+    path = run_dir / RUN_CONFIG
     try:
         saved = json.loads(path.read_text())
     except FileNotFoundError:
@@ -133,7 +133,7 @@ def execute(job: str, run_dir: Path) -> dict[str, Any]:
             return made_by_others
     started = time.time()
     write_json(run_dir / "job.json", {"job": job, **provenance(), "started_at": started})
-    _write_text(run_dir / "status", "running")
+    _write_text(run_dir / RUN_STATUS, "running")
     with _faults_recorded(run_dir):
         module = import_module(f"dalle_model.jobs.{job}")
         if not is_shared:
@@ -151,9 +151,9 @@ def _faults_recorded(run_dir: Path, only_faults: bool = False) -> Iterator[None]
     except BaseException as error:
         with suppress(OSError):  # on a full disk the error itself is worth more
             if _is_fault(error):
-                _write_text(run_dir / "status", "failed")
+                _write_text(run_dir / RUN_STATUS, "failed")
             elif not only_faults and _read_status(run_dir) != "failed":  # by another process, which this one lost thereby
-                _write_text(run_dir / "status", "crashed")
+                _write_text(run_dir / RUN_STATUS, "crashed")
         raise
 
 
@@ -170,7 +170,7 @@ def has_crashed(run_dir: Path) -> bool:
 
 def _read_status(run_dir: Path) -> str:
     try:
-        return (run_dir / "status").read_text()
+        return (run_dir / RUN_STATUS).read_text()
     except OSError:
         return ""
 
@@ -178,14 +178,14 @@ def _read_status(run_dir: Path) -> str:
 def _write_result(run: JobRun, made: Mapping[str, Any], started: float) -> dict[str, Any]:
     result = {"job": run.job, "run_id": run.run_id, **made, "duration_s": round(time.time() - started, 3), "started_at": started}
     register(run.layout, run.job, run.config, run.inputs, run.run_id, made)
-    write_json(run.run_dir / "result.json", result)
-    _write_text(run.run_dir / "status", "done")
+    write_json(run.run_dir / RUN_RESULT, result)
+    _write_text(run.run_dir / RUN_STATUS, "done")
     return result
 
 
 def read_result(run_dir: Path) -> dict[str, Any] | None:
     """The result of a finished run, None while there is none."""
-    path = run_dir / "result.json"
+    path = run_dir / RUN_RESULT
     return json.loads(path.read_text()) if path.exists() else None
 
 

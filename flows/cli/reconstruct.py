@@ -62,7 +62,9 @@ def id_of(dvae: Path) -> str:
     """The id in a checkpoint folder. Raises `ValueError` when it is none."""
     import json
 
+    from dalle_model.weights import CONFIG
+
     try:
-        return str(json.loads((dvae / "config.json").read_text())["id"])
+        return str(json.loads((dvae / CONFIG).read_text())["id"])
     except (OSError, ValueError, KeyError):
         raise ValueError(f"--dvae {dvae}: it holds no checkpoint (config.json with an id); give the folder named dvae of a run") from None

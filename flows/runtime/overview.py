@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.layout import RUN_CONFIG, RUN_RESULT, RUN_STATUS, Layout
 from dalle_model.config.tree import Config
 from dalle_model.running.registry import JOBS
 from dalle_model.running.run_dir import is_under_way, read_result, run_directory
@@ -63,7 +63,7 @@ def state_of(run_dir: Path) -> tuple[str, str]:
     so_far = progress.describe() if progress else "nothing finished yet"
     if is_under_way(run_dir):
         return "running", so_far
-    if not (run_dir / "status").exists():
+    if not (run_dir / RUN_STATUS).exists():
         return "missing", "not begun"
     return "stopped", f"{so_far}; goes on there when it is run again{_last_words(run_dir)}"
 
@@ -88,5 +88,5 @@ def _last_words(run_dir: Path) -> str:
 
 
 def _touched(run_dir: Path) -> float:
-    times = [path.stat().st_mtime for name in ("result.json", "status", "config.json") if (path := run_dir / name).exists()]
+    times = [path.stat().st_mtime for name in (RUN_RESULT, RUN_STATUS, RUN_CONFIG) if (path := run_dir / name).exists()]
     return max(times, default=0.0)

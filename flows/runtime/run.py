@@ -8,7 +8,7 @@ from typing import Any
 from dalle_datasets.catalog.connection import connect
 from dalle_datasets.catalog.ingest import ingest_run
 from dalle_datasets.catalog.snapshot import publish
-from dalle_datasets.store.layout import open_data_root
+from dalle_datasets.store.layout import RUN_RESULT, open_data_root
 from dalle_datasets.store.locks import holder_of, is_held
 from dalle_model.config.tree import Config
 from dalle_model.running.networks import register
@@ -35,7 +35,7 @@ def run_job(job: str, config: Config, inputs: Mapping[str, str]) -> dict[str, An
     run_dir = prepare(job, config, inputs)
     restarts = 0
     while not is_finished(run_dir):
-        (run_dir / "result.json").unlink(missing_ok=True)
+        (run_dir / RUN_RESULT).unlink(missing_ok=True)
         try:
             with kept_in_touch():
                 return _make(job, config, run_dir)

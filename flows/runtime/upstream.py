@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.layout import RUN_CONFIG, Layout
 from dalle_datasets.store.manifest import MANIFEST
 from dalle_model.config.networks import ROLES
 from dalle_model.config.tree import Config
@@ -79,7 +79,7 @@ def _trained_with(config: Config, inputs: dict[str, str]) -> dict[str, str]:
     layout = Layout(Path(config.paths.data_root).expanduser())
     run_dir = (layout.root / inputs["transformer"]).parent
     try:
-        trained: dict[str, str] = json.loads((run_dir / "config.json").read_text())["inputs"]
+        trained: dict[str, str] = json.loads((run_dir / RUN_CONFIG).read_text())["inputs"]
     except (OSError, ValueError, KeyError):
         return {}
     names = [name for kind in ("dvae", "tokenizer") for name in (kind, f"{kind}_id")]

@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 
 from dalle_datasets.catalog.ledger import Ingested, ingest_file, ingest_folder, read_json
-from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.layout import RUN_CONFIG, RUN_RESULT, Layout
 
 IngestMade = Callable[[duckdb.DuckDBPyConnection, Layout, Path, Mapping[str, Any]], Ingested]
 """Ingest what the run in a directory made, given what its inputs and its result name."""
@@ -47,12 +47,12 @@ def ingest_safety_scores(con: duckdb.DuckDBPyConnection, layout: Layout, safety_
 
 def finished_run(run_dir: Path, output: str) -> tuple[dict[str, str], dict[str, Any]]:
     """Inputs and result of a finished run that made `output`. Raises `ValueError` when it has not finished or made something else."""
-    if not (run_dir / "result.json").exists():
+    if not (run_dir / RUN_RESULT).exists():
         raise unfinished(run_dir)
-    result = read_json(run_dir / "result.json")
+    result = read_json(run_dir / RUN_RESULT)
     if output not in result:
         raise ValueError(f"{run_dir / 'result.json'} names no {output}: it is a run of {result.get('job')}")
-    inputs: dict[str, str] = read_json(run_dir / "config.json")["inputs"]
+    inputs: dict[str, str] = read_json(run_dir / RUN_CONFIG)["inputs"]
     return inputs, result
 
 

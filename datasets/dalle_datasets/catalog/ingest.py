@@ -26,7 +26,7 @@ from dalle_datasets.catalog.ledger import (
 )
 from dalle_datasets.catalog.migrations import transaction
 from dalle_datasets.catalog.runs import forget_lineage, log_networks, log_run, log_stage_times, record_made
-from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.layout import RUN_CONFIG, RUN_RESULT, Layout
 
 
 def ingest_pairs(con: duckdb.DuckDBPyConnection, layout: Layout, source: str) -> Ingested:
@@ -68,7 +68,7 @@ def ingest_training_set(con: duckdb.DuckDBPyConnection, layout: Layout, training
 def ingest_run(con: duckdb.DuckDBPyConnection, layout: Layout, run_dir: Path) -> Ingested:
     """Everything a finished run left: the run itself and the files its result names, whatever the job."""
     done = log_run(con, layout, run_dir)
-    result, inputs = read_json(run_dir / "result.json"), read_json(run_dir / "config.json")["inputs"]
+    result, inputs = read_json(run_dir / RUN_RESULT), read_json(run_dir / RUN_CONFIG)["inputs"]
     for artifact in ARTIFACTS.values():
         if artifact.ingest is not None and artifact.path_key in result:
             done += artifact.ingest(con, layout, run_dir, {**inputs, **result})

@@ -16,7 +16,7 @@ from dalle_datasets.catalog.artifacts import made_in, unfinished
 from dalle_datasets.catalog.ledger import Ingested, execute, read_json
 from dalle_datasets.catalog.migrations import transaction
 from dalle_datasets.catalog.sql_files import read_sql
-from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.layout import RUN_CONFIG, RUN_RESULT, Layout
 
 _CURVES = {"metrics.jsonl": ("run_metrics", "insert_run_metrics"), "speed.jsonl": ("run_speed", "insert_run_speed")}
 """File of a run -> its table and the statement that fills it."""
@@ -24,10 +24,10 @@ _CURVES = {"metrics.jsonl": ("run_metrics", "insert_run_metrics"), "speed.jsonl"
 
 def log_run(con: duckdb.DuckDBPyConnection, layout: Layout, run_dir: Path) -> Ingested:
     """A finished run: settings, result, curves, what it made from what. Raises `ValueError` for an unfinished one."""
-    read = {name: run_dir / name for name in ("config.json", "result.json", *_CURVES)}
-    if not read["result.json"].exists():
+    read = {name: run_dir / name for name in (RUN_CONFIG, RUN_RESULT, *_CURVES)}
+    if not read[RUN_RESULT].exists():
         raise unfinished(run_dir)
-    saved, result = read_json(read["config.json"]), read_json(read["result.json"])
+    saved, result = read_json(read[RUN_CONFIG]), read_json(read[RUN_RESULT])
     provenance = read_json(run_dir / "job.json") if (run_dir / "job.json").exists() else {}
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in read.values() if path.exists())).hexdigest()
     run_id = run_dir.name

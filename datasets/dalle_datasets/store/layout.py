@@ -4,6 +4,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+RUN_CONFIG, RUN_RESULT, RUN_STATUS = "config.json", "result.json", "status"
+"""Files of a run directory: what the job is to do, what it made (written last), and how far it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
