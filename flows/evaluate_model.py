@@ -7,7 +7,7 @@ from prefect import flow
 from dalle_model.running.run_dir import read_result, run_directory
 from flows.generate_images import choose_prompts
 from flows.runtime.parameters import Overrides, config_from_parameters
-from flows.runtime.tasks import catalogue, run_job
+from flows.runtime.tasks import catalogue, run_stage
 from flows.runtime.upstream import inputs_of
 
 
@@ -27,6 +27,6 @@ def evaluate_model(preset: str = "demo", overrides: Overrides | None = None) -> 
         raise ValueError(
             f"there are no pictures for these settings yet ({run_dir} has no result.json); run `dalle run generate_images` first"
         )
-    judged = run_job("evaluate", config, {"generations": generated["generations"], "generations_run": generated["run_id"], **prompts})
+    judged = run_stage("evaluate", config, {"generations": generated["generations"], "generations_run": generated["run_id"], **prompts})
     catalogue(config, judged)
     return {"evaluate": judged}

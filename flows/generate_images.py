@@ -9,7 +9,7 @@ from dalle_model.config.tree import Config
 from flows.runtime.deployed import announce
 from flows.runtime.parameters import Overrides, config_from_parameters
 from flows.runtime.prompts import ask_for
-from flows.runtime.tasks import catalogue, run_job
+from flows.runtime.tasks import catalogue, run_stage
 from flows.runtime.upstream import inputs_of
 
 
@@ -28,7 +28,7 @@ def generate_images(
     """
     config = config_from_parameters(preset, overrides)
     asked = choose_prompts(config, prompts, prompts_file, prompts_query)
-    made = run_job("generate_images", config, inputs_of("generate_images", config, **asked))
+    made = run_stage("generate_images", config, inputs_of("generate_images", config, **asked))
     catalogue(config, made)
     if prompts is None and prompts_file is None and prompts_query is None:
         announce("pictures", preset, overrides)

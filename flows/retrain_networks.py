@@ -13,7 +13,7 @@ from flows.runtime.artifacts import raise_codebook_alarm, show_training
 from flows.runtime.deployed import announce, only_newest
 from flows.runtime.parameters import Overrides, config_from_parameters
 from flows.runtime.progress import note
-from flows.runtime.tasks import catalogue, run_job
+from flows.runtime.tasks import catalogue, run_stage
 from flows.runtime.upstream import inputs_of
 from flows.score_pairs import score_pairs
 from flows.tokenize_pairs import tokenize_pairs
@@ -38,7 +38,7 @@ def retrain_networks(preset: str = "demo", overrides: Overrides | None = None) -
             results |= train_transformer(preset, overrides)
             continue
         job = MADE_BY[role][0]
-        results[job] = run_job(job, config, inputs_of(job, config))
+        results[job] = run_stage(job, config, inputs_of(job, config))
         if role == "dvae":
             raise_codebook_alarm(layout, results[job])
         catalogue(config, results[job])

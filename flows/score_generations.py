@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.runtime.parameters import Overrides, config_from_parameters
 from flows.runtime.scorers import score_batch
-from flows.runtime.tasks import catalogue, run_job
+from flows.runtime.tasks import catalogue, run_stage
 
 
 @flow(name="score-generations", flow_run_name="score-generations-{preset}")
@@ -18,6 +18,6 @@ def score_generations(
     That is `MODEL/TAG` of open_clip, `local-dir:PATH`, a `train-clip-…` run, or the CLIP of these settings. Returns the result.
     """
     config = config_from_parameters(preset, overrides)
-    made = score_batch(config, generations_run, clip, run_job)
+    made = score_batch(config, generations_run, clip, run_stage)
     catalogue(config, *made)
     return {"score_generations": made[-1]}

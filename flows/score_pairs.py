@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.runtime.deployed import announce, only_newest
 from flows.runtime.parameters import Overrides, config_from_parameters
-from flows.runtime.tasks import catalogue, run_job
+from flows.runtime.tasks import catalogue, run_stage
 from flows.runtime.upstream import inputs_of
 
 
@@ -15,11 +15,11 @@ from flows.runtime.upstream import inputs_of
 def score_pairs(preset: str = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
     """Score all pairs. Which score is good enough is decided later, by the training set's query. Returns the results."""
     config = config_from_parameters(preset, overrides)
-    scores = run_job("score_pairs", config, inputs_of("score_pairs", config))
+    scores = run_stage("score_pairs", config, inputs_of("score_pairs", config))
     catalogue(config, scores)
     results = {"score_pairs": scores}
     if config.safety_classifier != "none":
-        results["score_safety"] = run_job("score_safety", config, inputs_of("score_safety", config))
+        results["score_safety"] = run_stage("score_safety", config, inputs_of("score_safety", config))
         catalogue(config, results["score_safety"])
     announce("scores", preset, overrides)
     return results

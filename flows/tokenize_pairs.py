@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.runtime.deployed import announce, only_newest
 from flows.runtime.parameters import Overrides, config_from_parameters
-from flows.runtime.tasks import catalogue, run_job
+from flows.runtime.tasks import catalogue, run_stage
 from flows.runtime.upstream import inputs_of
 
 
@@ -15,8 +15,8 @@ from flows.runtime.upstream import inputs_of
 def tokenize_pairs(preset: str = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
     """Tokenise all pairs that lack tokens. Returns both results."""
     config = config_from_parameters(preset, overrides)
-    images = run_job("tokenize_images", config, inputs_of("tokenize_images", config))
-    captions = run_job("tokenize_captions", config, inputs_of("tokenize_captions", config))
+    images = run_stage("tokenize_images", config, inputs_of("tokenize_images", config))
+    captions = run_stage("tokenize_captions", config, inputs_of("tokenize_captions", config))
     catalogue(config, images, captions)
     announce("tokens", preset, overrides)
     return {"tokenize_images": images, "tokenize_captions": captions}

@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.runtime.artifacts import show_training
 from flows.runtime.parameters import Overrides, config_from_parameters
-from flows.runtime.tasks import catalogue, run_job
+from flows.runtime.tasks import catalogue, run_stage
 from flows.runtime.upstream import inputs_of
 
 
@@ -14,7 +14,7 @@ from flows.runtime.upstream import inputs_of
 def train_clip(preset: str = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
     """Train CLIP on the collected pairs. Returns its result."""
     config = config_from_parameters(preset, overrides)
-    clip = run_job("train_clip", config, inputs_of("train_clip", config))
+    clip = run_stage("train_clip", config, inputs_of("train_clip", config))
     catalogue(config, clip)
     show_training(config, clip)
     return {"train_clip": clip}

@@ -7,7 +7,7 @@ from prefect import flow
 from dalle_datasets.store.layout import open_data_root
 from flows.runtime.artifacts import raise_codebook_alarm, show_training
 from flows.runtime.parameters import Overrides, config_from_parameters
-from flows.runtime.tasks import catalogue, run_job
+from flows.runtime.tasks import catalogue, run_stage
 from flows.runtime.upstream import inputs_of
 
 
@@ -15,8 +15,8 @@ from flows.runtime.upstream import inputs_of
 def train_tokenizers(preset: str = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
     """Train BPE and dVAE on the collected pairs. Returns both results."""
     config = config_from_parameters(preset, overrides)
-    bpe = run_job("train_bpe", config, inputs_of("train_bpe", config))
-    dvae = run_job("train_dvae", config, inputs_of("train_dvae", config))
+    bpe = run_stage("train_bpe", config, inputs_of("train_bpe", config))
+    dvae = run_stage("train_dvae", config, inputs_of("train_dvae", config))
     raise_codebook_alarm(open_data_root(config.paths.data_root), dvae)
     catalogue(config, bpe, dvae)
     show_training(config, dvae)

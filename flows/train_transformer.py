@@ -12,7 +12,7 @@ from flows.runtime.artifacts import show_training
 from flows.runtime.deployed import announce
 from flows.runtime.parameters import Overrides, config_from_parameters
 from flows.runtime.stage_times import timed
-from flows.runtime.tasks import catalog_writer, catalogue, run_job
+from flows.runtime.tasks import catalog_writer, catalogue, run_stage
 from flows.runtime.upstream import find, inputs_of
 
 
@@ -21,7 +21,7 @@ def train_transformer(preset: str = "demo", overrides: Overrides | None = None) 
     """Export the training set and train on it. Returns the result and the training set."""
     config = config_from_parameters(preset, overrides)
     chosen = choose_training_set(config)
-    transformer = run_job("train_transformer", config, inputs_of("train_transformer", config, **chosen))
+    transformer = run_stage("train_transformer", config, inputs_of("train_transformer", config, **chosen))
     catalogue(config, transformer)
     show_training(config, transformer)
     announce("transformer", preset, overrides)

@@ -5,7 +5,6 @@ written is a copy made between two updates. A folder gets its name when all of i
 was writing when it was killed is begun anew. Unlike published weights these files are read with pickle: read only your own.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -27,6 +26,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
+from dalle_datasets.store.ids import file_sha256
 from dalle_model.training.fitting import check_shapes
 from dalle_model.training.parallel import World
 
@@ -145,7 +145,7 @@ class Checkpointer:
             self._agree(lambda: _make_anew(partial))
             writer = FileSystemWriter(partial)
             save(tensors, storage_writer=writer, process_group=self._group, no_dist=self._group is None)
-            hashes = self._gather({path.name: _sha256(path) for path in partial.glob(f"__{self.world.rank}_*")})
+            hashes = self._gather({path.name: file_sha256(path) for path in partial.glob(f"__{self.world.rank}_*")})
             self._agree(lambda: self._finish(partial, final, {"step": step, "sha256": hashes, **state}))
         except (Exception, CheckpointException) as error:  # the second is no `Exception`
             reasons = _reasons(error) if isinstance(error, CheckpointException) else str(error)
@@ -155,7 +155,7 @@ class Checkpointer:
             )
 
     def _finish(self, partial: Path, final: Path, state: Mapping[str, Any]) -> None:
-        hashes = {**state["sha256"], METADATA: _sha256(partial / METADATA)}
+        hashes = {**state["sha256"], METADATA: file_sha256(partial / METADATA)}
         with (partial / STATE).open("w") as file:
             json.dump({**state, "sha256": hashes}, file, indent=1)
             file.flush()
@@ -168,7 +168,7 @@ class Checkpointer:
     def _verify(self, directory: Path, hashes: Mapping[str, str]) -> None:
         """Each process reads its share of the files."""
         own = sorted(hashes)[self.world.rank :: self.world.size]
-        damaged = [name for name in own if not (directory / name).exists() or _sha256(directory / name) != hashes[name]]
+        damaged = [name for name in own if not (directory / name).exists() or file_sha256(directory / name) != hashes[name]]
         for name in self._gather(dict.fromkeys(damaged, "")):
             raise ValueError(
                 f"{directory / name} does not match the SHA-256 in {STATE}; delete {directory} to continue from the checkpoint before it"
@@ -213,8 +213,3 @@ def _step_of(state: Path) -> int:
 def _make_anew(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

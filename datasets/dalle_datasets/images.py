@@ -13,6 +13,11 @@ import zlib
 import numpy as np
 from PIL import Image, ImageOps
 
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"}
+)
+"""Suffixes of files that are read as pictures, in lower case."""
+
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "MPO")
 """Raster formats that Pillow decodes by itself; EPS and others would start a program."""
 _ORIENTATION = 0x0112

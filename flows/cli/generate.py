@@ -58,14 +58,14 @@ def generate(
     from dalle_datasets.store.layout import open_data_root
     from flows.cli.display import on_terminal
     from flows.runtime.prompts import ask_for
-    from flows.runtime.run import catalogue, run_job
+    from flows.runtime.run import catalogue, execute_job
     from flows.runtime.upstream import inputs_of
 
     config = resolve(preset, settings, config_file, {**asked, **with_networks(networks)})
     layout = open_data_root(config.paths.data_root)
     inputs = inputs_of("generate_images", config, **ask_for(config, None if prompt is None else [prompt], prompts, query))
     with on_terminal():
-        made = run_job("generate_images", config, inputs)
+        made = execute_job("generate_images", config, inputs)
         catalogue(config, made)
     if prompt is not None or output is not None:
         copy_best(layout, made, keep, output or Path(), alone=prompt is not None)

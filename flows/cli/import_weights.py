@@ -28,12 +28,12 @@ def import_weights(
     import json
 
     from flows.cli.display import on_terminal
-    from flows.runtime.run import run_job
+    from flows.runtime.run import execute_job
 
     inputs = named("encoder", encoder, encoder_sha256) | named("decoder", decoder, decoder_sha256)
     with on_terminal():
         config = resolve(preset or (None if config_file else "dalle-12b"), settings, config_file)
-        result = run_job("import_weights", config, inputs)
+        result = execute_job("import_weights", config, inputs)
     typer.echo(json.dumps(result, indent=1))
 
 

@@ -28,7 +28,7 @@ def reconstruct(
 
     from dalle_datasets.store.layout import open_data_root
     from flows.cli.display import on_terminal
-    from flows.runtime.run import run_job
+    from flows.runtime.run import execute_job
     from flows.runtime.upstream import find
 
     config = resolve(preset, settings, config_file)
@@ -42,7 +42,7 @@ def reconstruct(
         "max_pictures": str(max_pictures),
     }
     with on_terminal():
-        made = run_job("reconstruct", config, inputs)
+        made = execute_job("reconstruct", config, inputs)
     output.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(root / made["reconstructions"], output)
     typer.echo(f"{output}  {made['num_pictures']} pictures, PSNR {made['psnr']:.2f} dB")

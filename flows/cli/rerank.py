@@ -19,14 +19,14 @@ def rerank(
     """Let one more CLIP score and rank the pictures of a batch; its ranks stand beside those that are there."""
     from dalle_datasets.store.layout import open_data_root
     from flows.cli.display import on_terminal
-    from flows.runtime.run import catalogue, run_job
+    from flows.runtime.run import catalogue, execute_job
     from flows.runtime.scorers import find_batch, score_batch
 
     config = resolve(preset, settings, config_file)
     layout = open_data_root(config.paths.data_root)
     batch = find_batch(layout, run_id)
     with on_terminal():
-        made = score_batch(config, batch["run_id"], clip, run_job)
+        made = score_batch(config, batch["run_id"], clip, execute_job)
         catalogue(config, batch, *made)
     scores = made[-1]
     typer.echo(f"{scores['num_scores']:,} scores by clip {scores['clip_id']}: {layout.root / scores['rerank_scores']}")

@@ -26,7 +26,7 @@ POLL_S = 2.0
 """How often a process that waits for another one's job looks at it."""
 
 
-def run_job(job: str, config: Config, inputs: Mapping[str, str]) -> dict[str, Any]:
+def execute_job(job: str, config: Config, inputs: Mapping[str, str]) -> dict[str, Any]:
     """The result of a job with these settings and inputs, made unless it exists: here or in `flow.pool`.
 
     What another process on this machine or another is making is waited for. A job that crashes is started again, at most

@@ -31,11 +31,11 @@ WRITER_SLOT = "duckdb-writer"
 
 
 @task(task_run_name="{job}", cache_policy=NO_CACHE)
-def run_job(job: str, config: Config, inputs: Mapping[str, str]) -> dict[str, Any]:
+def run_stage(job: str, config: Config, inputs: Mapping[str, str]) -> dict[str, Any]:
     """The result of a job, made unless it exists: in child processes here, or in the work pool `flow.pool`."""
     with timed(title_of(job)) as time:
         time.was_skipped = is_finished(run_directory(job, config, inputs))
-        return run.run_job(job, config, inputs)
+        return run.execute_job(job, config, inputs)
 
 
 @task(task_run_name="catalogue", cache_policy=NO_CACHE)

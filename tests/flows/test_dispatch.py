@@ -152,7 +152,7 @@ def test_only_heavy_jobs_are_sent_and_only_shared_ones_to_several_workers(tmp_pa
     monkeypatch.setattr(run, "send_job", lambda job, run_dir, *how: sent.append((job, *how)) or {})
     monkeypatch.setattr(run, "start_job", lambda job, run_dir, num_processes: sent.append((job, "here", num_processes)) or {})
     for job in ("train_bpe", "train_dvae", "train_clip", "tokenize_images"):
-        run.run_job(job, config, {"pairs": "pairs/web", "pairs_id": "1"})
+        run.execute_job(job, config, {"pairs": "pairs/web", "pairs_id": "1"})
     assert sent == [("train_bpe", "here", 1), ("train_dvae", "gpu", 8, 1), ("train_clip", "gpu", 1, 1), ("tokenize_images", "gpu", 8, 4)]
 
 

@@ -15,7 +15,7 @@ from dalle_model.running.run_dir import JobFailed, prepare, write_json
 from flows.runtime import jobs
 from flows.runtime import run as run_module
 from flows.runtime.progress import Progress, parse_progress, shown_on
-from flows.runtime.run import run_job
+from flows.runtime.run import execute_job
 
 
 class Recorder:
@@ -74,7 +74,7 @@ print('reading pairs')
     )
     recorder = Recorder()
     with shown_on(recorder):
-        assert run_job("train_bpe", config, INPUTS) == {"answer": 42}
+        assert execute_job("train_bpe", config, INPUTS) == {"answer": 42}
     assert recorder.titles == ["train bpe"]
     assert recorder.progress == [Progress(2, 4, "steps", {"loss": 0.5})]
     assert recorder.lines == ["reading pairs"]
@@ -86,7 +86,7 @@ def test_a_finished_job_starts_no_process(config, monkeypatch):
     write_json(prepare("train_bpe", config, INPUTS) / "result.json", {"answer": 42})
     recorder = Recorder()
     with shown_on(recorder):
-        assert run_job("train_bpe", config, INPUTS) == {"answer": 42}
+        assert execute_job("train_bpe", config, INPUTS) == {"answer": 42}
     assert recorder.notes
     assert "already done" in recorder.notes[0]
     assert not recorder.titles
@@ -97,13 +97,13 @@ def test_a_failed_job_is_reported_with_its_last_words(config, monkeypatch):
     with pytest.raises(
         JobFailed, match=r"train_bpe failed: pairs/web holds no pairs; run collect_pairs; run the same .*runs/train-bpe-.*log\.txt"
     ):
-        run_job("train_bpe", config, INPUTS)
+        execute_job("train_bpe", config, INPUTS)
 
 
 def test_a_killed_job_is_reported_as_killed(config, monkeypatch):
     fake_job(monkeypatch, "import os; print('step 3', flush=True); os.kill(os.getpid(), 9)")
     with pytest.raises(JobFailed, match="ended by SIGKILL; if nobody did that, the machine ran out of memory; its last line: 'step 3'"):
-        run_job("train_bpe", config, INPUTS)
+        execute_job("train_bpe", config, INPUTS)
 
 
 # A real job that counts its starts in its run directory and does something else at each of them.
@@ -135,7 +135,7 @@ def test_a_job_that_crashes_is_started_again_by_itself(config, monkeypatch):
     monkeypatch.setattr(run_module, "RESTART_PAUSE_S", 0.01)
     recorder = Recorder()
     with shown_on(recorder):
-        assert run_job("train_bpe", config, INPUTS)["answer"] == 3
+        assert execute_job("train_bpe", config, INPUTS)["answer"] == 3
     assert len(recorder.notes) == 2
     assert recorder.notes[0].endswith(". It is started again in 0.01 s (1 of at most 2 times)")
 
@@ -145,7 +145,7 @@ def test_a_job_is_not_started_for_ever_nor_when_it_failed(config, monkeypatch, e
     fake_job(monkeypatch, CRASHES % ends)
     monkeypatch.setattr(run_module, "RESTART_PAUSE_S", 0.01)
     with pytest.raises(JobFailed, match=words):
-        run_job("train_bpe", replace(config, flow=FlowConfig(max_restarts=max_restarts)), INPUTS)
+        execute_job("train_bpe", replace(config, flow=FlowConfig(max_restarts=max_restarts)), INPUTS)
     assert (prepare("train_bpe", config, INPUTS) / "starts").read_text() == "x" * (ends.count(",") or 1)
 
 
@@ -174,7 +174,7 @@ def test_a_job_that_another_process_runs_is_waited_for(config, monkeypatch):
         holder.communicate("\n")
 
     with shown_on(recorder):
-        assert run_job("train_bpe", config, INPUTS) == {}
+        assert execute_job("train_bpe", config, INPUTS) == {}
     assert recorder.progress[0] == Progress(3, 9, "steps", {})
     assert recorder.notes == [f"train bpe: process {holder.pid} on {platform.node()} is at it in {run_dir}; waiting for it"]
 
@@ -183,19 +183,19 @@ def test_a_hanging_job_is_ended(config, monkeypatch):
     fake_job(monkeypatch, "import time; time.sleep(60)")
     monkeypatch.setattr(jobs, "STALL_S", 0.3)
     with pytest.raises(JobFailed, match="printed nothing for 0.3 s and was ended"):
-        run_job("train_bpe", config, INPUTS)
+        execute_job("train_bpe", config, INPUTS)
 
 
 def test_a_job_without_a_result_is_a_failure(config, monkeypatch):
     fake_job(monkeypatch, "pass")
     with pytest.raises(JobFailed, match="left no result"):
-        run_job("train_bpe", config, INPUTS)
+        execute_job("train_bpe", config, INPUTS)
 
 
 def test_the_real_program_is_started(config):
     """Nothing faked: the job's own complaint about the missing pairs must come back."""
     with pytest.raises(JobFailed, match="train_bpe: input pairs = .* does not exist; run the stage that makes it"):
-        run_job("train_bpe", config, INPUTS)
+        execute_job("train_bpe", config, INPUTS)
 
 
 def test_several_processes_of_a_training_mean_torchrun(tmp_path):
@@ -225,19 +225,19 @@ if os.environ['LOCAL_RANK'] == '1':
     )
     recorder = Recorder()
     with shown_on(recorder):
-        assert run_job("tokenize_images", in_processes(config, 3), INPUTS) == {"answer": 42}
+        assert execute_job("tokenize_images", in_processes(config, 3), INPUTS) == {"answer": 42}
     assert recorder.notes == ["tokenize images: one of 3 processes failed (the GPU fell off the bus); the others did its work"]
 
 
 def test_a_shared_job_fails_when_all_its_processes_do(config, monkeypatch, tmp_path):
     fake_job(monkeypatch, "sys.exit('the disk is full')")
     with pytest.raises(JobFailed, match="tokenize_images failed: the disk is full; run the same command again"):
-        run_job("tokenize_images", in_processes(config, 3), INPUTS)
+        execute_job("tokenize_images", in_processes(config, 3), INPUTS)
 
 
 def test_a_job_for_one_process_gets_one_whatever_the_setting_and_refuses_more_by_hand(config, monkeypatch, tmp_path):
     fake_job(monkeypatch, """(run_dir / 'result.json').write_text('{"answer": 42}')""")
-    assert run_job("train_bpe", in_processes(config, 8), INPUTS) == {"answer": 42}
+    assert execute_job("train_bpe", in_processes(config, 8), INPUTS) == {"answer": 42}
     with pytest.raises(ValueError, match="train_bpe runs in one process, not in 8; only train_dvae, .* run in several"):
         jobs.start_job("train_bpe", tmp_path, num_processes=8)
 
@@ -253,7 +253,7 @@ sys.exit(1)
 """,
     )
     with pytest.raises(JobFailed, match="train_dvae failed: the disk is full; run the same command again to resume"):
-        run_job("train_dvae", config, INPUTS)
+        execute_job("train_dvae", config, INPUTS)
 
 
 @pytest.mark.parametrize("line", ["hello", "PROGRESS", "PROGRESS made today: 3", "PROGRESS {}", "PROGRESS []", 'PROGRESS {"done": null}'])
@@ -269,7 +269,7 @@ def test_progress_describes_itself():
 def test_a_finished_job_whose_files_are_gone_runs_again(config, monkeypatch, tmp_path):
     """Deleting a checkpoint must not leave a result that vouches for it: nothing would ever make it again."""
     fake_job(monkeypatch, """(run_dir / 'result.json').write_text('{"checkpoint": "runs/x/checkpoint", "parts": ["text/y.parquet"]}')""")
-    run_job("train_bpe", config, INPUTS)
+    execute_job("train_bpe", config, INPUTS)
     run_dir = prepare("train_bpe", config, INPUTS)
     assert not jobs.is_finished(run_dir)
     (tmp_path / "runs" / "x" / "checkpoint").mkdir(parents=True)
@@ -279,7 +279,7 @@ def test_a_finished_job_whose_files_are_gone_runs_again(config, monkeypatch, tmp
     (tmp_path / "text" / "y.parquet").unlink()
     recorder = Recorder()
     with shown_on(recorder):
-        run_job("train_bpe", config, INPUTS)
+        execute_job("train_bpe", config, INPUTS)
     assert recorder.titles == ["train bpe"]
 
 

@@ -24,13 +24,13 @@ from dalle_datasets.catalog.ingest import ingest_run
 from dalle_datasets.store.layout import open_data_root
 from dalle_model.config.presets import preset
 from dalle_model.running.run_dir import prepare
-from flows.runtime.run import run_job
+from flows.runtime.run import execute_job
 
 config = preset("demo", {"paths.data_root": sys.argv[1]})
 if sys.argv[2] == "prepare":
     print(prepare("count_toys", config, {"toys": "3"}))
 else:
-    made = run_job("count_toys", config, {"toys": "4"})
+    made = execute_job("count_toys", config, {"toys": "4"})
     layout = open_data_root(sys.argv[1])
     with connect(layout.catalog) as con:
         ingest_run(con, layout, layout.run(made["run_id"]))

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dalle_datasets.filters.hashes import Fingerprint, Fingerprints, fingerprint_of
-from dalle_datasets.images import ImageError, decode_image
+from dalle_datasets.images import IMAGE_SUFFIXES, ImageError, decode_image
 from dalle_datasets.store.ids import content_id
 from dalle_datasets.store.parquet import open_parquet
-
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
 
 
 class EvaluationSet(NamedTuple):
@@ -55,7 +53,7 @@ def evaluation_id(places: tuple[str, ...]) -> str:
 def _list(place: Path) -> list[tuple[str, Path]]:
     """(name, path) of every file."""
     if place.is_dir():
-        return [(path.relative_to(place).as_posix(), path) for path in sorted(place.rglob("*")) if path.suffix.lower() in SUFFIXES]
+        return [(path.relative_to(place).as_posix(), path) for path in sorted(place.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES]
     return [(place.name, place)] if place.is_file() else []
 
 

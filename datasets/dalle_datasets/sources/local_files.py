@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dalle_datasets.images import IMAGE_SUFFIXES
 from dalle_datasets.sources.base import Drop, FoundImage, judge
 from dalle_datasets.sources.discovered import DiscoveryWriter
 from dalle_datasets.sources.documents import list_documents
@@ -27,9 +28,6 @@ from dalle_datasets.texts.decoding import TEXT, Decoded, decode_text, encodable
 from dalle_datasets.texts.records import TextFile, json_records, read_csv
 from dalle_datasets.web.failures import FetchError
 
-IMAGE_SUFFIXES = frozenset(
-    {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"}
-)
 UNREAD_SUFFIXES = frozenset(
     {
         ".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpx", ".svg", ".svgz", ".psd", ".ico", ".tga", ".exr", ".hdr", ".dng", ".cr2",
