@@ -10,7 +10,7 @@ from prefect.tasks import exponential_backoff
 
 from dalle_datasets.catalog.ingest import ingest_collections, ingest_dropped_pairs, ingest_pairs
 from dalle_datasets.download.download_images import DownloadResult, download_images
-from dalle_datasets.filters.filter_pairs import FilterResult, filter_pairs
+from dalle_datasets.filters.filter_pairs import FilterResult, NoPairsLeft, filter_pairs
 from dalle_datasets.history import record_collection
 from dalle_datasets.sources.discover import DiscoverResult, discover
 from dalle_datasets.store.layout import open_data_root
@@ -37,7 +37,13 @@ def collect_pairs(preset: str = "demo", overrides: Overrides | None = None, refr
     with collecting(open_data_root(config.paths.data_root), config):
         found = discover_candidates(config, refresh)
         downloaded = download_candidates(config)
-        filtered = filter_candidates(config)
+        try:
+            filtered = filter_candidates(config)
+        except NoPairsLeft:  # what was withdrawn leaves the catalog all the same
+            keep_record(config, found, downloaded, None)
+            catalogue_pairs(config)
+            publish_catalog(config, True)
+            raise
         is_news = keep_record(config, found, downloaded, filtered)
         catalogue_pairs(config)
     publish_catalog(config, is_news)
@@ -83,12 +89,12 @@ def filter_candidates(config: Config) -> FilterResult:
 
 
 @task(task_run_name="record", cache_policy=NO_CACHE)
-def keep_record(config: Config, found: DiscoverResult, downloaded: DownloadResult, filtered: FilterResult) -> bool:
+def keep_record(config: Config, found: DiscoverResult, downloaded: DownloadResult, filtered: FilterResult | None) -> bool:
     """What became of every candidate, to compare the next collection with. False if nothing was done, and all of it is on record."""
     layout = open_data_root(config.paths.data_root)
     facts = {name: getattr(found, name) for name in ("num_pages", "num_unchanged", "num_pages_left", "num_new")}
-    facts |= {"num_fetched": downloaded.num_fetched, "pairs_id": filtered.pairs_id}
-    was_skipped = found.skipped and downloaded.skipped and filtered.skipped
+    facts |= {"num_fetched": downloaded.num_fetched, "pairs_id": filtered.pairs_id if filtered else ""}
+    was_skipped = found.skipped and downloaded.skipped and filtered is not None and filtered.skipped
     recorded = record_collection(layout, config.source.name, facts, datetime.now(UTC), was_skipped)
     return recorded is not None or not layout.collection_report.exists()
 

@@ -80,7 +80,8 @@ def read_facts(path: Path) -> dict[str, Any]:
 def _state_id(layout: Layout, source: str) -> str:
     """An id of the pairs and drops on disk."""
     drops = map(file_sha256, list_parts(layout.dropped(source)))
-    return content_id("collection", (layout.pairs(source) / MANIFEST).read_bytes(), *drops)
+    manifest = layout.pairs(source) / MANIFEST  # not there if no pair is left
+    return content_id("collection", manifest.read_bytes() if manifest.exists() else b"", *drops)
 
 
 def _as_utc(moment: datetime) -> str:

@@ -17,6 +17,10 @@ NUM_HOSTS, NUM_LANGUAGES = 20, 12
 DISCOVERY = {
     "no_caption": "an image about which the page says nothing",
     "duplicate_candidate": "the same address with the same caption, found once more",
+    "no_longer_shown": "its page or folder does not show it any more",
+    "caption_changed": "the same picture has another caption there now",
+    "page_gone": "its page has been taken down",
+    "not_in_source": "its page or file is not among those of the source any more",
     "meta_robots": "the page asks not to be used, in its head",
     "not_html": "a page that is no page",
     "broken_line": "a line of a table that cannot be read",

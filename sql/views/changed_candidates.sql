@@ -42,6 +42,8 @@ both_times as (
         case
             when earlier.candidate_id is null then if(now.is_kept, 'new', 'new, left out')
             when now.candidate_id is null then if(earlier.is_kept, 'gone', 'gone, was left out')
+            when now.outcome in ('no_longer_shown', 'caption_changed', 'page_gone', 'not_in_source')
+                then if(earlier.is_kept, 'gone', 'gone, was left out')
             when earlier.is_kept then 'newly left out'
             when now.is_kept then 'recovered'
             else 'other reason'
@@ -49,7 +51,10 @@ both_times as (
     from (select * from outcomes_of where age = 1) as now
     full join (select * from outcomes_of where age = 2) as earlier
         on now.source = earlier.source and now.candidate_id = earlier.candidate_id
-    where now.outcome is distinct from earlier.outcome
+    where
+        now.outcome is distinct from earlier.outcome
+        -- Withdrawn, which was said at the time.
+        and not (now.candidate_id is null and earlier.outcome in ('no_longer_shown', 'caption_changed', 'page_gone', 'not_in_source'))
 )
 
 select

@@ -68,6 +68,10 @@ class FilterResult:
     """True if nothing had to be done."""
 
 
+class NoPairsLeft(ValueError):
+    """Not one candidate is a pair, and what an earlier collection left is gone too; the drops of all stages are written."""
+
+
 def filter_pairs(
     source: SourceConfig,
     download: DownloadConfig,
@@ -78,7 +82,7 @@ def filter_pairs(
 ) -> FilterResult:
     """Judge the downloaded candidates of a source and write its pairs and the drops of this stage.
 
-    Raises `ValueError` when no pair is left, with the most frequent reasons and what to do about them.
+    Raises `NoPairsLeft` when no pair is left, with the most frequent reasons and what to do about them.
     """
     parts = list_parts(layout.images(source.name))
     if not parts:
@@ -96,7 +100,8 @@ def filter_pairs(
     columns, names = _judge(parts, measures, candidates, settings, download.max_pixels)
     dropped = _write_drops(parts, measures, columns, names, settings, layout.dropped(source.name) / "filter.parquet")
     if not (columns.drops.codes == 0).any():
-        raise ValueError(_explain_nothing(source.name, layout, dropped))
+        remove_stale(folder, keep=())  # what was withdrawn must not be trained on because it was all there was
+        raise NoPairsLeft(_explain_nothing(source.name, layout, dropped))
     kept = Kept(parts, measures, columns, candidates, settings, download.max_pixels)
     pairs_id, num_train, num_validation = write_pairs(kept, folder, shards, report)
     result = FilterResult(
@@ -217,8 +222,12 @@ def _count_drops(folder: Path) -> dict[str, dict[str, int]]:
 
 def _explain_nothing(source: str, layout: Layout, dropped: Counter[str]) -> str:
     """Why no pair is left: the most frequent reasons of download and filter, and what to do about the first."""
-    reasons = Counter(_count_drops(layout.dropped(source))["download"]) + dropped
+    by_stage = _count_drops(layout.dropped(source))
+    reasons = Counter(by_stage["download"]) + dropped or Counter(by_stage["discover"])
     top = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common(3))
     first = reasons.most_common(1)[0][0]
-    meaning, remedy = REASONS.get(first) or (FAILURES[first].meaning, "see dropped/ for the addresses")
+    meaning, remedy = REASONS.get(first) or (
+        FAILURES[first].meaning if first in FAILURES else "said by the page",
+        "see dropped/ for the addresses",
+    )
     return f"source {source!r}: no pairs left after filtering {reasons.total()} candidates ({top}); most are {first}: {meaning}; {remedy}"

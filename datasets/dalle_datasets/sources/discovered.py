@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -16,12 +16,21 @@ from dalle_datasets.store.ids import candidate_id, content_id
 from dalle_datasets.store.parquet import RowsWriter, check_parquet
 from dalle_datasets.store.schemas import CANDIDATES, DROPPED_PAIRS, PAGES
 
-FOUND_FILE, DROPS_FILE, PAGES_FILE, READ_ANEW_FILE = "found.parquet", "drops.parquet", "pages.parquet", "read_anew.parquet"
+FOUND_FILE, DROPS_FILE, PAGES_FILE, FATES_FILE = "found.parquet", "drops.parquet", "pages.parquet", "fates.parquet"
 PAGES_IN_GROUP = 64
 """Few, because a page may have thousands of links, and because one of them is looked up by reading its group."""
-FOUND = CANDIDATES.append(pa.field("reader", pa.int32())).append(pa.field("place", pa.int64()))
-"""A candidate, who found it, and when: the finds of a reader are in the order of their places."""
-_READ_ANEW = pa.schema([pa.field("page_url", pa.string())])
+_FIND = [*CANDIDATES, pa.field("address_id", pa.string()), pa.field("unit", pa.string())]
+FINDS = pa.schema(
+    [*_FIND, pa.field("is_candidate", pa.bool_()), pa.field("replaced_by", pa.string())], metadata={"schema": "finds", "version": "1"}
+)
+"""Every place where a candidate is shown. `unit` is what is asked to see whether it still is: the address of a page as it was asked for,
+or a document. The first find of a candidate stands for it. `replaced_by` is the id of the caption that a page has given the same address
+since."""
+FOUND = pa.schema([*_FIND, pa.field("reader", pa.int32()), pa.field("place", pa.int64())], metadata={"schema": "found", "version": "1"})
+"""A find, who made it, and when: those of a reader are in the order of their places."""
+FATES = pa.schema([("page_url", pa.string()), ("code", pa.string()), ("detail", pa.string())], metadata={"schema": "fates", "version": "1"})
+"""What became of pages and documents: `READ`, `UNCHANGED`, or why their finds are withdrawn."""
+READ, UNCHANGED, PAGE_GONE = "read", "unchanged", "page_gone"
 
 
 class DiscoveryWriter:
@@ -39,6 +48,8 @@ class DiscoveryWriter:
         """How many of them did not change, so that their candidates are known."""
         self.num_left = 0
         """Pages known but not asked for."""
+        self.num_finds_of: Counter[str] = Counter()
+        """Of each page and document."""
         self.reasons: Counter[str] = Counter()
         self.first_drop: Drop | None = None
         self.error: OSError | None = None
@@ -52,16 +63,17 @@ class DiscoveryWriter:
             return self._stack.enter_context(RowsWriter(self.folder / name, schema, row_group_size))
 
         self._found, self._drops = writer(FOUND_FILE, FOUND), writer(DROPS_FILE, DROPPED_PAIRS)
-        self._pages, self._read_anew = writer(PAGES_FILE, PAGES, PAGES_IN_GROUP), writer(READ_ANEW_FILE, _READ_ANEW)
+        self._pages, self._fates = writer(PAGES_FILE, PAGES, PAGES_IN_GROUP), writer(FATES_FILE, FATES)
         return self
 
-    def add(self, found: Iterable[FoundImage] = (), drops: Iterable[Drop] = (), reader: int = 0) -> None:
-        """Keep candidates, and what cannot become one."""
+    def add(self, found: Iterable[FoundImage] = (), drops: Iterable[Drop] = (), reader: int = 0, unit: str = "") -> None:
+        """Keep candidates, and what cannot become one. `unit` is the page or document as it was asked for, if the finds do not say."""
         with self._writing():
             for item in found:
-                id = candidate_id(item.image_url, item.caption)
-                place = {"reader": reader, "place": self._found.num_rows}
-                self._found.append({"candidate_id": id, "source": self._source, **place, **item._asdict()})
+                place = {"reader": reader, "place": self._found.num_rows, "source": self._source}
+                row = find_row({**place, **item._asdict(), "unit": unit or item.document or item.page_url})
+                self._found.append(row)
+                self.num_finds_of[row["unit"]] += 1
             self.num_found = self._found.num_rows
             for drop in drops:
                 self._drops.append(drop_row(drop, self._source))
@@ -79,12 +91,23 @@ class DiscoveryWriter:
             self._pages.append(page._asdict())
             self.num_pages += 1
             self.num_unchanged += is_unchanged
+            if is_unchanged:
+                self._fates.append({"page_url": page.page_url, "code": UNCHANGED, "detail": ""})
 
-    def add_read_anew(self, *page_urls: str) -> None:
-        """Keep URLs of pages that were read: earlier drops of theirs do not count any more."""
+    def keep_page(self, page: SeenPage) -> None:
+        """Go on knowing a page that could not be asked today."""
+        with self._writing():
+            self._pages.append(page._asdict())
+
+    def add_fate(self, code: str, detail: str, *page_urls: str) -> None:
+        """Keep that pages were read, in which case earlier finds and drops of theirs do not count any more, or why they are not to be."""
         with self._writing():
             for page_url in page_urls:
-                self._read_anew.append({"page_url": page_url})
+                self._fates.append({"page_url": page_url, "code": code, "detail": detail})
+
+    def add_read_anew(self, *page_urls: str) -> None:
+        """Keep addresses of pages that were read."""
+        self.add_fate(READ, "", *page_urls)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -105,13 +128,24 @@ def drop_row(drop: Drop, source: str) -> dict[str, Any]:
     return {"candidate_id": id, "source": source, "stage": "discover", **drop._asdict()}
 
 
+def find_row(find: Mapping[str, Any]) -> dict[str, Any]:
+    """A find with its ids."""
+    ids = {"candidate_id": candidate_id(find["image_url"], find["caption"]), "address_id": content_id("address", find["image_url"])}
+    return {**ids, **find}
+
+
 class KnownPages:
     """The pages of an earlier discovery. Their URLs are in memory, their links stay on disk. Threads may share it."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises `SchemaError`."""
+    def __init__(self, path: Path, units: Collection[str] = (), is_current: bool = True) -> None:
+        """`units` are the pages and documents with finds; without `is_current` they were read by other rules, and are to be read again.
+
+        Raises `SchemaError`.
+        """
         check_parquet(path, PAGES)
         self._file = pq.ParquetFile(path)
+        self.units = frozenset(units)
+        self._is_current = is_current
         self._place_of: dict[str, tuple[int, int]] = {}
         for group in range(self._file.num_row_groups):
             urls = self._file.read_row_group(group, ["page_url"])["page_url"].to_pylist()
@@ -125,4 +159,5 @@ class KnownPages:
         group, row = self._place_of[page_url]
         with self._lock:
             rows = self._file.read_row_group(group)
-        return SeenPage(**rows.slice(row, 1).to_pylist()[0])
+        page = SeenPage(**rows.slice(row, 1).to_pylist()[0])
+        return page if self._is_current else page._replace(etag=None, last_modified=None)

@@ -2,16 +2,19 @@
 
 import glob
 import logging
+import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from dalle_datasets.config import SourceConfig
 from dalle_datasets.sources.base import Drop, SeenPage
 from dalle_datasets.sources.discovered import DiscoveryWriter, KnownPages
+from dalle_datasets.store.ids import content_id_of
 from dalle_datasets.store.manifest import Report
-from dalle_datasets.web.failures import FetchError
+from dalle_datasets.texts.decoding import encodable
+from dalle_datasets.web.failures import OPT_OUTS, FetchError
 from dalle_datasets.web.guard import RequestLimits, Wish, fetch
 
 logger = logging.getLogger(__name__)
@@ -41,6 +44,10 @@ def read_documents(
                 result.add_read_anew(document)
         except FetchError as error:
             result.add(drops=[Drop(error.code, error.detail, document)])
+            if error.code in OPT_OUTS:
+                result.add_fate(error.code, error.detail, document)
+            elif earlier is not None:
+                result.keep_page(earlier)
         except (OSError, ValueError, EOFError) as error:  # a broken file; what was read of it stays
             if result.error is not None:
                 raise result.error from error
@@ -66,11 +73,51 @@ def list_documents(inputs: tuple[str, ...]) -> list[str]:
     return list(documents)
 
 
-def _read_file(document: str, limits: RequestLimits, earlier: SeenPage | None, read: Callable[[Path], None]) -> SeenPage:
+def version_of(path: Path) -> str:
+    """What is different as soon as a file, or any file of a folder, is: sizes and times of change. Raises `OSError`."""
+    if not path.is_dir():
+        stat = path.stat()
+        return f"{stat.st_size}.{stat.st_mtime_ns}"
+    return content_id_of(part for line in _listing(str(path)) for part in line)
+
+
+def _listing(folder: str, inside: str = "") -> Iterator[tuple[str, str]]:
+    """(path inside, size and time) of every file in a folder and those in it, links to folders left out."""
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            name = f"{inside}{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                yield from _listing(entry.path, f"{name}/")
+                continue
+            try:
+                stat = entry.stat()
+            except OSError:  # a link that leads nowhere
+                stat = entry.stat(follow_symlinks=False)
+            yield encodable(name), f"{stat.st_size}.{stat.st_mtime_ns}"
+
+
+def documents_id(inputs: tuple[str, ...]) -> str:
+    """Id of what `inputs` name on this machine, by names, sizes and times of change: a blink for thousands of files.
+
+    Raises `ValueError` for an input that matches nothing.
+    """
+    documents = list_documents(inputs)
+    versions = ("" if document.startswith(("http://", "https://")) else _version_or_error(Path(document)) for document in documents)
+    return content_id_of(part for pair in zip(map(encodable, documents), versions, strict=True) for part in pair)
+
+
+def _version_or_error(path: Path) -> str:
+    """A document that cannot be looked at is one that cannot be read, which discovery will say."""
+    try:
+        return version_of(path)
+    except OSError as error:
+        return str(error)
+
+
+def _read_file(document: str, guard: RequestLimits, earlier: SeenPage | None, read: Callable[[Path], None]) -> SeenPage:
     """Read a file unless it is as before; its size and time of change tell."""
     path = Path(document)
-    stat = path.stat()
-    version = f"{stat.st_size}.{stat.st_mtime_ns}"
+    version = version_of(path)
     if earlier is not None and earlier.etag == version:
         return earlier
     read(path)

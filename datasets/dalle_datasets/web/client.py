@@ -1,9 +1,9 @@
 """A client that keeps to each host's robots.txt and rate limit, redirects included. Pages and images are fetched with it."""
 
-from collections.abc import Mapping
+import urllib.parse
 
 from dalle_datasets.web.failures import FetchError
-from dalle_datasets.web.guard import RequestLimits, Response, Wish, fetch
+from dalle_datasets.web.guard import BODY, RequestLimits, Response, Wish, fetch
 from dalle_datasets.web.rate_limit import RateLimiter
 from dalle_datasets.web.robots import Robots
 from dalle_datasets.web.urls import split_url
@@ -15,20 +15,49 @@ class PoliteClient:
     def __init__(self, limits: RequestLimits, requests_per_s: float) -> None:
         self._guard = limits
         self._robots = Robots(limits)
+        self._without_head: set[str] = set()
         self._pace = RateLimiter(requests_per_s, exempt=limits.connect_to)
 
     def fetch_image(self, image_url: str) -> bytes:
         """The bytes behind a URL that may be used. Raises `FetchError`."""
         return self.fetch(image_url).body
 
-    def fetch(self, url: str, headers: Mapping[str, str] | None = None) -> Response:
-        """The answer of a URL that may be used. Raises `FetchError`."""
+    def fetch(self, url: str, wish: Wish = BODY) -> Response:
+        """The answer of an address that may be used. Raises `FetchError`."""
         self._enter(url)
         try:
-            return fetch(url, self._guard, Wish(headers=headers or {}), before_redirect=self._enter)
+            return fetch(url, self._guard, wish, before_redirect=self._enter)
         except FetchError as error:
             self._pace.back_off(url, error)
             raise
+
+    def revisit(
+        self, url: str, etag: str | None, last_modified: str | None, num_bytes: int | None = None, wants_body: bool = True
+    ) -> Response | None:
+        """The answer of an address that was asked before; None if it is as it was, which is asked with HEAD.
+
+        That shows all headers, opt-outs too, and a body only if it changed. Raises `FetchError`.
+        """
+        conditions = {"If-None-Match": etag} if etag else {"If-Modified-Since": last_modified} if last_modified else {}
+        host = urllib.parse.urlsplit(url).netloc
+        if (conditions or num_bytes is not None) and host not in self._without_head:
+            try:
+                head = self.fetch(url, Wish(method="HEAD"))
+            except FetchError as error:
+                if not error.status or error.status in (429, 503):
+                    raise
+                if error.status in (405, 501):
+                    self._without_head.add(host)  # others may mean this address only, so GET has the last word
+            else:
+                if _is_same(head, etag, last_modified, num_bytes):
+                    return None
+                if not wants_body:
+                    return head
+                conditions = {}
+        answer = self.fetch(url, Wish(headers=conditions, wants_body=wants_body))
+        if answer.status == 304 or (conditions and _is_same(answer, etag, last_modified, num_bytes)):
+            return None
+        return answer
 
     def _enter(self, url: str) -> None:
         """Return when it is our turn to ask for `url`; it may be where a redirect led us. Raises `FetchError` if we may not."""
@@ -39,3 +68,16 @@ class PoliteClient:
     def sitemaps(self, url: str) -> list[str]:
         """Sitemap URLs that the host of `url` names."""
         return self._robots.sitemaps(url)
+
+
+def _is_same(answer: Response, etag: str | None, last_modified: str | None, num_bytes: int | None) -> bool:
+    """Whether the headers of an answer say that its body is the one that was seen with these."""
+    headers = answer.headers
+    length = headers.get("Content-Length")
+    if num_bytes is not None and length is not None and length.strip() != str(num_bytes):
+        return False
+    if etag and headers.get("ETag"):
+        return str(headers["ETag"]).removeprefix("W/") == etag.removeprefix("W/")
+    if last_modified and headers.get("Last-Modified"):
+        return bool(headers["Last-Modified"] == last_modified)
+    return num_bytes is not None and length is not None

@@ -75,10 +75,14 @@ class Wish:
     """A file of rules such as robots.txt: what is said against its own use is not about the others, and too long a one is cut."""
 
 
+BODY = Wish()
+"""The body alone."""
+
+
 def fetch(
     url: str,
     limits: RequestLimits,
-    wish: Wish = Wish(),
+    wish: Wish = BODY,
     before_redirect: Callable[[str], None] = lambda url: None,
 ) -> Response:
     """The body behind `url`, complete. Raises `FetchError` with a code of the closed set for everything else.

@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 import pytest
 
 from dalle_datasets.config import DownloadConfig, SourceConfig
+from dalle_datasets.sources import discover as discovery
 from dalle_datasets.sources.discover import candidates_path, discover
 from dalle_datasets.store import parquet
 from dalle_datasets.store.layout import Layout
@@ -124,7 +125,7 @@ def test_drops_keep_what_was_seen(web, layout):
 
 
 def test_a_refresh_reads_only_what_changed(web, layout):
-    """A scheduled run: unchanged pages answer 304, and new candidates are added to the old ones."""
+    """A scheduled run: unchanged pages answer 304, and changed ones say what is new and what is no more."""
     bodies = {
         "/": '<a href="/a.html">a</a><a href="/b.html">b</a>',
         "/a.html": '<img src=1.png alt="first one">',
@@ -152,9 +153,10 @@ def test_a_refresh_reads_only_what_changed(web, layout):
     bodies["/b.html"] = '<img src=3.png alt="the third one"><a href="/c.html">c</a>'
     bodies["/c.html"] = '<img src=4.png alt="the fourth">'
     later = discover(source, LOCAL, layout, refresh=True)
-    assert (later.num_candidates, later.num_new, later.num_unchanged, later.num_pages) == (4, 2, 2, 4)
+    assert (later.num_candidates, later.num_new, later.num_unchanged, later.num_pages) == (3, 2, 2, 4)
+    assert later.dropped == {"no_longer_shown": 1}
     captions = read_parquet(candidates_path(layout, "web"), CANDIDATES)["caption"].to_pylist()
-    assert sorted(captions) == ["first one", "second one", "the fourth", "the third one"]
+    assert sorted(captions) == ["first one", "the fourth", "the third one"]
 
 
 def test_pages_of_sitemaps(web, layout):
@@ -217,14 +219,14 @@ def test_a_refresh_keeps_the_drops_of_unchanged_pages(web, layout):
     bodies["/b.html"] = '<img src=0.png alt="first one"><img src=2.png alt="the third one">'  # one without a caption is gone
     put_page(web, "/gone.html", '<img src=3.png alt="the fourth">')  # and a page is there at last
     later = discover(source, LOCAL, layout, refresh=True)
-    assert (later.dropped, later.num_new) == ({"duplicate_candidate": 2, "no_caption": 3}, 2)
+    assert (later.dropped, later.num_new) == ({"duplicate_candidate": 2, "no_caption": 3, "no_longer_shown": 1}, 2)
     bodies["/a.html"] += " " * 100
     web.put("/b.html", b"", status=503)  # for a night: what is known of the page stays
     tonight = discover(source, LOCAL, layout, refresh=True)
     assert tonight.dropped == {**later.dropped, "http_5xx": 1}
 
 
-@pytest.mark.parametrize("file", ["candidates.parquet", "discover.parquet", "pages.parquet"])
+@pytest.mark.parametrize("file", ["found.parquet", "finds.parquet", "candidates.parquet", "drops.parquet", "pages.parquet", "decided"])
 def test_a_refresh_that_is_killed_loses_nothing(web, layout, monkeypatch, file):
     """Killed before any of its files is written, and run again: the files of an undisturbed one."""
     bodies = {"/": '<img src=0.png alt="first one"><img src=no.png>'}
@@ -250,12 +252,13 @@ def test_a_refresh_that_is_killed_loses_nothing(web, layout, monkeypatch, file):
     def killed_before_renaming(path):
         with atomic_path(path) as partial:
             yield partial
-            if path.name == file and path.parent.name != "work":
+            if path.name == file:
                 raise Killed
 
     atomic_path = parquet.atomic_path
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(parquet, "atomic_path", killed_before_renaming)
+        patch.setattr(discovery, "atomic_path", killed_before_renaming)
         discover(source, LOCAL, layout, refresh=True)
     again = discover(source, LOCAL, layout, refresh=True)
     assert (again.num_candidates, again.dropped) == (2, {"no_caption": 2})

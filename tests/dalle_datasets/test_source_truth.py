@@ -1,0 +1,324 @@
+"""Collect, let the owner of the source change their mind, collect again: pairs, reasons and the record of the collections follow."""
+
+import io
+import shutil
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dalle_datasets.catalog.connection import connect
+from dalle_datasets.catalog.ingest import ingest_collections, ingest_dropped_pairs, ingest_pairs
+from dalle_datasets.catalog.queries import ask
+from dalle_datasets.config import DownloadConfig, FilterConfig, ShardsConfig, SourceConfig
+from dalle_datasets.download.download_images import download_images
+from dalle_datasets.filters.filter_pairs import NoPairsLeft, filter_pairs
+from dalle_datasets.history import record_collection
+from dalle_datasets.sources.discover import discover
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import list_parts, read_parts
+from dalle_datasets.store.schemas import DROPPED_PAIRS, PAIRS
+
+DOWNLOAD = DownloadConfig(runner="threads", allow_addresses=("127.0.0.1",), requests_per_s_per_host=0, retries=0)
+LIMITS = FilterConfig(min_caption_words=1, min_side=8, languages=())
+
+
+def png(seed):
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (4, 4, 3)).astype(np.uint8)).resize((40, 40)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+class World:
+    """A source under collection."""
+
+    def __init__(self, tmp_path, source):
+        self.layout, self.source = Layout(tmp_path / "data"), source
+
+    def collect(self, refresh=True):
+        """Captions of the pairs; caption -> reason of the drops; and what `collection_changes` says, as (change, outcome) -> n."""
+        found = discover(self.source, DOWNLOAD, self.layout, refresh=refresh)
+        images = download_images(self.source, DOWNLOAD, self.layout)
+        try:
+            filtered = filter_pairs(self.source, DOWNLOAD, LIMITS, ShardsConfig(), self.layout)
+            skipped = found.skipped and images.skipped and filtered.skipped
+        except NoPairsLeft:
+            skipped = False
+        record_collection(self.layout, "web", {"num_pages": found.num_pages}, datetime(2026, 1, 5, tzinfo=UTC), skipped)
+        with connect(self.layout.catalog) as con:
+            for ingest in (ingest_pairs, ingest_dropped_pairs, ingest_collections):
+                ingest(con, self.layout, "web")
+            in_catalog = {caption for (caption,) in con.execute("select caption from pairs").fetchall()}
+            changes = ask(con, "collection_changes", root=str(self.layout.root))
+        pairs = set(read_parts(self.layout.pairs("web"), PAIRS)["caption"].to_pylist())
+        assert in_catalog == pairs
+        drops = read_parts(self.layout.dropped("web"), DROPPED_PAIRS).to_pylist()
+        reasons = {row["caption"]: row["reason"] for row in drops if row["caption"]}
+        return pairs, reasons, {(row["change"], row["outcome"]): row["num_candidates"] for row in changes}
+
+
+@pytest.fixture
+def site(web, tmp_path):
+    """Three pages: a list, and two with two pictures each, that know an ETag each."""
+    world = World(tmp_path, SourceConfig(start_urls=(web.url("/"),)))
+    world.pages = {}
+    world.headers = {}
+    for i in range(1, 5):
+        web.put(f"/{i}.png", png(i))
+
+    def answer(handler):
+        body = world.pages[handler.path]
+        etag = f'"{hash(body)}"'
+        is_same = handler.headers.get("If-None-Match") == etag
+        handler.send_response(304 if is_same else 200)
+        handler.send_header("ETag", etag)
+        handler.send_header("Content-Type", "text/html")
+        for name, value in world.headers.get(handler.path, {}).items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(b"" if is_same else body.encode())
+
+    def publish(path, body):
+        world.pages[path] = body
+        web.answers[path] = answer
+
+    world.publish = publish
+    publish("/", '<a href="/a.html">a</a><a href="/b.html">b</a>')
+    publish("/a.html", '<img src="/1.png" alt="a first thing"><img src="/2.png" alt="a second thing">')
+    publish("/b.html", '<img src="/3.png" alt="a third thing"><img src="/4.png" alt="a fourth thing">')
+    return world
+
+
+ALL = {"a first thing", "a second thing", "a third thing", "a fourth thing"}
+OF_A = {"a first thing", "a second thing"}
+
+
+def opt_out(site, web, how):
+    """Close /a.html in one of the ways that owners have."""
+    if how in ("robots.txt", "tdmrep.json"):
+        path, rules = {
+            "robots.txt": ("/robots.txt", b"\xef\xbb\xbfUser-agent: *\rDisallow: /a.html\r"),
+            "tdmrep.json": ("/.well-known/tdmrep.json", b'[{"location": "/a.html", "tdm-reservation": 1}]'),
+        }[how]
+        web.put(path, rules, "text/plain")
+    elif ":" in how:
+        name, _, value = how.partition(": ")
+        site.headers["/a.html"] = {name: value}
+    else:
+        site.publish("/a.html", f'<meta name="robots" content="max-snippet: 20, {how}">' + site.pages["/a.html"])
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("noai", "meta_robots"),
+        ("X-Robots-Tag: max-image-preview:large, noai", "x_robots_tag"),  # beside the same ETag: the page itself is as it was
+        ("TDM-Reservation: 1", "tdm_reserved"),
+        ("robots.txt", "robots_txt"),
+        ("tdmrep.json", "tdm_reserved"),
+    ],
+)
+def test_a_page_that_opts_out_takes_its_pairs_with_it(site, web, how, reason):
+    assert site.collect()[0] == ALL
+    opt_out(site, web, how)
+    pairs, drops, changes = site.collect()
+    assert pairs == ALL - OF_A
+    assert {drops[caption] for caption in OF_A} == {reason}
+    assert changes == {("newly left out", reason): 2, ("new, left out", reason): 1}  # the pictures, and the page
+    assert site.collect()[2] == {}, "a quiet night"
+
+
+def test_an_opt_out_is_seen_on_a_page_that_no_link_leads_to_any_more(site, web):
+    assert site.collect()[0] == ALL
+    site.publish("/", '<a href="/b.html">b</a>')
+    assert site.collect()[0] == ALL, "it is there, and shows what it showed"
+    opt_out(site, web, "noai")
+    assert site.collect()[0] == ALL - OF_A
+
+
+@pytest.mark.parametrize("status", [500, 403])
+def test_a_failure_for_a_moment_withdraws_nothing_and_hides_no_opt_out(site, web, status):
+    assert site.collect()[0] == ALL
+    answers = dict(web.answers)
+    for path in ("/", "/a.html"):
+        web.put(path, b"<html>come back later</html>", "text/html", status=status)
+    opt_out(site, web, "X-Robots-Tag: noai")
+    pairs, _, changes = site.collect()
+    assert pairs == ALL
+    assert [change for change, _ in changes] == ["new, left out"]
+    web.answers.update(answers)
+    assert site.collect()[0] == ALL - OF_A
+    assert "http_5xx" not in site.collect()[1].values()
+
+
+def test_rules_that_cannot_be_read_today_withdraw_nothing(site, web):
+    assert site.collect()[0] == ALL
+    web.put("/robots.txt", b"", status=500)
+    pairs, _, changes = site.collect()
+    assert (pairs, changes) == (ALL, {("new, left out", "robots_unavailable"): 3})
+
+
+@pytest.mark.parametrize("status", [404, 451])
+def test_a_page_that_was_taken_down(site, web, status):
+    assert site.collect()[0] == ALL
+    web.put("/a.html", b"", status=status)
+    pairs, drops, changes = site.collect()
+    assert pairs == ALL - OF_A
+    assert {drops[caption] for caption in OF_A} == {"page_gone"}
+    assert changes[("gone", "page_gone")] == 2
+
+
+def test_a_picture_that_its_page_does_not_show_any_more(site):
+    assert site.collect()[0] == ALL
+    site.publish("/a.html", '<img src="/2.png" alt="a second thing">')
+    pairs, drops, changes = site.collect()
+    assert pairs == ALL - {"a first thing"}
+    assert drops["a first thing"] == "no_longer_shown"
+    assert changes == {("gone", "no_longer_shown"): 1}
+    assert site.collect()[2] == {}
+    site.publish("/a.html", '<img src="/1.png" alt="a first thing"><img src="/2.png" alt="a second thing">')
+    pairs, drops, changes = site.collect()
+    assert pairs == ALL
+    assert "a first thing" not in drops
+
+
+def test_a_picture_that_another_page_still_shows_stays(site):
+    site.publish("/b.html", '<img src="/1.png" alt="a first thing">' + site.pages["/b.html"])
+    assert site.collect()[0] == ALL
+    site.publish("/a.html", '<img src="/2.png" alt="a second thing">')
+    assert site.collect()[0] == ALL
+    site.publish("/a.html", '<meta name=robots content=noai><img src="/2.png" alt="a second thing">')
+    assert site.collect()[0] == ALL - {"a second thing"}
+    site.publish("/b.html", '<img src="/3.png" alt="a third thing">')
+    assert site.collect()[0] == {"a third thing"}
+
+
+@pytest.mark.parametrize("caption", [f"a corrected thing number {i}" for i in (1, 2)])
+def test_the_newest_caption_wins(site, caption):
+    assert site.collect()[0] == ALL
+    site.publish("/a.html", f'<img src="/1.png" alt="{caption}"><img src="/2.png" alt="a second thing">')
+    pairs, drops, changes = site.collect()
+    assert pairs == ALL - {"a first thing"} | {caption}
+    assert drops["a first thing"] == "caption_changed"
+    assert changes == {("gone", "caption_changed"): 1, ("new", "kept"): 1}
+
+
+def test_the_newest_caption_wins_over_that_of_another_page(site):
+    site.publish("/b.html", '<img src="/1.png" alt="a first thing">' + site.pages["/b.html"])
+    assert site.collect()[0] == ALL
+    site.publish("/a.html", '<img src="/1.png" alt="one corrected thing"><img src="/2.png" alt="a second thing">')
+    for _ in range(2):
+        pairs, drops, _ = site.collect()
+        assert pairs == ALL - {"a first thing"} | {"one corrected thing"}
+        assert drops["a first thing"] == "caption_changed"
+    site.publish("/a.html", '<img src="/1.png" alt="a first thing"><img src="/2.png" alt="a second thing">')
+    assert site.collect()[0] == ALL, "and a correction may be taken back"
+
+
+def test_a_site_that_shows_nothing_today_loses_nothing(site):
+    """All its pages answer, with a notice of maintenance."""
+    assert site.collect()[0] == ALL
+    pages = dict(site.pages)
+    for path in pages:
+        site.publish(path, "<h1>We will be back soon</h1>")
+    with pytest.raises(
+        ValueError, match=r"source 'web' shows no captioned image today .*the 4 of earlier stay as they were\. Collect again"
+    ):
+        site.collect()
+    assert site.collect(refresh=False)[0] == ALL, "as if nobody had looked"
+    for path, body in pages.items():
+        site.publish(path, body)
+    assert site.collect()[0] == ALL
+
+
+def test_a_whole_site_that_opts_out_leaves_nothing(site, web):
+    assert site.collect()[0] == ALL
+    web.put("/robots.txt", b"User-agent: *\nDisallow: /\n", "text/plain")
+    pairs, drops, changes = site.collect()
+    assert pairs == set()
+    assert {drops[caption] for caption in ALL} == {"robots_txt"}
+    assert changes[("newly left out", "robots_txt")] == 4
+    assert not list_parts(site.layout.pairs("web"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "photos"
+    (root / "inside").mkdir(parents=True)
+    for i, name in enumerate(("1", "2", "inside/3", "inside/4")):
+        (root / f"{name}.png").write_bytes(png(i + 1))
+        (root / f"{name}.txt").write_text(sorted(ALL)[i])
+    world = World(tmp_path, SourceConfig(kind="image_folders", inputs=(str(root),)))
+    world.root = root
+    return world
+
+
+def caption_of(folder, name):
+    return (folder.root / f"{name}.txt").read_text()
+
+
+def test_a_folder_that_changed_is_noticed_without_being_asked(folder):
+    """New, changed and deleted files, deep inside too: a listing is enough."""
+    assert folder.collect(refresh=False)[0] == ALL
+    before = {path: path.stat().st_mtime_ns for path in folder.layout.root.rglob("*.parquet")}
+    assert folder.collect(refresh=False)[0] == ALL
+    assert {path: path.stat().st_mtime_ns for path in folder.layout.root.rglob("*.parquet")} == before
+    deleted, corrected = caption_of(folder, "inside/3"), caption_of(folder, "inside/4")
+    (folder.root / "inside/3.png").unlink()
+    (folder.root / "inside/4.txt").write_text("a corrected thing")
+    (folder.root / "inside/5.png").write_bytes(png(5))
+    (folder.root / "inside/5.txt").write_text("a fifth thing")
+    pairs, drops, changes = folder.collect(refresh=False)
+    assert pairs == ALL - {deleted, corrected} | {"a corrected thing", "a fifth thing"}
+    assert (drops[deleted], drops[corrected]) == ("no_longer_shown", "caption_changed")
+    assert changes == {("gone", "no_longer_shown"): 1, ("gone", "caption_changed"): 1, ("new", "kept"): 2} | {
+        key: n for key, n in changes.items() if key[0] == "new, left out"
+    }
+
+
+def test_a_folder_that_is_empty_today_loses_nothing(folder):
+    """A disk that is not mounted leaves an empty folder behind."""
+    assert folder.collect(refresh=False)[0] == ALL
+    shutil.move(folder.root, folder.root.with_name("elsewhere"))
+    folder.root.mkdir()
+    for refresh in (False, True):
+        with pytest.raises(ValueError, match=r"source 'web' shows no captioned image today; the 4 of earlier stay as they were"):
+            folder.collect(refresh)
+    folder.root.rmdir()
+    assert folder.collect(refresh=False)[0] == ALL, "what was collected can be worked with while the disk is away"
+    with pytest.raises(ValueError, match="matches no file"):
+        folder.collect()
+    shutil.move(folder.root.with_name("elsewhere"), folder.root)
+    assert folder.collect()[0] == ALL
+
+
+def test_one_of_two_folders_is_empty_today_or_taken_out(folder, tmp_path, caplog):
+    other = tmp_path / "more"
+    other.mkdir()
+    (other / "5.png").write_bytes(png(5))
+    (other / "5.txt").write_text("a fifth thing")
+    both = replace(folder.source, inputs=(str(folder.root), str(other)))
+    folder.source = both
+    assert folder.collect()[0] == ALL | {"a fifth thing"}
+    (other / "5.png").rename(tmp_path / "5.png")
+    assert folder.collect()[0] == ALL | {"a fifth thing"}
+    assert f"{other} shows no captioned image today" in caplog.text
+    folder.source = replace(both, inputs=(str(folder.root),))
+    pairs, drops, _ = folder.collect()
+    assert pairs == ALL
+    assert drops["a fifth thing"] == "not_in_source"
+
+
+def test_a_document_that_was_deleted(tmp_path, web):
+    for i, name in enumerate(("a", "b"), 1):
+        web.put(f"/{i}.png", png(i))
+        (tmp_path / f"{name}.csv").write_text(f"url,caption\n{web.url(f'/{i}.png')},a thing of {name}\n")
+    world = World(tmp_path, SourceConfig(kind="url_tables", inputs=(str(tmp_path / "*.csv"),)))
+    assert world.collect(refresh=False)[0] == {"a thing of a", "a thing of b"}
+    (tmp_path / "b.csv").unlink()
+    pairs, drops, changes = world.collect(refresh=False)
+    assert pairs == {"a thing of a"}
+    assert drops == {"a thing of b": "not_in_source"}
+    assert changes == {("gone", "not_in_source"): 1}
