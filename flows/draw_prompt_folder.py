@@ -17,7 +17,7 @@ from flows.runtime.deployed import only_newest
 from flows.runtime.parameters import Overrides, config_from_parameters
 from flows.runtime.progress import note
 from flows.runtime.prompts import ask_for
-from flows.runtime.tasks import catalogue, publish_catalog, run_job
+from flows.runtime.tasks import catalogue, publish_catalog, run_stage
 from flows.runtime.upstream import inputs_of
 
 KINDS = (".txt", ".csv", ".jsonl", ".parquet")
@@ -53,7 +53,7 @@ def draw_prompt_folder(preset: str = "demo", overrides: Overrides | None = None)
                 wrong.append(str(error))
             continue
         error_path.unlink(missing_ok=True)
-        made = run_job("generate_images", config, inputs_of("generate_images", config, **asked))
+        made = run_stage("generate_images", config, inputs_of("generate_images", config, **asked))
         drawn[path.name] = made["run_id"]
         if not is_copied(path, made):
             catalogue(config, made)
