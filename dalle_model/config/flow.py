@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from dalle_datasets.ranges import check_ranges
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlowConfig:
@@ -22,11 +24,7 @@ class FlowConfig:
     """Refuse pairs that were collected with other settings than these; false takes what lies there."""
 
     def __post_init__(self) -> None:
-        for field in ("num_workers", "num_processes"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"flow.{field}={getattr(self, field)} must be at least 1")
-        if self.max_restarts < 0:
-            raise ValueError(f"flow.max_restarts={self.max_restarts} must be at least 0")
+        check_ranges(self, num_workers=(1, 100_000), num_processes=(1, 100_000), max_restarts=(0, 1_000_000))
         if self.num_workers > 1 and not self.pool:
             raise ValueError(
                 f"flow.num_workers={self.num_workers} are workers of a Prefect work pool; set flow.pool, e.g. gpu, "

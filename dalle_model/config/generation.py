@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from dalle_datasets.ranges import MANY, check_ranges
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingConfig:
@@ -32,9 +34,6 @@ class SamplingConfig:
     """Cut prompts that are longer than the text positions, instead of leaving them out with a reason."""
 
     def __post_init__(self) -> None:
-        for field in ("num_images", "batch_size"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"sampling.{field}={getattr(self, field)} must be at least 1")
         if self.temperature <= 0:
             raise ValueError(f"sampling.temperature={self.temperature} must be positive; for nearly greedy sampling use 0.01")
         if self.top_k < 0:
@@ -47,6 +46,10 @@ class SamplingConfig:
             )
         if self.image_format not in ("png", "webp", "jpeg"):
             raise ValueError(f"sampling.image_format={self.image_format!r} is not one of 'png', 'webp', 'jpeg'")
+        check_ranges(
+            self, num_images=(1, 100_000_000), temperature=(1e-3, 1e3), top_k=(0, 65_536), top_p=(1e-6, 1), guidance=(-1e3, 1e3),
+            batch_size=(1, 1_000_000), image_prompt_share=(1e-3, 0.999),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,5 +62,4 @@ class EvaluateConfig:
     """Prompts of each set whose best picture the gallery shows."""
 
     def __post_init__(self) -> None:
-        if self.num_prompts < 1 or self.num_shown < 1:
-            raise ValueError("evaluate.num_prompts and evaluate.num_shown must be at least 1")
+        check_ranges(self, num_prompts=(1, MANY), num_shown=(1, MANY))

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from dalle_datasets.ranges import check_ranges
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenizerConfig:
@@ -23,10 +25,7 @@ class TokenizerConfig:
             raise ValueError(
                 f"tokenizer.vocab_size={self.vocab_size} must be in [257, 65536]: 256 bytes and at least one merge; stored as uint16"
             )
-        if self.max_text_tokens < 1:
-            raise ValueError(f"tokenizer.max_text_tokens={self.max_text_tokens} must be at least 1")
-        if not 0 <= self.bpe_dropout < 1:
-            raise ValueError(f"tokenizer.bpe_dropout={self.bpe_dropout} must be in [0, 1)")
+        check_ranges(self, vocab_size=(257, 65_536), max_text_tokens=(1, 1_000_000), bpe_dropout=(0, 0.999))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +70,10 @@ class DVAEConfig:
                 f"dvae.num_groups={self.num_groups} is too few for dvae.downsample={self.downsample}: "
                 f"{self.num_poolings} poolings need {self.num_poolings + 1} groups"
             )
+        check_ranges(
+            self, image_size=(4, 65_536), downsample=(4, 16), codebook_size=(2, 65_536), hidden_width=(4, 1_000_000), num_groups=(1, 30),
+            blocks_per_group=(1, 10_000), codebook_width=(1, 1_000_000), stem_patch_size=(1, 4),
+        )  # fmt: skip
 
     @property
     def num_poolings(self) -> int:
@@ -110,6 +113,10 @@ class ClipConfig:
     """Layers of the text tower."""
 
     def __post_init__(self) -> None:
+        check_ranges(
+            self, image_size=(1, 65_536), patch_size=(1, 65_536), embed_width=(1, 1_000_000), width=(1, 1_000_000),
+            head_width=(1, 1_000_000), vision_layers=(1, 10_000), text_layers=(1, 10_000),
+        )  # fmt: skip
         if self.image_size % self.patch_size:
             raise ValueError(f"clip.image_size={self.image_size} is not a multiple of clip.patch_size={self.patch_size}")
         if self.width % self.head_width:
@@ -134,17 +141,16 @@ class TransformerConfig:
     """Dropout on embeddings and residual branches; the paper states none."""
 
     def __post_init__(self) -> None:
+        check_ranges(
+            self, num_layers=(1, 10_000), num_heads=(1, 100_000), d_model=(1, 10_000_000), conv_kernel_size=(1, 65_535), dropout=(0, 0.999)
+        )
         if self.d_model % self.num_heads:
             raise ValueError(
                 f"transformer.d_model={self.d_model} does not split evenly into transformer.num_heads={self.num_heads}; "
                 f"choose a multiple of {self.num_heads}"
             )
-        if self.num_layers < 1:
-            raise ValueError(f"transformer.num_layers={self.num_layers} must be at least 1")
         if self.conv_kernel_size % 2 == 0:
             raise ValueError(f"transformer.conv_kernel_size={self.conv_kernel_size} must be odd")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"transformer.dropout={self.dropout} must be in [0, 1)")
 
     @property
     def d_head(self) -> int:

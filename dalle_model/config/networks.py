@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from dalle_datasets.ranges import check_ranges
+
 ROLES = ("tokenizer", "dvae", "clip", "transformer")
 """Roles of a data root, in the order in which a pipeline fills them."""
 
@@ -56,3 +58,4 @@ class NetworksConfig:
                 raise ValueError(f"networks.retrain has {role!r}; the roles are {', '.join(ROLES)}")
         if self.retrain_growth < 0:
             raise ValueError(f"networks.retrain_growth={self.retrain_growth} must be at least 0, e.g. 0.2 for a fifth more pairs")
+        check_ranges(self, retrain_growth=(0, 1e6))

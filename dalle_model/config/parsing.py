@@ -7,8 +7,10 @@ fail at once, with the dotted path and a suggestion.
 import ast
 import dataclasses
 import difflib
+import functools
 import inspect
 import itertools
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -18,6 +20,9 @@ from dalle_datasets.store.identity import plain_values
 
 T = TypeVar("T")
 
+hints_of = functools.cache(get_type_hints)
+"""Field -> type of a class, looked up once."""
+
 
 def to_dict(section: Any) -> dict[str, Any]:
     """The section as JSON-ready values (tuples become lists)."""
@@ -26,7 +31,7 @@ def to_dict(section: Any) -> dict[str, Any]:
 
 def from_dict(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
     """Build `cls` from JSON values. Raises `ValueError` naming the dotted path of the first bad setting."""
-    hints = get_type_hints(cls)
+    hints = hints_of(cls)
     kwargs: dict[str, Any] = {}
     for key, value in values.items():
         where = f"{path}.{key}" if path else key
@@ -52,16 +57,16 @@ def with_overrides(section: T, overrides: Mapping[str, Any]) -> T:
         path: list[str] = []
         *parents, leaf = dotted.split(".")
         for name in parents:
-            hints = get_type_hints(cls)
+            hints = hints_of(cls)
             if name not in hints or not dataclasses.is_dataclass(hints[name]):
                 raise ValueError(f"{dotted}: no such setting{_suggest(name, hints, '.'.join(path), [*parents[len(path) + 1 :], leaf])}")
             cls, node, path = typing.cast(type, hints[name]), node[name], [*path, name]
-        hints = get_type_hints(cls)
+        hints = hints_of(cls)
         if leaf not in hints:
             raise ValueError(f"{dotted}: no such setting{_suggest(leaf, hints, '.'.join(path))}")
         if dataclasses.is_dataclass(hints[leaf]):
             raise ValueError(
-                f"{dotted} is a group of settings; set one of its fields: {', '.join(get_type_hints(typing.cast(type, hints[leaf])))}"
+                f"{dotted} is a group of settings; set one of its fields: {', '.join(hints_of(typing.cast(type, hints[leaf])))}"
             )
         node[leaf] = _coerce(hints[leaf], value, dotted)
     return from_dict(type(section), values)
@@ -70,7 +75,7 @@ def with_overrides(section: T, overrides: Mapping[str, Any]) -> T:
 def meanings(cls: type, path: str = "") -> dict[str, str]:
     """Dotted setting -> the text below its field in the source, on one line. Fields of a base class count."""
     found: dict[str, str] = {}
-    hints = get_type_hints(cls)
+    hints = hints_of(cls)
     for base in reversed(cls.__mro__[:-1]):
         body = typing.cast(ast.ClassDef, ast.parse(inspect.getsource(base)).body[0]).body
         for node, below in itertools.pairwise(body):
@@ -103,9 +108,10 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
             raise ValueError(f"{where}: needs a value")
         return _coerce(next(a for a in args if a is not type(None)), value, where)
     if origin is tuple:
-        items = [v for v in value.split(",") if v] if isinstance(value, str) else value
+        # A comma of the value itself is written with a backslash before it.
+        items = [v.replace("\\,", ",") for v in re.split(r"(?<!\\),", value) if v] if isinstance(value, str) else value
         if not isinstance(items, list | tuple):
-            raise ValueError(f"{where}: {value!r} is not a list; separate items with commas")
+            raise ValueError(f"{where}: {value!r} is not a list; separate items with commas (a comma inside one is written \\,)")
         if len(args) == 2 and args[1] is Ellipsis:
             return tuple(_coerce(args[0], item, where) for item in items)
         if len(items) != len(args):

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from dalle_datasets.ranges import check_ranges
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenizeImagesConfig:
@@ -21,10 +23,4 @@ class TokenizeImagesConfig:
     """Threads that decode the next batch while the network works; 0 is one per CPU core. Does not change the tokens."""
 
     def __post_init__(self) -> None:
-        if self.random_crops < 0 or self.decode_threads < 0 or self.batch_size < 1:
-            raise ValueError(
-                f"tokenize_images.random_crops={self.random_crops} and tokenize_images.decode_threads={self.decode_threads} must be at "
-                f"least 0, tokenize_images.batch_size={self.batch_size} at least 1"
-            )
-        if self.batch_memory_gb <= 0:
-            raise ValueError(f"tokenize_images.batch_memory_gb={self.batch_memory_gb} must be positive")
+        check_ranges(self, random_crops=(0, 30_000), batch_size=(1, 1_000_000), batch_memory_gb=(0.001, 1e6), decode_threads=(0, 10_000))

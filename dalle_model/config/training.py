@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
+from dalle_datasets.ranges import LONG_S, MANY, check_ranges
 from dalle_datasets.store.identity import LATER, OPERATIONAL
 
 Sharding = Literal["replicated", "full", "hybrid"]
@@ -78,9 +79,6 @@ class TrainConfig:
     """Begin from the last update's factors instead of random ones."""
 
     def __post_init__(self) -> None:
-        for field in ("max_steps", "batch_size", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "ema_every"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
         if self.microbatch_size and self.batch_size % self.microbatch_size:
             raise ValueError(f"batch_size={self.batch_size} is not a multiple of microbatch_size={self.microbatch_size}")
         if self.checkpoint_every_s < 0:
@@ -89,10 +87,6 @@ class TrainConfig:
             raise ValueError(f"decay_steps={self.decay_steps} must be at least 0; 0 means all of max_steps={self.max_steps}")
         if self.patience < 0:
             raise ValueError(f"patience={self.patience} must be at least 0; 0 never stops before max_steps={self.max_steps}")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate={self.learning_rate} must be positive")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay={self.ema_decay} must be in [0, 1)")
         if self.shard_group < 0 or (self.shard_group and self.sharding != "hybrid"):
             raise ValueError(f"shard_group={self.shard_group} is the number of processes that share one copy in sharding=hybrid; set both")
         if self.powersgd_rank < 0 or self.powersgd_start_step < 2:
@@ -109,6 +103,13 @@ class TrainConfig:
                 f"powersgd_rank={self.powersgd_rank} keeps what it left out of each gradient, which one overflow in fp16 would spoil for "
                 "good; set precision=bf16 or powersgd_rank=0"
             )
+        check_ranges(
+            self, max_steps=(1, MANY), batch_size=(1, MANY), microbatch_size=(0, MANY), learning_rate=(1e-12, 1e3),
+            final_learning_rate=(0, 1e3), decay_steps=(0, MANY), warmup_steps=(0, MANY), beta1=(0, 0.999_999), beta2=(0, 0.999_999_999),
+            epsilon=(1e-20, 1), weight_decay=(0, 1e3), clip_norm=(0, 1e9), ema_decay=(0, 0.999_999_999), ema_every=(1, MANY),
+            log_every=(1, MANY), validate_every=(1, MANY), checkpoint_every=(1, MANY), keep_checkpoints=(1, MANY), shard_group=(0, MANY),
+            powersgd_rank=(0, 1_000_000), powersgd_start_step=(2, MANY), patience=(0, MANY), checkpoint_every_s=(0, LONG_S),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,6 +155,10 @@ class TrainDVAEConfig(TrainConfig):
             raise ValueError(
                 f"train_dvae.kl_weight={self.kl_weight} and train_dvae.decode_threads={self.decode_threads} must be at least 0"
             )
+        check_ranges(
+            self, gumbel_temperature_start=(1e-6, 1e6), gumbel_temperature_end=(1e-6, 1e6), gumbel_anneal_steps=(0, MANY),
+            kl_weight=(0, 1e9), kl_warmup_steps=(0, MANY), min_log_scale=(-100, 100), decode_threads=(0, 10_000),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,9 +174,7 @@ class TrainClipConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         TrainConfig.__post_init__(self)
-        for field in ("reconstruction_share", "max_replaced_tokens"):
-            if not 0 <= getattr(self, field) <= 1:
-                raise ValueError(f"{field}={getattr(self, field)} must be in [0, 1]")
+        check_ranges(self, reconstruction_share=(0, 1), max_replaced_tokens=(0, 1))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,5 +190,4 @@ class TrainTransformerConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         TrainConfig.__post_init__(self)
-        if not 0 <= self.text_loss_weight <= 1:
-            raise ValueError(f"text_loss_weight={self.text_loss_weight} must be in [0, 1]")
+        check_ranges(self, text_loss_weight=(0, 1), caption_dropout=(0, 0.999))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from dalle_datasets.config import CatalogConfig, DownloadConfig, FilterConfig, PathsConfig, ShardsConfig, SourceConfig
+from dalle_datasets.ranges import check_ranges
 from dalle_model.config.flow import FlowConfig
 from dalle_model.config.generation import EvaluateConfig, SamplingConfig
 from dalle_model.config.model import ClipConfig, DVAEConfig, StreamShape, TokenizerConfig, TransformerConfig
@@ -41,6 +42,7 @@ class Config:
     flow: FlowConfig = field(default_factory=FlowConfig)
 
     def __post_init__(self) -> None:
+        check_ranges(self, seed=(-(2**63), 2**63 - 1))
         if self.clip.image_size > self.dvae.image_size and not self.clip.pretrained:
             raise ValueError(
                 f"clip.image_size={self.clip.image_size} is larger than dvae.image_size={self.dvae.image_size}, "

@@ -7,6 +7,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import Literal
 
+from dalle_datasets.ranges import LONG_S, MANY, check_ranges
 from dalle_datasets.store.identity import LATER, OPERATIONAL
 
 
@@ -57,14 +58,11 @@ class SourceConfig:
                     raise ValueError(f"source.start_urls has {url!r}; only http:// and https:// pages can be read")
         if self.inputs and self.kind in ("emoji_scenes", "web_pages"):
             raise ValueError(f"source.inputs is set, but source.kind={self.kind} reads none; choose another kind, e.g. web_archives")
-        if self.max_pages < 1:
-            raise ValueError(f"source.max_pages={self.max_pages} must be at least 1")
-        if not 0 <= self.port <= 65_535:
-            raise ValueError(f"source.port={self.port} must be between 1 and 65535, or 0 for any free port")
-        if self.num_scenes < 64:
-            raise ValueError(f"source.num_scenes={self.num_scenes} is too few to train on; use at least 64")
         if self.scene_size % 32:
             raise ValueError(f"source.scene_size={self.scene_size} must be a multiple of 32 pixels")
+        check_ranges(
+            self, max_pages=(1, MANY), page_timeout_s=(0.001, LONG_S), num_scenes=(64, 10_000_000), scene_size=(32, 4_096), port=(0, 65_535)
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,16 +104,11 @@ class DownloadConfig:
     """The child process is ended when it reports nothing for this long, seconds."""
 
     def __post_init__(self) -> None:
-        lowest = {
-            "num_processes": 1, "num_threads": 1, "max_bytes": 1, "max_pixels": 1, "retries": 0, "retry_wait_s": 0,
-            "requests_per_s_per_host": 0, "urls_per_shard": 1, "max_memory_mb": 1_024,
-        }  # fmt: skip
-        for name, low in lowest.items():
-            if getattr(self, name) < low:
-                raise ValueError(f"download.{name}={getattr(self, name)} must be at least {low}")
-        for name in ("timeout_s", "deadline_s", "stall_timeout_s"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"download.{name}={getattr(self, name)} must be more than 0 seconds")
+        check_ranges(
+            self, num_processes=(1, 100_000), num_threads=(1, 10_000), timeout_s=(0.001, LONG_S), deadline_s=(0.001, LONG_S),
+            max_bytes=(1, 2**40), max_pixels=(1, 10**10), requests_per_s_per_host=(0, 1e6), retries=(0, 100),
+            retry_wait_s=(0, LONG_S), urls_per_shard=(1, MANY), max_memory_mb=(1_024, 2**30), stall_timeout_s=(0.001, LONG_S),
+        )  # fmt: skip
         if self.ray_address and self.distributor != "ray":
             raise ValueError(
                 f"download.ray_address={self.ray_address!r} says where a Ray cluster is, but download.distributor={self.distributor}; "
@@ -148,7 +141,7 @@ class FilterConfig:
     """Drop captions in which an e-mail address or a phone number seems to be."""
     max_aspect_ratio: float = 2.0
     """Long side over short side; the paper keeps [1/2, 2]."""
-    fit: Literal["crop", "pad"] = field(default="crop", metadata={"later": True})
+    fit: Literal["crop", "pad"] = field(default="crop", metadata=LATER)
     """How a picture that is not square becomes so: `crop` leaves it as it is, and later stages cut out the middle; `pad` puts it on a
     white square, so that a cut-out keeps its head and feet."""
     min_side: int = 32
@@ -172,15 +165,15 @@ class FilterConfig:
     sets more than one needs `if __name__ == "__main__":`, as with everything that starts Python processes."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_boilerplate_share <= 1:
-            raise ValueError(f"filter.max_boilerplate_share={self.max_boilerplate_share} must be in [0, 1]")
-        for name in ("captions_per_image", "max_captions_per_image", "max_images_per_caption", "num_processes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"filter.{name}={getattr(self, name)} must be at least 1")
         if self.max_aspect_ratio < 1:
             raise ValueError(f"filter.max_aspect_ratio={self.max_aspect_ratio} is long side over short side; use at least 1")
-        if not 0 <= self.validation_share < 1:
-            raise ValueError(f"filter.validation_share={self.validation_share} must be in [0, 1)")
+        if self.validation_share == 1:
+            raise ValueError("filter.validation_share=1 leaves nothing to train on; use less")
+        check_ranges(
+            self, min_caption_words=(0, MANY), min_caption_letters=(0, MANY), max_boilerplate_share=(0, 1), max_aspect_ratio=(1, 1e6),
+            min_side=(0, 1_000_000), min_contrast=(0, 255), captions_per_image=(1, MANY), max_captions_per_image=(1, MANY),
+            max_images_per_caption=(1, MANY), validation_share=(0, 1), num_processes=(1, 100_000),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,8 +186,7 @@ class ShardsConfig:
     """Rows in one Parquet row group: the unit that training shuffles."""
 
     def __post_init__(self) -> None:
-        if self.rows_per_part < 1 or self.row_group_size < 1:
-            raise ValueError("shards.rows_per_part and shards.row_group_size must be at least 1")
+        check_ranges(self, rows_per_part=(1, MANY), row_group_size=(1, MANY))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -213,8 +205,6 @@ class CatalogConfig:
     """`safe_pairs` only: highest score for carrying a watermark, in [0, 1]."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.min_clip_score_quantile < 1:
-            raise ValueError(f"catalog.min_clip_score_quantile={self.min_clip_score_quantile} must be in [0, 1)")
-        for name in ("max_nsfw_score", "max_watermark_score"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"catalog.{name}={getattr(self, name)} must be in [0, 1]")
+        if self.min_clip_score_quantile == 1:
+            raise ValueError("catalog.min_clip_score_quantile=1 leaves no pair; use less")
+        check_ranges(self, lock_timeout_s=(0, LONG_S), min_clip_score_quantile=(0, 1), max_nsfw_score=(0, 1), max_watermark_score=(0, 1))

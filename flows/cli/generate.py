@@ -104,7 +104,7 @@ def draw_with_folder(
     output.mkdir(parents=True, exist_ok=True)
     drawn: list[Path] = []
     for row in rows.to_pylist():
-        name = file_name(row["prompt"]) + ("" if prompts is None else f"-{row['prompt_id'][:8]}")
+        name = file_name(row["prompt"], row["prompt_id"], alone=prompts is None)
         for rank, picture in enumerate(generator.draw(row["prompt"])[:keep], 1):
             path = output / f"{name}-{rank}.{settings.image_format}"
             origin = {"prompt": row["prompt"], "seed": picture.seed, "model_id": about.id, **about.ids}

@@ -23,7 +23,12 @@ ConfigFile = Annotated[
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", "-s", metavar="PATH=VALUE", help="Change one setting, e.g. `transformer.num_layers=8`; may be repeated."),
+    typer.Option(
+        "--set",
+        "-s",
+        metavar="PATH=VALUE",
+        help="Change one setting, e.g. `transformer.num_layers=8`; may be repeated. Lists have commas; a comma inside an item is `\\,`.",
+    ),
 ]
 With = Annotated[
     list[str] | None,

@@ -11,6 +11,9 @@ import pyarrow.compute as pc
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.parquet import open_parquet
 
+MAX_NAME_BYTES = 120
+"""Of the words in a file's name; file systems take 255 bytes."""
+
 
 def best_rows(layout: Layout, made: Mapping[str, Any], keep: int) -> Iterator[dict[str, Any]]:
     """The rows of the `keep` best candidates of each prompt, best first."""
@@ -30,13 +33,17 @@ def copy_best_pictures(layout: Layout, made: Mapping[str, Any], keep: int, outpu
     copies = []
     for row in best_rows(layout, made, keep):
         source = layout.root / row["image_path"]
-        name = file_name(row["prompt"]) + ("" if alone else f"-{row['prompt_id'][:8]}")
+        name = file_name(row["prompt"], row["prompt_id"], alone)
         copy = output / f"{name}-{row['rank']}{source.suffix}"
         shutil.copyfile(source, copy)
         copies.append((copy, row))
     return copies
 
 
-def file_name(prompt: str) -> str:
-    """A prompt as a file name: lower-case letters, digits and '-', 60 characters at most."""
-    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "picture"
+def file_name(prompt: str, prompt_id: str, alone: bool) -> str:
+    """A prompt as a file name, in any script. Unless the words alone say which prompt it was (and it is `alone`), its id is in it too."""
+    words = name = re.sub(r"[\W_]+", "-", prompt.lower()).strip("-")
+    while len(name.encode()) > MAX_NAME_BYTES:
+        name = name[:-1]
+    is_plain = alone and name == words and prompt == words.replace("-", " ")
+    return name if is_plain else f"{name or 'picture'}-{prompt_id[:8]}"

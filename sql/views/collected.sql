@@ -11,5 +11,5 @@ select
     host_of(rows.url, rows.page_url) as host,
     funnel_stage(rows.stage, rows.reason) as stage,
     rows.reason
-from read_parquet(root || '/collections/*/*.parquet', hive_partitioning = false, filename = true) as rows
+from read_parquet(files_under(root, '/collections/*/*.parquet'), hive_partitioning = false, filename = true) as rows
 inner join collections on rows.filename = root || '/' || collections.part_path;

@@ -8,7 +8,7 @@ select
     generation_id,
     clip_id,
     image_embedding
-from read_parquet(root || '/runs/*/image_embeddings.parquet', hive_partitioning = false, filename = true)
+from read_parquet(files_under(root, '/runs/*/image_embeddings.parquet'), hive_partitioning = false, filename = true)
 where filename in (
     select root || '/' || path
     from artifacts

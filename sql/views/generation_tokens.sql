@@ -7,7 +7,7 @@ create or replace macro generation_tokens(root) as table
 select
     generation_id,
     image_tokens
-from read_parquet(root || '/runs/*/generations.parquet', hive_partitioning = false, filename = true)
+from read_parquet(files_under(root, '/runs/*/generations.parquet'), hive_partitioning = false, filename = true)
 where filename in (
     select root || '/' || part_path
     from generations

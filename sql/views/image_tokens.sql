@@ -10,7 +10,7 @@ select
     crop,
     image_tokens
 from read_parquet(
-    root || '/image_tokens/dvae=*/*.parquet', hive_partitioning = true, hive_types_autocast = false, filename = true
+    files_under(root, '/image_tokens/dvae=*/*.parquet'), hive_partitioning = true, hive_types_autocast = false, filename = true
 )
 where filename in (
     select root || '/' || part_path

@@ -17,5 +17,5 @@ select
     measures.width,
     measures.height,
     measures.pixel_sha256
-from read_parquet(root || '/measures/*/*.parquet', hive_partitioning = false, union_by_name = true) as measures
+from read_parquet(files_under(root, '/measures/*/*.parquet'), hive_partitioning = false, union_by_name = true) as measures
 inner join outcomes on measures.candidate_id = outcomes.candidate_id and outcomes.stage in ('kept', 'decode', 'filter');

@@ -9,7 +9,7 @@ select
     pair_id,
     image_embedding
 from read_parquet(
-    root || '/clip_scores/clip=*/*.parquet', hive_partitioning = true, hive_types_autocast = false, filename = true
+    files_under(root, '/clip_scores/clip=*/*.parquet'), hive_partitioning = true, hive_types_autocast = false, filename = true
 )
 where filename in (
     select root || '/' || part_path

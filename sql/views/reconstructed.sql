@@ -13,5 +13,5 @@ select
     made.num_codes,
     made.image_tokens,
     made.filename as file_path
-from read_parquet(root || '/runs/reconstruct-*/reconstructions.parquet', hive_partitioning = false, filename = true) as made
+from read_parquet(files_under(root, '/runs/reconstruct-*/reconstructions.parquet'), hive_partitioning = false, filename = true) as made
 left join pairs on made.pair_id = pairs.pair_id;

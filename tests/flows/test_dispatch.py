@@ -175,5 +175,5 @@ def test_workers_without_a_pool_are_a_wrong_request():
         ValueError, match=r"flow.num_workers=4 are workers of a Prefect work pool; set flow.pool, e.g. gpu, or use flow.num_p"
     ):
         preset("demo", {"flow.num_workers": 4})
-    with pytest.raises(ValueError, match="flow.num_processes=0 must be at least 1"):
+    with pytest.raises(ValueError, match=r"flow\.num_processes=0 must be in \[1, 100,000\]"):
         preset("demo", {"flow.num_processes": 0})

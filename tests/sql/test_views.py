@@ -170,3 +170,14 @@ def test_changed_candidates_needs_two_collections(catalog, write, tmp_path):
     write("collections/web/run-00001.parquet", COLLECTED, [{"candidate_id": "c", "stage": "kept", "reason": ""}])
     catalog.add("collections")
     assert catalog.query("changed_candidates", root=str(tmp_path)) == []
+
+
+@pytest.mark.parametrize("name", ["birds [2021]", "[a-z]", "it's *", "a, b = {c} #%"])
+def test_files_under_a_data_root_with_signs_of_a_pattern_in_its_name(catalog, write, tmp_path, name):
+    root = tmp_path / name
+    write(f"{name}/image_tokens/dvae=d/part-00000.parquet", IMAGE_TOKENS, [{"pair_id": 1, "image_tokens": [5, 6]}])
+    write(f"{name}/runs/gen/generations.parquet", GENERATIONS, [{"generation_id": "g", "image_tokens": [1, 2]}])
+    catalog.add("image_token_shards", part_path="image_tokens/dvae=d/part-00000.parquet", dvae_id="d")
+    catalog.add("generations")
+    assert len(catalog.con.execute("select * from image_tokens($root)", {"root": str(root)}).fetchall()) == 1
+    assert len(catalog.con.execute("select * from generation_tokens($root)", {"root": str(root)}).fetchall()) == 1

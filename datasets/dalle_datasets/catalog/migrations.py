@@ -54,7 +54,8 @@ def apply_views(con: duckdb.DuckDBPyConnection) -> bool:
     digest = hashlib.sha256("".join(file.text for file in files.values()).encode()).hexdigest()
     if con.execute("select sha256 from applied_views").fetchall() == [(digest,)]:
         return False
-    order = TopologicalSorter({name: [read for read in file.reads if read in files] for name, file in files.items()})
+    functions_first = sorted(files.values(), key=lambda file: bool(file.reads))  # they read nothing, and all others may call them
+    order = TopologicalSorter({file.name: [read for read in file.reads if read in files] for file in functions_first})
     with transaction(con):
         for name in order.static_order():
             con.execute(files[name].text)

@@ -1,5 +1,6 @@
 """Paths of all artefacts under the data root, built here and nowhere else."""
 
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,13 +114,18 @@ class Layout:
         return self.root / "report" / "collection.html"
 
     def relative(self, path: Path) -> str:
-        """`path` relative to the root, as stored in files and tables."""
-        return path.resolve().relative_to(self.root.resolve()).as_posix()
+        """`path` relative to the root, as stored in files and tables. Folders of the root may be links to other disks."""
+        whole, root = Path(os.path.abspath(path)), Path(os.path.abspath(self.root))  # noqa: PTH100 - keeps links
+        if not whole.is_relative_to(root):  # one of them was named by way of a link
+            whole, root = path.resolve(), self.root.resolve()
+        return whole.relative_to(root).as_posix()
 
 
 def open_data_root(data_root: str) -> Layout:
     """The layout of `data_root`, created if need be. Raises `ValueError` when it cannot be written."""
     root = Path(data_root).expanduser()
+    if "?" in str(root.absolute()):
+        raise ValueError(f"paths.data_root={data_root}: the catalog cannot lie in a path with a question mark; choose another folder")
     try:
         root.mkdir(parents=True, exist_ok=True)
         # Without a name that a worker beside us, on this machine or another, could have thought of too.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dalle_datasets.store.layout import open_data_root
+from dalle_datasets.store.layout import Layout, open_data_root
 
 
 def test_a_data_root_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
@@ -25,3 +25,19 @@ def test_many_may_open_one_data_root_at_once(tmp_path):
         layouts = list(threads.map(lambda _: open_data_root(str(tmp_path / "data")), range(500)))
     assert len(layouts) == 500
     assert not list((tmp_path / "data").iterdir())
+
+
+def test_folders_of_a_data_root_may_be_links_to_other_disks(tmp_path):
+    (tmp_path / "disk" / "web").mkdir(parents=True)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "images").symlink_to(tmp_path / "disk")
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    for root in ("data", "link"):
+        layout = Layout(tmp_path / root)
+        assert layout.relative(layout.images("web")) == "images/web"
+    assert layout.relative(tmp_path / "data" / "runs") == "runs"  # the root was named by way of a link, the path was not
+
+
+def test_a_data_root_in_which_the_catalog_could_not_lie(tmp_path):
+    with pytest.raises(ValueError, match="the catalog cannot lie in a path with a question mark; choose another folder"):
+        open_data_root(str(tmp_path / "what?"))

@@ -264,5 +264,5 @@ def test_the_memory_of_a_pass_is_what_was_estimated(config, precision, tmp_path)
 
 
 def test_a_wrong_memory_is_refused():
-    with pytest.raises(ValueError, match=r"tokenize_images\.batch_memory_gb=0 must be positive"):
+    with pytest.raises(ValueError, match=r"tokenize_images\.batch_memory_gb=0 must be in"):
         TokenizeImagesConfig(batch_memory_gb=0)

@@ -7,11 +7,12 @@ import sys
 import pytest
 from PIL import Image
 
+from dalle_datasets.store.ids import prompt_id
 from dalle_datasets.store.parquet import read_parquet
 from dalle_datasets.store.schemas import GENERATIONS
 from flows.cli.generate import copy_best, print_batch, show_best
 from flows.cli.main import main
-from flows.runtime.best_pictures import best_rows
+from flows.runtime.best_pictures import best_rows, file_name
 
 
 @pytest.fixture
@@ -75,3 +76,14 @@ def test_rerank_without_a_batch_says_how_to_make_one(tmp_path, capsys):
         main(["rerank", "--set", f"paths.data_root={tmp_path}"])
     assert ended.value.code == 2
     assert "holds no finished batch of pictures; make one with `dalle generate`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "prompts", [("猫の写真", "犬の写真"), ("a blue apple", "a blue apple!", "A blue apple"), ("…", "!"), ("é" * 300, "é" * 301)]
+)
+def test_pictures_of_different_prompts_have_different_names(prompts):
+    names = {file_name(prompt, prompt_id(prompt), alone=True) for prompt in prompts}
+    assert len(names) == len(prompts)
+    assert all(len(f"{name}-0001.webp".encode()) < 255 and "/" not in name for name in names)
+    assert file_name("a blue apple", prompt_id("a blue apple"), alone=True) == "a-blue-apple"
+    assert file_name("猫の写真", prompt_id("猫の写真"), alone=True).startswith("猫の写真-")
