@@ -162,22 +162,28 @@ def _judge(
     """Every measured row judged, in the order of the parts; and the names of the evaluation pictures."""
     num_rows = sum(check_parquet(path, MEASURES).num_rows for path in measures)
     columns = CandidateTable.empty(num_rows, has_fingerprints=settings.near_duplicates or bool(settings.evaluation_images))
-    first = 0
-    for part, path in zip(parts, measures, strict=True):
-        table = read_parquet(path, MEASURES)
+    for part, table, rows in _measured(parts, measures):
         caption_of = _texts(part, ["caption"])
         captions = [caption_of[candidate_id]["caption"] for candidate_id in table["candidate_id"].to_pylist()]
-        columns.fill(first, table, captions)
-        codes = columns.drops.codes[first : first + table.num_rows]
+        columns.fill(rows.start, table, captions)
+        codes = columns.drops.codes[rows]
         codes[:] = [
             CODES[reason] if (reason := judge({**row, "caption": caption}, settings).reason) else 0
             for row, caption in zip(table.to_pylist(), captions, strict=True)
         ]
-        codes[~candidates.are_in(columns.candidates[first : first + table.num_rows])] = NOT_CURRENT
-        first += table.num_rows
+        codes[~candidates.are_in(columns.candidates[rows])] = NOT_CURRENT
     evaluation = read_evaluation_set(settings.evaluation_images, max_pixels) if settings.evaluation_images else None
     judge_together(columns, settings, evaluation)
     return columns, evaluation.names if evaluation else []
+
+
+def _measured(parts: list[Path], measures: list[Path]) -> Iterator[tuple[Path, pa.Table, slice]]:
+    """Each part of images, its measures, and where its rows lie among those of all parts."""
+    first = 0
+    for part, path in zip(parts, measures, strict=True):
+        table = read_parquet(path, MEASURES)
+        yield part, table, slice(first, first + table.num_rows)
+        first += table.num_rows
 
 
 def _texts(part: Path, fields: list[str]) -> dict[str, dict[str, Any]]:
@@ -190,14 +196,12 @@ def _write_drops(
 ) -> Counter[str]:
     """Reason -> count of this stage's drops, written in the order of the parts."""
     dropped: Counter[str] = Counter()
-    first = 0
     with RowsWriter(path, DROPPED_PAIRS) as writer:
-        for part, measured in zip(parts, measures, strict=True):
+        for part, table, rows in _measured(parts, measures):
             text_of = _texts(part, ["source", "caption", "image_url", "page_url"])
-            table = read_parquet(measured, MEASURES)
-            codes = columns.drops.codes[first : first + table.num_rows]
+            codes = columns.drops.codes[rows]
             is_dropped = (codes != 0) & (codes != NOT_CURRENT)
-            places = first + np.flatnonzero(is_dropped)
+            places = rows.start + np.flatnonzero(is_dropped)
             for place, row in zip(places, table.filter(pa.array(is_dropped)).to_pylist(), strict=True):
                 text = text_of[row["candidate_id"]]
                 verdict = judge({**row, **text}, settings)
@@ -205,7 +209,6 @@ def _write_drops(
                     verdict = explain(int(columns.drops.codes[place]), int(columns.drops.evidence[place]), names)
                 dropped[verdict.reason or ""] += 1
                 writer.append({**text, "stage": "filter", "reason": verdict.reason, "detail": verdict.detail})
-            first += table.num_rows
     return dropped
 
 
