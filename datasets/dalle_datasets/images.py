@@ -6,6 +6,8 @@ decoder can fail becomes an `ImageError`.
 
 import hashlib
 import io
+import math
+import re
 import struct
 import warnings
 import zlib
@@ -39,6 +41,7 @@ class ImageError(ValueError):
 def decode_image(data: bytes, max_pixels: int) -> Image.Image:
     """The first frame as RGB, upright (EXIF orientation), on white where it is transparent, 16 bits brought down to 8.
 
+    A JPEG with more than `max_pixels` is decoded at a half, a quarter or an eighth of its sides; other formats cannot be.
     Colour profiles are ignored. Raises `ImageError`.
     """
     return decode_and_check(data, max_pixels)[0]
@@ -84,20 +87,30 @@ def decode_and_check(data: bytes, max_pixels: int) -> tuple[Image.Image, bool]:
         try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
         except Image.DecompressionBombError as error:
-            raise ImageError("too_many_pixels", str(error)) from error
+            raise ImageError("too_many_pixels", _pixels_said(error, max_pixels)) from error
         except _DECODER_ERRORS as error:
             raise ImageError("not_an_image", _describe(data)) from error
+        full_size = image.size
+        if image.width * image.height > max_pixels and image.format == "JPEG":
+            scale = math.ceil(math.sqrt(image.width * image.height / max_pixels))
+            image.draft(None, (image.width // scale, image.height // scale))  # decoded at a half, a quarter or an eighth
         if image.width * image.height > max_pixels:
             raise ImageError("too_many_pixels", f"{image.width} x {image.height}, {max_pixels} pixels allowed")
         try:
             image.load()
             is_upright = image.getexif().get(_ORIENTATION, 1) == 1
-            is_plain = is_upright and image.mode in ("RGB", "L", "1", "P") and "transparency" not in image.info
+            is_plain = is_upright and image.size == full_size and image.mode in ("RGB", "L", "1", "P") and "transparency" not in image.info
             return _to_rgb(image if is_upright else ImageOps.exif_transpose(image)), is_plain
         except Image.DecompressionBombError as error:
-            raise ImageError("too_many_pixels", str(error)) from error
+            raise ImageError("too_many_pixels", _pixels_said(error, max_pixels)) from error
         except _DECODER_ERRORS as error:
             raise ImageError("decode_error", f"{type(error).__name__}: {error}"[:200]) from error
+
+
+def _pixels_said(error: Image.DecompressionBombError, max_pixels: int) -> str:
+    """How many pixels Pillow found, in our words: its own speak of a bomb and of an attack."""
+    found = re.search(r"\((\d+) pixels\)", str(error))
+    return f"{int(found[1]):,} pixels, {max_pixels:,} pixels allowed" if found else f"more than {max_pixels:,} pixels"
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

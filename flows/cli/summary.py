@@ -48,7 +48,7 @@ def print_drops(results: Mapping[str, Any]) -> None:
 
 def _pairs(results: Mapping[str, Any]) -> Table:
     table = _table("pairs", "number")
-    table.add_row("found on pages", f"{results['discover']['num_candidates']:,}")
+    table.add_row("found", f"{results['discover']['num_candidates']:,}")
     table.add_row("downloaded", f"{results['download']['num_images']:,}")
     table.add_row("kept", f"{results['filter']['num_pairs']:,}", style="bold green")
     for stage in ("discover", "download", "filter"):

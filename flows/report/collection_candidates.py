@@ -11,7 +11,7 @@ from flows.report.data import Example, Row
 from flows.report.elements import card, heading, image, stack, table, two_columns
 from flows.report.figures import histogram, horizontal_bars
 
-STAGES = {"found": "found on pages", "discover": "candidates", "download": "downloaded", "decode": "decoded", "filter": "kept"}
+STAGES = {"found": "found", "discover": "candidates", "download": "downloaded", "decode": "decoded", "filter": "kept"}
 """What is left after each stage."""
 NUM_HOSTS, NUM_LANGUAGES = 20, 12
 DISCOVERY = {

@@ -9,7 +9,7 @@ from flows.report.elements import caption_and_score, card, facts, folded, headin
 from flows.report.figures import histogram, horizontal_bars
 
 STAGE_NAMES = {
-    "found": "found on pages",
+    "found": "found",
     "discover": "readable candidates",
     "download": "downloaded",
     "decode": "decoded",
@@ -27,7 +27,7 @@ def pairs(data: ReportData) -> str:
     stages = [(STAGE_NAMES[row["stage"]], float(row["num_left"]), f"{row['num_left']:,}") for row in data.funnel]
     scores = [(row["score_from"], row["score_to"], float(row["num_pairs"])) for row in data.clip_histogram]
     lengths = [(row["num_caption_words"] - 0.5, row["num_caption_words"] + 0.5, float(row["num_pairs"])) for row in data.caption_lengths]
-    lead = f"{data.num_pairs:,} pairs of a picture and a caption, found on web pages, downloaded and filtered. A few of them:"
+    lead = f"{data.num_pairs:,} pairs of a picture and a caption, {_found_where(data)}. A few of them:"
     return (
         heading("What it learned from", lead)
         + f'<ul class="gallery">{examples}</ul><div class="gap"></div>'
@@ -44,6 +44,17 @@ def pairs(data: ReportData) -> str:
             ),
         )
     )
+
+
+def _found_where(data: ReportData) -> str:
+    """How the pairs of the source came here, in words."""
+    where = {
+        "web_archives": "found in web archives, downloaded",
+        "url_tables": "named in tables, downloaded",
+        "image_folders": "read from folders",
+        "webdatasets": "read from tars",
+    }
+    return f"{where.get(data.config.source.kind, 'found on web pages, downloaded')} and filtered"
 
 
 def drops(data: ReportData) -> str:

@@ -45,7 +45,7 @@ def _header(data: ReportData) -> str:
         describe_memory(data.results.get("train_transformer", {})),
         "A discrete VAE, a transformer over text and image tokens, and a CLIP that picks the best of "
         f"{data.config.sampling.num_images} candidates, all trained from nothing.",
-        f"From web pages to this report it took {duration(seconds)}." if seconds else "",
+        f"The last start of the pipeline took {duration(seconds)}; what was there already was not made again." if seconds else "",
         f"Pictures made on {data.made_at}." if data.made_at else "",
     ]
     return (

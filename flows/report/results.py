@@ -25,9 +25,11 @@ _TALL = (560, 330)
 
 def pictures(data: ReportData) -> str:
     """The best picture of a sample of captions of every set."""
+    is_judged = any(picture.is_right is not None for item in data.prompt_sets for picture in item.pictures)
     lead = (
         f"For each caption the one of {data.config.sampling.num_images} candidates that CLIP ranks first. The captions are a sample, "
-        "not a choice. A strict checker looks whether object, colour, background and layout are what the caption asks for."
+        "not a choice."
+        + (" A strict checker looks whether object, colour, background and layout are what the caption asks for." if is_judged else "")
     )
     return heading("Pictures", lead) + "".join(_gallery(item) for item in data.prompt_sets) if data.prompt_sets else ""
 

@@ -150,6 +150,23 @@ def test_too_many_pixels_are_refused_before_they_are_decoded():
     assert problem(bytes(huge)).reason == "too_many_pixels"
 
 
+def test_a_large_jpeg_is_reduced_instead_of_refused():
+    smooth = Image.linear_gradient("L").resize((1_200, 900)).convert("RGB")
+    data = packed(smooth, "JPEG", quality=95)
+    image = decode_image(data, 300_000)
+    assert image.size == (600, 450)
+    assert np.abs(np.asarray(image, int) - np.asarray(smooth.resize((600, 450)), int)).mean() < 2
+    stored = canonical_bytes(data, 300_000)
+    assert stored != data
+    assert pixel_sha256(decode_image(stored, 300_000)) == pixel_sha256(image)
+    assert problem(data, 1_000).reason == "too_many_pixels"  # an eighth is too large still
+
+
+def test_what_pillow_calls_a_bomb_is_said_in_our_words(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert problem(packed(PICTURE, "PNG"), 500).detail == "768 pixels, 500 pixels allowed"
+
+
 def test_floating_point_pixels_have_no_range():
     error = problem(packed(Image.new("F", (4, 4)), "TIFF"))
     assert error.reason == "decode_error"

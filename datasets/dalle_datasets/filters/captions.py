@@ -138,7 +138,7 @@ def judge_file_name(has_file_name: bool, caption: str) -> Verdict:
 def judge_length(num_words: int, num_letters: int, settings: FilterConfig) -> Verdict:
     """Enough words and letters."""
     if num_words < settings.min_caption_words:
-        return drop("caption_short", f"{num_words} words")
+        return drop("caption_short", f"{num_words} word{'' if num_words == 1 else 's'}")
     if num_letters < settings.min_caption_letters:
         return drop("caption_short", f"{num_letters} letters")
     return KEEP
