@@ -8,7 +8,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
-from dalle_datasets.catalog.ingest import ingest_collections, ingest_dropped_pairs, ingest_pairs
+from dalle_datasets.catalog.ingest import ingest_source
 from dalle_datasets.download.download_images import DownloadResult, download_images
 from dalle_datasets.filters.filter_pairs import FilterResult, NoPairsLeft, filter_pairs
 from dalle_datasets.history import record_collection
@@ -23,7 +23,7 @@ from flows.runtime.deployed import announce, only_newest
 from flows.runtime.parameters import Overrides, config_from_parameters
 from flows.runtime.progress import reporter, watched
 from flows.runtime.stage_times import timed
-from flows.runtime.tasks import catalog_writer, publish_catalog
+from flows.runtime.tasks import ingest_in_catalog, publish_catalog
 
 
 @flow(name="collect-pairs", flow_run_name="collect-pairs-{preset}")
@@ -114,7 +114,5 @@ def report_collection(config: Config, is_news: bool) -> None:
 def catalogue_pairs(config: Config) -> None:
     """Pairs, drops and the record of this collection into the catalog."""
     layout = open_data_root(config.paths.data_root)
-    with timed("catalogue pairs"), catalog_writer(config) as con:
-        ingest_pairs(con, layout, config.source.name)
-        ingest_dropped_pairs(con, layout, config.source.name)
-        ingest_collections(con, layout, config.source.name)
+    with timed("catalogue pairs"):
+        ingest_in_catalog(config, f"catalogue pairs of {config.source.name}", lambda con: ingest_source(con, layout, config.source.name))

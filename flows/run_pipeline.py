@@ -20,7 +20,7 @@ from flows.runtime.parameters import Overrides, config_from_parameters
 from flows.runtime.pipeline_result import pipeline_id, save_pipeline
 from flows.runtime.progress import watched
 from flows.runtime.stage_times import StageTime, collected_times, timed, write_stage_times
-from flows.runtime.tasks import catalog_writer, publish_catalog
+from flows.runtime.tasks import ingest_in_catalog, publish_catalog
 from flows.score_pairs import score_pairs
 from flows.tokenize_pairs import tokenize_pairs
 from flows.train_clip import train_clip
@@ -75,8 +75,7 @@ def catalogue_stage_times(config: Config, execution: str, times: list[StageTime]
     """The stages so far, as a file and as rows."""
     layout = open_data_root(config.paths.data_root)
     write_stage_times(layout.stage_times(execution), times)
-    with catalog_writer(config) as con:
-        log_stage_times(con, layout, layout.stage_times(execution))
+    ingest_in_catalog(config, "catalogue stage times", lambda con: log_stage_times(con, layout, layout.stage_times(execution)))
 
 
 @task(task_run_name="write report", cache_policy=NO_CACHE)

@@ -5,14 +5,18 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from dalle_datasets.catalog.connection import open_published
+from dalle_datasets.catalog.ingest import ingest_training_set
+from dalle_datasets.catalog.snapshot import publish
 from dalle_datasets.catalog.training_sets import export_training_set
 from dalle_datasets.store.layout import open_data_root
 from dalle_model.config.tree import Config
 from flows.runtime.artifacts import show_training
 from flows.runtime.deployed import announce
 from flows.runtime.parameters import Overrides, config_from_parameters
+from flows.runtime.progress import note
 from flows.runtime.stage_times import timed
-from flows.runtime.tasks import catalog_writer, catalogue, run_stage
+from flows.runtime.tasks import catalogue, ingest_in_catalog, run_stage
 from flows.runtime.upstream import find, inputs_of
 
 
@@ -30,25 +34,29 @@ def train_transformer(preset: str = "demo", overrides: Overrides | None = None) 
 
 @task(task_run_name="choose training set", cache_policy=NO_CACHE)
 def choose_training_set(config: Config) -> dict[str, str]:
-    """Run the query `catalog.training_set` and write what it selects to Parquet.
+    """Run the query `catalog.training_set` on the published copy and write what it selects to Parquet; writers need not wait for it.
 
     Raises `ValueError` naming the flow to run when some pairs have no tokens or scores of the networks in use yet.
     """
+    layout = open_data_root(config.paths.data_root)
     kinds = ["pairs", "tokenizer", "dvae", "clip"] + (["safety"] if config.safety_classifier != "none" else [])
     for kind in ("text_tokens", "image_tokens", "clip_scores"):
         find(kind, config)  # else pairs without tokens or scores would be left out, and nobody would know
     ids = {f"{kind}_id": find(kind, config)[f"{kind}_id"] for kind in kinds}
-    with timed("choose training set"), catalog_writer(config) as con:
-        chosen = export_training_set(
-            con,
-            open_data_root(config.paths.data_root),
-            query=config.catalog.training_set,
-            min_clip_score_quantile=config.catalog.min_clip_score_quantile,
-            max_nsfw_score=config.catalog.max_nsfw_score,
-            max_watermark_score=config.catalog.max_watermark_score,
-            seed=config.seed,
-            rows_per_part=config.shards.rows_per_part,
-            row_group_size=config.shards.row_group_size,
-            **ids,
-        )
+    with timed("choose training set"):
+        publish(layout, config.catalog.lock_timeout_s, note)
+        with open_published(layout) as con:
+            chosen = export_training_set(
+                con,
+                layout,
+                query=config.catalog.training_set,
+                min_clip_score_quantile=config.catalog.min_clip_score_quantile,
+                max_nsfw_score=config.catalog.max_nsfw_score,
+                max_watermark_score=config.catalog.max_watermark_score,
+                seed=config.seed,
+                rows_per_part=config.shards.rows_per_part,
+                row_group_size=config.shards.row_group_size,
+                **ids,
+            )
+        ingest_in_catalog(config, f"catalogue training set {chosen.id}", lambda con: ingest_training_set(con, layout, chosen.id))
     return {"training_set": chosen.path, "training_set_id": chosen.id}

@@ -312,6 +312,7 @@ class DataRoot:
             chosen = export_training_set(
                 con, layout, query="captioned_pairs", min_clip_score_quantile=0.0, seed=0, rows_per_part=5, row_group_size=4, **IDS
             )
+            ingest.ingest_training_set(con, layout, chosen.id)
             for run in [self.train(chosen.id), *self.generate_and_judge()]:
                 ingest.ingest_run(con, layout, run)
             times = layout.stage_times("pipe-1")
@@ -326,7 +327,7 @@ class DataRoot:
             layout.networks("dvae").parent.mkdir(exist_ok=True)
             layout.networks("dvae").write_text(json.dumps(self._registration()) + "\n")
             log_networks(con, layout)
-            snapshot.publish(con, layout)
+        snapshot.publish(layout)
         return chosen.id
 
     @staticmethod

@@ -2,7 +2,7 @@
 
 Every process writes its share through `torch.distributed.checkpoint`, so any number of processes can read it, cut in any way. What is
 written is a copy made between two updates. A folder gets its name when all of it is on disk with its hashes; what a process
-was writing when it was killed is begun anew. Unlike published weights these files are read with pickle: read only your own.
+was writing when it was killed is begun anew. Reading runs nothing of what the files hold (`dalle_model.training.state_files`).
 """
 
 import json
@@ -19,8 +19,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
@@ -29,10 +27,11 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from dalle_datasets.store.ids import file_sha256
 from dalle_model.training.fitting import check_shapes
 from dalle_model.training.parallel import World
+from dalle_model.training.state_files import TENSORS, StateReader, StateWriter
 
 warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process is no reason to warn
 
-STATE, METADATA, EXTRA = "state.json", ".metadata", "extra."
+STATE, EXTRA = "state.json", "extra."
 SECONDS_TO_FINISH = 20.0
 """How long a training that fails waits for the checkpoint that is being written: less than torchrun waits before it kills."""
 
@@ -106,20 +105,19 @@ class Checkpointer:
             return None
         newest = states[-1]
         state = json.loads((newest / STATE).read_text())
-        if METADATA not in state["sha256"]:
+        if TENSORS not in state["sha256"]:
             raise ValueError(f"{newest} is of an earlier version, which cannot be continued; delete {newest.parent} to begin the run anew")
         self._verify(newest, state["sha256"])
-        reader = FileSystemReader(newest)
-        found = {
-            name: entry.size
-            for name, entry in reader.read_metadata().state_dict_metadata.items()
-            if isinstance(entry, TensorStorageMetadata)
-        }
+        reader = StateReader(newest)
+        found = reader.shapes()
         extra = {name: torch.empty(size) for name, size in found.items() if name.startswith(EXTRA)}
         wanted = {**self._tensors(), **extra}
         remedy = "a run directory belongs to one configuration: delete its checkpoints, or prepare another run"
         check_shapes(_of_the_model({name: value.shape for name, value in wanted.items()}), _of_the_model(found), newest, remedy)
-        load(wanted, storage_reader=reader, process_group=self._group, no_dist=self._group is None)  # into the tensors themselves
+        try:
+            load(wanted, storage_reader=reader, process_group=self._group, no_dist=self._group is None)  # into the tensors themselves
+        except CheckpointException as error:
+            raise ValueError(f"{newest} cannot be read ({_reasons(error)}); delete it to continue from the checkpoint before it") from error
         return state, {name.removeprefix(EXTRA): value for name, value in extra.items()}
 
     def _tensors(self) -> Tensors:
@@ -143,7 +141,7 @@ class Checkpointer:
         partial = final.with_name(final.name + ".partial")
         try:
             self._agree(lambda: _make_anew(partial))
-            writer = FileSystemWriter(partial)
+            writer = StateWriter(partial)
             save(tensors, storage_writer=writer, process_group=self._group, no_dist=self._group is None)
             hashes = self._gather({path.name: file_sha256(path) for path in partial.glob(f"__{self.world.rank}_*")})
             self._agree(lambda: self._finish(partial, final, {"step": step, "sha256": hashes, **state}))
@@ -155,7 +153,7 @@ class Checkpointer:
             )
 
     def _finish(self, partial: Path, final: Path, state: Mapping[str, Any]) -> None:
-        hashes = {**state["sha256"], METADATA: file_sha256(partial / METADATA)}
+        hashes = {**state["sha256"], TENSORS: file_sha256(partial / TENSORS)}
         with (partial / STATE).open("w") as file:
             json.dump({**state, "sha256": hashes}, file, indent=1)
             file.flush()
@@ -199,7 +197,8 @@ class Checkpointer:
 
 
 def _reasons(error: CheckpointException) -> str:
-    return "; ".join(f"{cause} in process {rank}" for rank, (cause, _) in error.failures.items())
+    causes = {rank: str(cause).strip().splitlines() or [type(cause).__name__] for rank, (cause, _) in error.failures.items()}
+    return "; ".join(f"{lines[0]} in process {rank}" for rank, lines in causes.items())
 
 
 def _of_the_model(shapes: Mapping[str, torch.Size]) -> dict[str, torch.Size]:

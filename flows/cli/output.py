@@ -1,6 +1,7 @@
 """Standard output, where results go."""
 
 import sys
+import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,3 +16,11 @@ def results_console() -> "Console":
     from rich.console import Console
 
     return Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+
+
+def printable(text: str) -> str:
+    """Text of strangers for a terminal: letters as they are, control characters as their escapes, which move nothing."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t\u200c\u200d" or unicodedata.category(c) == "Zs" else c.encode("unicode_escape").decode()
+        for c in text
+    )

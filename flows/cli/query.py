@@ -1,12 +1,15 @@
 """`dalle query`: ask the catalog's published copy."""
 
+import math
 import sys
+from collections.abc import Iterator
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from flows.cli.options import ConfigFile, Preset, Settings, resolve
-from flows.cli.output import results_console
+from flows.cli.output import printable, results_console
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,14 +29,14 @@ def query(
 ) -> None:
     """Run a named or typed query on the published copy of the catalog."""
     from dalle_datasets.catalog import queries
-    from dalle_datasets.store.layout import Layout, open_data_root
+    from dalle_datasets.store.layout import find_data_root
 
     if show_list:
         _print_list()
         return
     if not name:
         raise ValueError("say which query: a name from `dalle query --list`, or - to read SQL from standard input")
-    layout: Layout = open_data_root(resolve(preset, settings, config_file).paths.data_root)
+    layout = find_data_root(resolve(preset, settings, config_file).paths.data_root)
     if name == "-" or " " in name.strip():
         if params:
             raise ValueError("--param goes with a named query; write the values into the SQL itself")
@@ -74,30 +77,51 @@ def _write(rows: "pa.Table", form: Format) -> None:
     elif form == "csv":
         import csv
 
-        writer = csv.writer(sys.stdout)
+        writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(rows.column_names)
-        writer.writerows(tuple(row.values()) for row in rows.to_pylist())
+        writer.writerows(_tuples(rows))
     elif form == "json":
         import json
 
-        for row in rows.to_pylist():
-            print(json.dumps(row, default=str, ensure_ascii=False))
+        for row in _tuples(rows):
+            values = zip(rows.column_names, map(_plain, row), strict=True)
+            print(json.dumps(dict(values), default=str, ensure_ascii=False, allow_nan=False))
     else:
         _print_table(rows)
 
 
+def _tuples(rows: "pa.Table") -> Iterator[tuple[object, ...]]:
+    """The rows; two columns may have one name."""
+    return zip(*(column.to_pylist() for column in rows.columns), strict=True)
+
+
+def _plain(value: object) -> object:
+    """A value that JSON has: no NaN and no infinity, numbers as numbers, bytes as hex digits."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def _print_table(rows: "pa.Table") -> None:
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None)
     for name in rows.column_names:
-        table.add_column(name, overflow="fold")  # ids and paths are there to be copied
-    for row in rows.slice(0, MAX_TABLE_ROWS).to_pylist():
-        table.add_row(*(escape(_text(value)) for value in row.values()))
+        table.add_column(Text(printable(name)), overflow="fold")  # ids and paths are there to be copied
+    for row in _tuples(rows.slice(0, MAX_TABLE_ROWS)):
+        table.add_row(*(Text(printable(_text(value))) for value in row))
     results_console().print(table)
     if rows.num_rows > MAX_TABLE_ROWS:
         print(f"{MAX_TABLE_ROWS} of {rows.num_rows:,} rows; --format csv writes them all", file=sys.stderr)
+    if not rows.num_rows:
+        print("no rows", file=sys.stderr)
 
 
 def _text(value: object) -> str:

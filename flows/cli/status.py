@@ -15,18 +15,14 @@ def status(
     runs: Annotated[int, typer.Option(min=0, help="How many of the newest runs to list, of any settings.")] = 10,
 ) -> None:
     """Show how far each stage is with these settings, with ids and progress, and the newest runs. Reads files only, changes nothing."""
-    from pathlib import Path
-
     from rich.markup import escape
     from rich.table import Table
 
-    from dalle_datasets.store.layout import Layout
+    from dalle_datasets.store.layout import find_data_root
     from flows.runtime.overview import Status, newest_runs, stages
 
     config = resolve(preset, settings, config_file)
-    layout = Layout(Path(config.paths.data_root).expanduser())
-    if not layout.root.is_dir():
-        raise ValueError(f"{layout.root} does not exist yet; `dalle demo` fills it, or say which data root with --set paths.data_root=…")
+    layout = find_data_root(config.paths.data_root)
 
     def table(title: str, rows: list[Status]) -> None:
         shown = Table(title, "state", "", box=None)

@@ -11,8 +11,9 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from dalle_datasets.catalog.connection import connect
 from dalle_datasets.catalog.queries import ask
-from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.layout import Layout, open_data_root
 from dalle_datasets.store.parquet import read_parquet
 from dalle_datasets.store.schemas import GENERATIONS
 from dalle_model.config.tree import Config
@@ -25,7 +26,6 @@ from flows.report.curves import Logged, logged_by
 from flows.report.figures import as_data_url, line_svg
 from flows.report.training import plots_of, took
 from flows.runtime.progress import note
-from flows.runtime.tasks import catalog_writer
 
 SHEET_COLUMNS, SHEET_ROWS, SHEET_CELL = 8, 3, 64
 
@@ -92,7 +92,8 @@ def _plain(text: str) -> str:
 
 def show_training(config: Config, trained: Mapping[str, Any]) -> None:
     """Make the artifact of a finished training: what it took, where its losses ended, and its curves."""
-    with catalog_writer(config) as con:
+    layout = open_data_root(config.paths.data_root)
+    with connect(layout.catalog, config.catalog.lock_timeout_s, note, f"show {trained['run_id']}") as con:
         logged = logged_by(partial(ask, con), trained["job"], trained["run_id"])
     key = f"{trained['job'].replace('_', '-')}-curves"
     create_markdown_artifact(training_page(trained["run_id"], trained["job"], logged), key=key, description="How the training went")

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dalle_datasets.catalog.connection import connect
-from dalle_datasets.catalog.ingest import ingest_run
+from dalle_datasets.catalog.ingest import ingest_made
+from dalle_datasets.catalog.ledger import ingest_in_turns
 from dalle_datasets.catalog.snapshot import publish
 from dalle_datasets.store.layout import RUN_RESULT, open_data_root
 from dalle_datasets.store.locks import holder_of, is_held
@@ -81,7 +81,7 @@ def _wait_for_holder(job: str, run_dir: Path) -> None:
 def catalogue(config: Config, *results: Mapping[str, Any]) -> None:
     """Ingest the runs of finished jobs, with all files their results name, and publish the catalog."""
     layout = open_data_root(config.paths.data_root)
-    with connect(layout.catalog, config.catalog.lock_timeout_s, note) as con:
-        for result in results:
-            ingest_run(con, layout, layout.run(result["run_id"]))
-        publish(con, layout)
+    runs = [layout.run(result["run_id"]) for result in results]
+    names = f"catalogue {', '.join(run.name for run in runs)}"
+    ingest_in_turns(layout.catalog, lambda con: ingest_made(con, layout, runs), config.catalog.lock_timeout_s, note, names)
+    publish(layout, config.catalog.lock_timeout_s, note)

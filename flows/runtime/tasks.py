@@ -4,7 +4,7 @@ Every task may run again at any time: jobs are skipped when their result exists,
 there is no Prefect cache here, and no retry: a failed training is resumed, not repeated.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,8 +15,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.runtime import deployment
 
 from dalle_datasets.catalog import ingest
-from dalle_datasets.catalog.connection import connect
-from dalle_datasets.catalog.runs import log_networks
+from dalle_datasets.catalog.ledger import Ingested, ingest_in_turns
 from dalle_datasets.catalog.snapshot import publish
 from dalle_datasets.store.layout import open_data_root
 from dalle_model.config.tree import Config
@@ -42,29 +41,30 @@ def run_stage(job: str, config: Config, inputs: Mapping[str, str]) -> dict[str, 
 def catalogue(config: Config, *results: Mapping[str, Any]) -> None:
     """Ingest what finished jobs left: the runs, every file their results name, and which networks serve."""
     layout = open_data_root(config.paths.data_root)
-    with timed("catalogue"), catalog_writer(config) as con:
-        for result in results:
-            ingest.ingest_run(con, layout, layout.run(result["run_id"]))
-        log_networks(con, layout)
+    with timed("catalogue"):
+        runs = [layout.run(result["run_id"]) for result in results]
+        ingest_in_catalog(config, f"catalogue {', '.join(run.name for run in runs)}", lambda con: ingest.ingest_made(con, layout, runs))
 
 
 @task(task_run_name="publish catalog", cache_policy=NO_CACHE)
 def publish_catalog(config: Config, is_news: bool = True) -> str:
-    """Make the copy that people query, if there is news for it; returns its path."""
+    """Make the copy that people query, if there is news for it; returns its path. Raises `ValueError` for a fault in the catalog."""
     layout = open_data_root(config.paths.data_root)
     with timed("publish catalog") as time:
         time.was_skipped = not is_news
         if is_news:
-            with catalog_writer(config) as con:
-                publish(con, layout)
+            publish(layout, config.catalog.lock_timeout_s, note)
     return str(layout.published_catalog)
 
 
-@contextmanager
-def catalog_writer(config: Config) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The live catalog for one short write. Deployed flows queue at a Prefect slot first, where waiting can be seen."""
-    with _writer_slot(), connect(open_data_root(config.paths.data_root).catalog, config.catalog.lock_timeout_s, note) as con:
-        yield con
+def ingest_in_catalog(config: Config, task_name: str, work: Callable[[duckdb.DuckDBPyConnection], Ingested]) -> None:
+    """Bring files into the catalog in short turns; `task_name` is what others who wait are told.
+
+    Deployed flows queue at a Prefect slot first, where waiting can be seen.
+    """
+    layout = open_data_root(config.paths.data_root)
+    with _writer_slot():
+        ingest_in_turns(layout.catalog, work, config.catalog.lock_timeout_s, note, task_name)
 
 
 @contextmanager

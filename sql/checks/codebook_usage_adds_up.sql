@@ -1,5 +1,6 @@
 -- name: codebook_usage_adds_up
 -- purpose: The counted image tokens are as many as the registered parts hold.
+-- finds: leftovers
 -- reads: codebook_usage, image_token_shards
 -- returns: dvae_id, num_counted, num_held
 with counted as (

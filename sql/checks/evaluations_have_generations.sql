@@ -1,5 +1,6 @@
 -- name: evaluations_have_generations
 -- purpose: Every verdict is about a picture that is catalogued.
+-- finds: leftovers
 -- reads: evaluations, generations
 -- returns: generation_id
 select evaluations.generation_id

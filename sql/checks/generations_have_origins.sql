@@ -1,5 +1,6 @@
 -- name: generations_have_origins
 -- purpose: Every picture has its prompt, its run and its score.
+-- finds: leftovers
 -- reads: generations, prompts, runs, rerank_scores
 -- returns: generation_id, missing
 select

@@ -1,5 +1,6 @@
 -- name: networks_have_makers
 -- purpose: Networks and tokenizers that a run used were made by a run in the catalog.
+-- finds: leftovers
 -- reads: lineage, artifacts
 -- returns: child_id, role, parent_id
 select

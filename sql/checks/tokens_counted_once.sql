@@ -1,28 +1,33 @@
 -- name: tokens_counted_once
--- purpose: A pair has one row of text tokens per tokenizer, and one score per CLIP.
+-- purpose: A part has one row of text tokens for each of its pairs, and one score for each.
 -- reads: text_tokens, clip_scores
--- returns: table_name, pair_id, id, num_rows
+-- returns: table_name, part_path, pair_id, id, num_rows
+with rows as (
+    select
+        'text_tokens' as table_name,
+        part_path,
+        pair_id,
+        tokenizer_id as id
+    from text_tokens
+    union all
+    select
+        'clip_scores',
+        part_path,
+        pair_id,
+        clip_id
+    from clip_scores
+)
+
 select
-    'text_tokens' as table_name,
+    table_name,
+    part_path,
     pair_id,
-    tokenizer_id as id,
+    id,
     count(*) as num_rows
-from text_tokens
-group by
-    pair_id,
-    tokenizer_id
-having count(*) > 1
-union all
-select
-    'clip_scores' as table_name,
-    pair_id,
-    clip_id as id,
-    count(*) as num_rows
-from clip_scores
-group by
-    pair_id,
-    clip_id
+from rows
+group by all
 having count(*) > 1
 order by
     table_name,
+    part_path,
     pair_id

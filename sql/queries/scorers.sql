@@ -1,5 +1,5 @@
 -- name: scorers
--- purpose: Every CLIP that ranked the same pictures side by side: what the best of n is worth, for n from 1 to all candidates.
+-- purpose: Every CLIP that ranked the same pictures side by side: what the best of n is worth, for every n to 16, its doublings, and all candidates.
 -- params: run_id (text, optional)
 -- reads: scored_generations, latest_artifacts, artifacts, runs
 -- returns: clip_id, source, is_own, prompt_set, best_of, num_prompts, mean_best_clip_score, all_right; exact means over all choices of n of the candidates
@@ -12,7 +12,14 @@ with scored as (
 ),
 
 sizes as (
-    select unnest(range(1, (select coalesce(max(num_candidates), 0) from scored) + 1)) as best_of
+    select distinct best_of
+    from (
+        select
+            unnest(range(1, 17) || [32, 64, 128, 256, 512, 1024, 2048, 4096, num_candidates]) as best_of,
+            num_candidates
+        from (select distinct num_candidates from scored)
+    )
+    where best_of <= num_candidates
 ),
 
 -- Rank r is the best of n in C(N - r, n - 1) of the C(N, n) choices.

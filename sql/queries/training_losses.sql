@@ -11,7 +11,9 @@ with losses as (
         max(value) filter (where name = 'text_loss') as text_nats,
         max(value) filter (where name = 'image_loss') as image_nats
     from run_metrics
-    where run_id = coalesce($run_id, (select run_id from latest_artifacts where kind = 'transformer'))
+    where
+        run_id = coalesce($run_id, (select run_id from latest_artifacts where kind = 'transformer'))
+        and name in ('text_loss', 'image_loss')
     group by
         run_id,
         split,

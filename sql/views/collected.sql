@@ -12,4 +12,4 @@ select
     funnel_stage(rows.stage, rows.reason) as stage,
     rows.reason
 from read_parquet(files_under(root, '/collections/*/*.parquet'), hive_partitioning = false, filename = true) as rows
-inner join collections on rows.filename = root || '/' || collections.part_path;
+inner join collections on part_of(rows.filename, 'collections') = collections.part_path;

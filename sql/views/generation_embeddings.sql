@@ -9,8 +9,8 @@ select
     clip_id,
     image_embedding
 from read_parquet(files_under(root, '/runs/*/image_embeddings.parquet'), hive_partitioning = false, filename = true)
-where filename in (
-    select root || '/' || path
+where part_of(filename, 'runs') in (
+    select path
     from artifacts
     where kind = 'image_embeddings'
 );

@@ -8,7 +8,7 @@ select
     generation_id,
     image_tokens
 from read_parquet(files_under(root, '/runs/*/generations.parquet'), hive_partitioning = false, filename = true)
-where filename in (
-    select root || '/' || part_path
+where part_of(filename, 'runs') in (
+    select part_path
     from generations
 );

@@ -12,7 +12,7 @@ select
 from read_parquet(
     files_under(root, '/image_tokens/dvae=*/*.parquet'), hive_partitioning = true, hive_types_autocast = false, filename = true
 )
-where filename in (
-    select root || '/' || part_path
+where part_of(filename, 'image_tokens') in (
+    select part_path
     from image_token_shards
 );

@@ -29,3 +29,4 @@ from dropped_pairs
 where stage <> 'tokenize';  -- later stages drop pairs, which are counted as pairs already
 
 comment on view outcomes is 'Every candidate that was found, with the stage of the funnel that dropped it (kept, discover, download, decode or filter).';
+comment on column outcomes.host is 'Host of the image, or of its page; (local files) where there is none.';

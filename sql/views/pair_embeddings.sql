@@ -11,8 +11,8 @@ select
 from read_parquet(
     files_under(root, '/clip_scores/clip=*/*.parquet'), hive_partitioning = true, hive_types_autocast = false, filename = true
 )
-where filename in (
-    select root || '/' || part_path
+where part_of(filename, 'clip_scores') in (
+    select part_path
     from ingested_parts
     where artifact_kind = 'clip_scores'
 );

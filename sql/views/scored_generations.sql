@@ -34,3 +34,4 @@ left join newest_verdicts on generations.generation_id = newest_verdicts.generat
 qualify row_number() over (partition by generations.generation_id, rerank_scores.clip_id order by is_own desc) = 1;
 
 comment on view scored_generations is 'Pictures with scores, one row per picture and CLIP; is_own marks the CLIP that ranked them when they were made.';
+comment on column scored_generations.is_own is 'Whether this CLIP ranked the pictures when they were made.';

@@ -44,3 +44,9 @@ from measured
 inner join chosen on measured.run_id = chosen.run_id;
 
 comment on view training_rates is 'Speed of trainings, one row per run and logged step; tokens_per_s counts the positions of the network''s stream.';
+comment on column training_rates.num_processes is 'Processes of the training.';
+comment on column training_rates.pairs_per_s is 'Pairs a second, all processes together.';
+comment on column training_rates.tokens_per_s is 'Positions of the network a second, all processes together; null for a CLIP.';
+comment on column training_rates.mfu is 'Share of the peak arithmetic of the device that was used; null where the peak is not known.';
+comment on column training_rates.memory_bytes is 'Most memory of a device that one process took, bytes.';
+comment on column training_rates.data_wait_share is 'Share of the time that was spent waiting for data.';

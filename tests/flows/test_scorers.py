@@ -60,7 +60,7 @@ def test_a_published_clip_ranks_pictures_that_exist_beside_the_one_that_made_the
     with connect(layout.catalog) as con:
         for result in (imported, scored):
             ingest.ingest_run(con, layout, layout.run(result["run_id"]))
-        snapshot.publish(con, layout)
+    snapshot.publish(layout)
     sources = {(row["clip_id"], row["source"], row["is_own"]) for row in run_query(layout, "scorers").to_pylist()}
     assert sources == {("clip0", "our own", True), (imported["clip_id"], f"local-dir:{published}", False)}
 

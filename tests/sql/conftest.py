@@ -48,6 +48,7 @@ _ROWS: dict[str, dict[str, Any]] = {
         "provenance": "{}", "timings": "{}", "started_at": "2026-01-01 00:00:00", "duration_s": 1.0,
     },
     "run_metrics": {"run_id": "run", "step": 0, "split": "train", "name": "loss", "value": 1.0},
+    "checkpoints": {"run_id": "run", "path": "runs/run/checkpoints/best", "kind": "weights", "step": 4, "num_bytes": 100},
     "run_speed": {"run_id": "run", "step": 10, "name": "pairs_per_s", "value": 2.0},
     "artifacts": {"artifact_id": "vae", "kind": "dvae", "path": "runs/run/checkpoints", "made_by": "run"},
     "lineage": {"child_id": "run", "parent_id": "pairs", "role": "pairs"},

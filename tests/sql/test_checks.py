@@ -34,14 +34,43 @@ def test_run_checks_reports_columns_and_at_most_limit_rows(catalog):
 
 
 def test_pairs_counted_once(catalog):
-    catalog.add("pairs", {"pair_id": 1}, {"pair_id": 1}, {"pair_id": 2})
-    assert offenders(catalog, "pairs_counted_once") == [(1, 2)]
+    catalog.add("pairs", {"pair_id": 1}, {"pair_id": 1}, {"pair_id": 1, "source": "other"}, {"pair_id": 2})
+    assert offenders(catalog, "pairs_counted_once") == [(1, "web", 2)]
 
 
 def test_tokens_counted_once(catalog):
-    catalog.add("text_tokens", {}, {}, {"tokenizer_id": "other"})
+    catalog.add("text_tokens", {}, {}, {"tokenizer_id": "other"}, {"part_path": "of the other source that has the pair"})
     catalog.add("clip_scores", {}, {})
-    assert offenders(catalog, "tokens_counted_once") == [("clip_scores", 1, "clip", 2), ("text_tokens", 1, "bpe", 2)]
+    assert [(row[0], *row[2:]) for row in offenders(catalog, "tokens_counted_once")] == [
+        ("clip_scores", 1, "clip", 2),
+        ("text_tokens", 1, "bpe", 2),
+    ]
+
+
+def test_ids_are_hashes(catalog):
+    catalog.add("pairs", {"pair_id": 0}, {"pair_id": 0}, {})
+    catalog.add("safety_scores", pair_id=-5)
+    catalog.add("image_token_shards", {"min_pair_id": 0, "num_images": 3}, {"min_pair_id": None})
+    assert [(row[0], row[2]) for row in offenders(catalog, "ids_are_hashes")] == [
+        ("image_token_shards", 3),
+        ("pairs", 2),
+        ("safety_scores", 1),
+    ]
+
+
+def test_tokens_are_codebook_entries(catalog):
+    catalog.add("codebook_usage", {"image_token": 0}, {"image_token": 7})
+    shards = [{"part_path": str(largest), "largest_image_token": largest} for largest in (7, 8, None)]
+    catalog.add("image_token_shards", *shards)
+    assert offenders(catalog, "tokens_are_codebook_entries") == [("8", "vae", 8, 8)]
+
+
+def test_leftovers_are_no_faults(catalog):
+    catalog.add("text_tokens")
+    catalog.add("ingested_parts", artifact_kind="text_tokens", part_path="text_tokens/tokenizer=bpe/part-00000.parquet")
+    found = {check.name: check.is_fault for check in run_checks(catalog.con) if not check.passed}
+    assert found == {"tokens_have_pairs": False}
+    assert {check.finds for check in run_checks(catalog.con)} == {"faults", "leftovers"}
 
 
 def test_tokens_have_pairs(catalog):

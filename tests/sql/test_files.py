@@ -81,6 +81,10 @@ def test_every_table_and_column_has_a_comment(catalog):
         where not internal and comment is null and table_name in (select table_name from duckdb_tables())"""
     assert catalog.con.execute(bare).fetchall() == []
     assert catalog.con.execute("select view_name from duckdb_views() where not internal and comment is null").fetchall() == []
+    bare = "select table_name, column_name from duckdb_columns() where not internal and comment is null"
+    assert catalog.con.execute(bare).fetchall() == []
+    bare = "select function_name from duckdb_functions() where not internal and comment is null"
+    assert catalog.con.execute(bare).fetchall() == []
 
 
 def test_the_schema_is_portable_to_ducklake():

@@ -74,13 +74,13 @@ def test_insert_image_token_shards_measures_the_part(catalog, write):
     rows = [{"pair_id": 5, "image_tokens": [1, 2, 3]}, {"pair_id": 4, "image_tokens": [1]}]
     path = write("image_tokens/dvae=vae/part-00000.parquet", schemas.IMAGE_TOKENS, rows)
     run(catalog, "insert_image_token_shards", file=str(path), part_path="p", dvae_id="vae")
-    assert catalog.rows("image_token_shards", "*") == [("p", "vae", 2, 1, 3, 4, 5)]
+    assert catalog.rows("image_token_shards", "*") == [("p", "vae", 2, 1, 3, 4, 5, 3)]
 
 
 def test_insert_image_token_shards_of_an_empty_part(catalog, write):
     path = write("image_tokens/dvae=vae/part-00000.parquet", schemas.IMAGE_TOKENS, [])
     run(catalog, "insert_image_token_shards", file=str(path), part_path="p", dvae_id="vae")
-    assert catalog.rows("image_token_shards", "*") == [("p", "vae", 0, 0, 0, None, None)]
+    assert catalog.rows("image_token_shards", "*") == [("p", "vae", 0, 0, 0, None, None, None)]
 
 
 def test_insert_codebook_usage(catalog, write):
@@ -222,11 +222,14 @@ def test_record_part_and_parts_under(catalog):
             sha256="s",
             num_rows=1,
             num_bytes=2,
+            modified_ns=3 + number,
             now="2026-01-01",
         )
-    run(catalog, "record_part", part_path="pairs/web/2", artifact_kind="other", sha256="s", num_rows=1, num_bytes=2, now="2026-01-01")
+    other = {"num_rows": 1, "num_bytes": 2, "modified_ns": None, "now": "2026-01-01"}
+    run(catalog, "record_part", part_path="pairs/web/2", artifact_kind="other", sha256="s", **other)
+    run(catalog, "touch_part", part_path="pairs/web/1", modified_ns=9)
     rows = catalog.con.execute(read_sql("ingest", "parts_under").text, {"artifact_kind": "pairs", "folder": "pairs/web/"}).fetchall()
-    assert rows == [("pairs/web/0", "s"), ("pairs/web/1", "s")]
+    assert rows == [("pairs/web/0", "s", 2, 3), ("pairs/web/1", "s", 2, 9)]
 
 
 def test_record_replacement_copies_the_ledger_row_that_is_about_to_go(catalog):
@@ -314,3 +317,12 @@ def test_training_set_inputs_are_all_pairs_and_the_files_of_the_three_ids(catalo
         "pairs/web/0",
         "text_tokens/tokenizer=bpe/0",
     ]
+
+
+def test_unknown_id_names_the_most_like_it(catalog):
+    catalog.add(
+        "artifacts", {"artifact_id": "abc0"}, {"artifact_id": "abc1"}, {"artifact_id": "zzz"}, {"artifact_id": "abc", "kind": "clip"}
+    )
+    assert catalog.query("unknown_id", "ingest", parameter="dvae_id", id="abc1") == [(False, ["abc1", "abc0", "zzz"])]
+    assert catalog.query("unknown_id", "ingest", parameter="dvae_id", id="abcd")[0][0] is True
+    assert catalog.query("unknown_id", "ingest", parameter="other_id", id="x") == [(True, [])]

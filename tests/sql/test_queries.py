@@ -521,3 +521,8 @@ def test_gradient_norms_of_the_last_step(catalog):
     logged(catalog, "run_metrics", "tf", 30, split="train", loss=1.0)
     assert catalog.query("gradient_norms") == [("tf", 20, "attention_00", 0.25), ("tf", 20, "mlp_00", 0.5)]
     assert catalog.query("gradient_norms", run_id="tf", step=10) == [("tf", 10, "mlp_00", 2.0)]
+
+
+def test_training_losses_have_no_rows_of_gradients(catalog):
+    catalog.add("run_metrics", {"name": "text_loss"}, {"split": "gradients", "name": "attention_00"}, run_id="t")
+    assert [row[:3] for row in catalog.query("training_losses", run_id="t")] == [("t", "train", 0)]

@@ -80,3 +80,9 @@ def test_dropped_prompts_of_a_batch_with_their_reasons(batch):
     assert batch.column("dropped_prompts", 1) == ["line 2: it has no text", "180 tokens"]
     assert batch.column("dropped_prompts", 0, reason="too_long") == ["too_long"]
     assert batch.column("dropped_prompts", 0, run_id="older") == ["empty"]
+
+
+def test_scorers_of_many_candidates_skip_numbers(catalog):
+    catalog.add("generations", *({"generation_id": f"g{i}", "candidate_index": i} for i in range(100)))
+    catalog.add("rerank_scores", *({"generation_id": f"g{i}", "clip_score": -i, "rank": i + 1} for i in range(100)))
+    assert catalog.column("scorers", 4, run_id="gen") == [*range(1, 17), 32, 64, 100]

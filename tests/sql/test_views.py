@@ -2,7 +2,7 @@
 
 import pytest
 
-from dalle_datasets.store.schemas import COLLECTED, GENERATIONS, IMAGE_TOKENS, MEASURES
+from dalle_datasets.store.schemas import CLIP_SCORES, COLLECTED, GENERATION_EMBEDDINGS, GENERATIONS, IMAGE_TOKENS, MEASURES
 
 
 def test_training_pairs_is_one_row_per_pair_tokenizer_and_clip(catalog):
@@ -181,3 +181,20 @@ def test_files_under_a_data_root_with_signs_of_a_pattern_in_its_name(catalog, wr
     catalog.add("generations")
     assert len(catalog.con.execute("select * from image_tokens($root)", {"root": str(root)}).fetchall()) == 1
     assert len(catalog.con.execute("select * from generation_tokens($root)", {"root": str(root)}).fetchall()) == 1
+
+
+@pytest.mark.parametrize("spelling", ["{root}/", "{root}//", "{parent}//{name}", "{root}/../{name}", "{parent}/./{name}/"])
+def test_part_of_makes_every_spelling_of_a_root_the_same(catalog, write, tmp_path, spelling):
+    root = tmp_path.parent / tmp_path.name
+    spelt = spelling.format(root=root, parent=root.parent, name=root.name)
+    write("image_tokens/dvae=vae/part-00000.parquet", IMAGE_TOKENS, [{"pair_id": 1, "image_tokens": [5]}])
+    write("clip_scores/clip=clip/part-00000.parquet", CLIP_SCORES, [{"pair_id": 1, "image_embedding": [1.0]}])
+    write("runs/gen/generations.parquet", GENERATIONS, [{"generation_id": "g", "image_tokens": [1]}])
+    write("runs/gen/image_embeddings.parquet", GENERATION_EMBEDDINGS, [{"generation_id": "g", "clip_id": "clip", "image_embedding": [1.0]}])
+    write("collections/web/run-00001.parquet", COLLECTED, [{"candidate_id": "c", "stage": "kept", "reason": ""}])
+    for table in ("image_token_shards", "generations", "collections"):
+        catalog.add(table)
+    catalog.add("ingested_parts", part_path="clip_scores/clip=clip/part-00000.parquet", artifact_kind="clip_scores")
+    catalog.add("artifacts", artifact_id="e", kind="image_embeddings", path="runs/gen/image_embeddings.parquet", made_by="gen")
+    for macro in ("image_tokens", "pair_embeddings", "generation_tokens", "generation_embeddings", "collected"):
+        assert catalog.con.execute(f"select count(*) from {macro}($root)", {"root": spelt}).fetchall() == [(1,)], macro

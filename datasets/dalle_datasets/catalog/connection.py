@@ -1,15 +1,16 @@
 """Opening the catalog: the live file for one writer at a time, the published copy for everybody else.
 
-DuckDB lets one process write, and a reader of the live file would block it. So writers queue at an OS file lock
-(released by the kernel when a process dies, however it dies), and people query the copy that
-`dalle_datasets.catalog.snapshot.publish` makes. This module is the only one that opens the live file.
+DuckDB lets one process write, and a reader of the live file would block it. So writers take turns, in the order in which they asked
+(`dalle_datasets.store.locks`), and people query the copy that `dalle_datasets.catalog.snapshot.publish` makes. What takes long happens
+outside a turn: hashing, checking, exporting, copying. This module is the only one that opens the live file.
 """
 
-import fcntl
 import os
+import platform
 import re
+import shutil
+import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,87 +19,135 @@ import duckdb
 
 from dalle_datasets.catalog.migrations import apply_views, migrate
 from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.locks import LockBusyError, Patience, in_turn
+from dalle_datasets.store.parquet import atomic_path
+
+OnWait = Callable[[str], None] | None
+"""Told once, after a second, whom a caller waits for."""
 
 _CONFINING = threading.Lock()
-_POLL_S = 0.05
-_SILENT_S = 1.0
-"""Waits shorter than this are not reported."""
+_MAX_LOG_BYTES = 64 * 2**20
+"""A log that is longer when a writer closes is written into the file: every open reads all of it."""
 
 
 class CatalogBusyError(RuntimeError):
     """Another process holds the catalog for writing."""
 
 
-class _Patience:
-    """Waits for another writer for a while, and says once that it does."""
-
-    def __init__(self, catalog_path: Path, timeout_s: float, on_wait: Callable[[str], None] | None) -> None:
-        self._path, self._timeout_s, self._on_wait = catalog_path, timeout_s, on_wait
-        self._began = time.monotonic()
-
-    def wait_for(self, pid: str) -> None:
-        """Sleep a little. Raises `CatalogBusyError` once the time is up."""
-        waited = time.monotonic() - self._began
-        if waited >= self._timeout_s:
-            raise _busy(self._path, pid, self._timeout_s)
-        if self._on_wait is not None and waited > _SILENT_S:
-            self._on_wait(f"{self._path} is open for writing in PID {pid}; waiting up to {self._timeout_s:g} s")
-            self._on_wait = None
-        time.sleep(_POLL_S)
-
-
 @contextmanager
 def connect(
-    catalog_path: Path, lock_timeout_s: float = 60.0, on_wait: Callable[[str], None] | None = None
+    catalog_path: Path, lock_timeout_s: float = 60.0, on_wait: OnWait = None, task: str = "writing"
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The live catalog, up to date, for one writer; keep the block short.
+    """The live catalog, up to date, for one writer; keep the block under a second, others wait for it. `task` is what they are told.
 
-    Waits at most `lock_timeout_s` seconds for another writer, telling `on_wait` so, then raises `CatalogBusyError` with its PID.
-    Raises `ValueError` when the file cannot be read or its migrations do not fit this code.
+    Waits at most `lock_timeout_s` seconds for those before it, then raises `CatalogBusyError` with the holder's name and task.
+    Raises `ValueError` when the file cannot be read or its migrations do not fit this code, `OSError` when the disk is full.
     """
     catalog_path.parent.mkdir(parents=True, exist_ok=True)
-    patience = _Patience(catalog_path, lock_timeout_s, on_wait)
-    with _writer_lock(catalog_path, patience):
+    with _turn(catalog_path, lock_timeout_s, on_wait, task) as patience:
         con = _open_live(catalog_path, patience)
         try:
-            _set_up(con)
-            yield con
+            with _sentences(catalog_path):
+                migrate(con)
+                apply_views(con)
+                yield con
         finally:
             con.close()
+    if _num_bytes(_log(catalog_path)) > _MAX_LOG_BYTES:
+        with checkpointed(catalog_path, lock_timeout_s, on_wait):
+            pass
 
 
 @contextmanager
-def connect_fresh(catalog_path: Path, lock_timeout_s: float = 60.0) -> Iterator[duckdb.DuckDBPyConnection]:
-    """An empty catalog that takes the place of the live one when the block ends well, and leaves it alone when it does not."""
+def checkpointed(catalog_path: Path, lock_timeout_s: float = 60.0, on_wait: OnWait = None) -> Iterator[Path]:
+    """The live file with every row in it and an empty log. During the block nobody else does this, so its bytes may be copied.
+
+    A checkpoint that is torn at the wrong byte makes a file unopenable, so a copy is made before. It is made outside the turn,
+    because between checkpoints writers append to the log; if one did write into the file, it is made again within.
+    """
     catalog_path.parent.mkdir(parents=True, exist_ok=True)
-    with _writer_lock(catalog_path, _Patience(catalog_path, lock_timeout_s, None)):
-        fresh = catalog_path.with_name(catalog_path.name + ".fresh")
-        for path in (fresh, _wal(fresh)):
+    with _turn(_beside(catalog_path, "checkpoint"), lock_timeout_s, on_wait, "publishing"):
+        copy, state = _beside(catalog_path, "copy"), _copy(catalog_path, _beside(catalog_path, "copy"))
+        with _turn(catalog_path, lock_timeout_s, on_wait, "publishing") as patience:
+            if state != _state(catalog_path):
+                _copy(catalog_path, copy)
+            con = _open_live(catalog_path, patience)
+            try:
+                with _sentences(catalog_path):
+                    migrate(con)
+                    apply_views(con)
+                    if copy.exists():
+                        copy.replace(_rescue(catalog_path))
+                    con.execute("checkpoint")
+            finally:
+                con.close()
+            _rescue(catalog_path).unlink(missing_ok=True)
+        yield catalog_path
+
+
+@contextmanager
+def replacing(catalog_path: Path, lock_timeout_s: float = 60.0, on_wait: OnWait = None) -> Iterator[Callable[[], None]]:
+    """A turn in which the live file is replaced: the block's function puts the fresh catalog (`connect_fresh`) in its place."""
+
+    def put_in_place() -> None:
+        # The old file loses its log first: rows and ledger go together, so that a crash here costs a repeated ingest, no more.
+        _log(catalog_path).unlink(missing_ok=True)
+        _rescue(catalog_path).unlink(missing_ok=True)
+        _beside(catalog_path, "fresh").replace(catalog_path)
+
+    with _turn(catalog_path, lock_timeout_s, on_wait, "rebuilding"):
+        yield put_in_place
+
+
+@contextmanager
+def rebuilding(catalog_path: Path, lock_timeout_s: float = 60.0, on_wait: OnWait = None) -> Iterator[None]:
+    """One rebuild at a time, beside writers of the live catalog. What an earlier one left half done is removed."""
+    catalog_path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = _beside(catalog_path, "fresh")
+    with _turn(fresh, lock_timeout_s, on_wait, "rebuilding"):
+        for path in (fresh, _log(fresh)):
             path.unlink(missing_ok=True)
-        con = duckdb.connect(str(fresh))
-        try:
-            _set_up(con)
+        yield
+        fresh.unlink(missing_ok=True)
+
+
+@contextmanager
+def connect_fresh(catalog_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The catalog that is being made beside the live one; all of it is in one file when the block ends well."""
+    fresh = _beside(catalog_path, "fresh")
+    con = duckdb.connect(str(fresh), config=_WRITER)
+    try:
+        with _sentences(fresh):
+            migrate(con)
+            apply_views(con)
             yield con
             con.execute("checkpoint")
-        finally:
-            con.close()
-        # The old file loses its log first: rows and ledger go together, so that a crash here costs a repeated ingest, no more.
-        _wal(catalog_path).unlink(missing_ok=True)
-        fresh.replace(catalog_path)
+    finally:
+        con.close()
 
 
 @contextmanager
 def open_published(layout: Layout) -> Iterator[duckdb.DuckDBPyConnection]:
     """The readers' copy, read-only, where SQL opens no file outside the data root, no network and no extension.
 
-    Raises `ValueError` when nothing has been published yet.
+    Raises `ValueError` when nothing has been published yet, or the copy is damaged.
     """
     path = layout.published_catalog
     if not path.exists():
         raise ValueError(f"{path}: no catalog has been published yet; run `dalle demo`, or `dalle catalog publish` if the catalog is newer")
-    con = duckdb.connect(str(path), read_only=True)
-    try:
+    with open_copy(path) as con:
         _confine(con, layout.root)
+        yield con
+
+
+@contextmanager
+def open_copy(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A copy of the catalog that nobody writes, read-only. Raises `ValueError` when it is damaged."""
+    try:
+        con = duckdb.connect(str(path), read_only=True)
+    except duckdb.Error as error:
+        raise ValueError(f"{path} cannot be opened ({_first_line(error)}); make it again with `dalle catalog publish`") from error
+    try:
         yield con
     finally:
         con.close()
@@ -109,64 +158,104 @@ def _confine(con: duckdb.DuckDBPyConnection, root: Path) -> None:
     with _CONFINING:
         if con.execute("select current_setting('lock_configuration')").fetchall() == [(True,)]:
             return  # connections of one process to one file share their settings
-        folders = ", ".join("'" + str(folder).replace("'", "''") + "'" for folder in (root, root.resolve()))
+        folders = ", ".join(_quoted(folder) for folder in (root, root.resolve()))
         con.execute(f"set allowed_directories = [{folders}]")  # `set` takes no parameters
+        con.execute(f"set temp_directory = {_quoted(_scratch(root))}")
         for setting in ("python_enable_replacements", "autoinstall_known_extensions", "autoload_known_extensions"):
             con.execute(f"set {setting} = false")
         con.execute("set enable_external_access = false")
         con.execute("set lock_configuration = true")
 
 
+def _scratch(root: Path) -> Path:
+    """Where a reader spills what does not fit in memory: a folder of this process, made when needed, never in a read-only root."""
+    place = root / "catalog" if os.access(root / "catalog", os.W_OK) else Path(tempfile.gettempdir())
+    return place / f"published.duckdb.{platform.node()}-{os.getpid()}.tmp"
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
+
+
 @contextmanager
-def _writer_lock(catalog_path: Path, patience: _Patience) -> Iterator[None]:
-    path = catalog_path.with_name(catalog_path.name + ".lock")
-    with path.open("a+") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                file.seek(0)
-                patience.wait_for(file.read().strip() or "unknown")
-        file.seek(0)
-        file.truncate()
-        file.write(str(os.getpid()))
-        file.flush()
-        yield  # closing the file releases the lock
+def _turn(path: Path, lock_timeout_s: float, on_wait: OnWait, task: str) -> Iterator[Patience]:
+    try:
+        with in_turn(_beside(path, "lock"), task, lock_timeout_s, on_wait) as patience:
+            yield patience
+    except LockBusyError as error:
+        raise CatalogBusyError(
+            f"{path} is {error}; query the published copy with `dalle query` instead, or wait and run this again"
+        ) from error
 
 
-def _set_up(con: duckdb.DuckDBPyConnection) -> None:
-    # A checkpoint torn at the wrong byte makes the file unopenable; only `snapshot.publish` checkpoints, after its copy is safe.
-    con.execute("pragma disable_checkpoint_on_shutdown")
-    con.execute("set checkpoint_threshold = '1GB'")
-    migrate(con)
-    apply_views(con)
+_WRITER: dict[str, str | bool | int | float | list[str]] = {"checkpoint_threshold": "1TB"}
+"""Settings of writers. DuckDB must not checkpoint by itself: only `checkpointed` does, when its copy is safe."""
 
 
-def _wal(path: Path) -> Path:
-    return path.with_name(path.name + ".wal")
-
-
-def _open_live(path: Path, patience: _Patience) -> duckdb.DuckDBPyConnection:
+def _open_live(path: Path, patience: Patience) -> duckdb.DuckDBPyConnection:
     while True:
         try:
-            return duckdb.connect(str(path))
-        except duckdb.IOException as error:
-            if "lock" not in str(error).lower():
-                raise _unreadable(path, error) from error
-            pid = re.search(r"PID (\d+)", str(error))  # somebody who does not take our lock: the DuckDB shell, a notebook
-            patience.wait_for(pid[1] if pid else "unknown")
+            con = duckdb.connect(str(path), config=_WRITER)
         except duckdb.Error as error:
-            raise _unreadable(path, error) from error
+            if isinstance(error, duckdb.IOException) and "lock" in str(error).lower():
+                pid = re.search(r"PID (\d+)", str(error))  # somebody who does not take our lock: the DuckDB shell, a notebook
+                patience.wait_for(f"process {pid[1]}, a DuckDB of its own" if pid else "another DuckDB")
+                continue
+            if not _rescue(path).exists():
+                raise ValueError(
+                    f"{path} cannot be opened ({_first_line(error)}); nothing lives only there: make it again with `dalle catalog rebuild`"
+                ) from error
+            _rescue(path).replace(path)  # a checkpoint was torn; the log still has what it was to write
+            continue
+        con.execute("pragma disable_checkpoint_on_shutdown")
+        _rescue(path).unlink(missing_ok=True)
+        return con
 
 
-def _busy(path: Path, pid: str, lock_timeout_s: float) -> CatalogBusyError:
-    return CatalogBusyError(
-        f"{path} is open for writing in PID {pid}; waited {lock_timeout_s:g} s; "
-        "query the published copy with `dalle query` instead, or wait and run this again"
-    )
+@contextmanager
+def _sentences(path: Path) -> Iterator[None]:
+    """Turn what DuckDB says of a full disk into an `OSError` that names the file."""
+    try:
+        yield
+    except duckdb.Error as error:
+        if any(reason in str(error) for reason in ("No space left", "quota exceeded", "File too large")):
+            raise OSError(f"could not write {path}: {_first_line(error)}; free some space or choose another data root") from error
+        raise
 
 
-def _unreadable(path: Path, error: duckdb.Error) -> ValueError:
-    first_line = str(error).splitlines()[0]
-    return ValueError(f"{path} cannot be opened ({first_line}); nothing lives only there: make it again with `dalle catalog rebuild`")
+def _copy(path: Path, copy: Path) -> tuple[int, ...]:
+    """Copy the live file, whole or not at all, and return the state it was in before; there may be none yet."""
+    state = _state(path)
+    if path.exists():
+        with atomic_path(copy) as partial:
+            shutil.copyfile(path, partial)
+    return state
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _beside(path: Path, what: str) -> Path:
+    return path.with_name(f"{path.name}.{what}")
+
+
+def _log(path: Path) -> Path:
+    return _beside(path, "wal")
+
+
+def _rescue(path: Path) -> Path:
+    """The file as it was before a checkpoint: it is there only while one is being made, or after one that was killed."""
+    return _beside(path, "before_checkpoint")
+
+
+def _num_bytes(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

@@ -4,6 +4,7 @@ Nothing is known to the catalog that is not in a file; `ledger` sees to it that 
 """
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import duckdb
@@ -23,6 +24,7 @@ from dalle_datasets.catalog.ledger import (
     known_parts,
     read_json,
     record_part,
+    state_of,
 )
 from dalle_datasets.catalog.migrations import transaction
 from dalle_datasets.catalog.runs import forget_lineage, log_networks, log_run, log_stage_times, record_made
@@ -51,7 +53,7 @@ def ingest_training_set(con: duckdb.DuckDBPyConnection, layout: Layout, training
     relative, content = layout.relative(path), path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     old = known_parts(con, "training_set", relative).get(relative)
-    if old == digest:
+    if old is not None and old.sha256 == digest:
         return Ingested(unchanged=1)
     with transaction(con):
         if old is not None:
@@ -61,7 +63,7 @@ def ingest_training_set(con: duckdb.DuckDBPyConnection, layout: Layout, training
         record_made(con, training_set_id, "training_set", manifest["path"], training_set_id)
         for role, parent in manifest["inputs"].items():
             execute(con, "insert_lineage", child_id=training_set_id, parent_id=parent, role=role)
-        record_part(con, relative, "training_set", digest, manifest["num_rows"], len(content))
+        record_part(con, relative, "training_set", digest, manifest["num_rows"], state_of(path))
     return Ingested(added=int(old is None), replaced=int(old is not None))
 
 
@@ -73,6 +75,17 @@ def ingest_run(con: duckdb.DuckDBPyConnection, layout: Layout, run_dir: Path) ->
         if artifact.ingest is not None and artifact.path_key in result:
             done += artifact.ingest(con, layout, run_dir, {**inputs, **result})
     return done
+
+
+def ingest_made(con: duckdb.DuckDBPyConnection, layout: Layout, run_dirs: Iterable[Path]) -> Ingested:
+    """Everything that finished runs left, and which networks serve since."""
+    done = sum((ingest_run(con, layout, run_dir) for run_dir in run_dirs), Ingested())
+    return done + log_networks(con, layout)
+
+
+def ingest_source(con: duckdb.DuckDBPyConnection, layout: Layout, source: str) -> Ingested:
+    """All that was collected of a source: pairs, drops, and what each collection brought."""
+    return ingest_pairs(con, layout, source) + ingest_dropped_pairs(con, layout, source) + ingest_collections(con, layout, source)
 
 
 def ingest_everything(con: duckdb.DuckDBPyConnection, layout: Layout) -> Ingested:

@@ -59,9 +59,25 @@ def apply_views(con: duckdb.DuckDBPyConnection) -> bool:
     with transaction(con):
         for name in order.static_order():
             con.execute(files[name].text)
+            _comment(con, files[name])
         con.execute("delete from applied_views")
         con.execute(read_sql("ingest", "applied_views").text, {"sha256": digest, "now": utc_now()})
     return True
+
+
+def _comment(con: duckdb.DuckDBPyConnection, file: SqlFile) -> None:
+    """Give a macro its file's purpose as its comment, and the columns of a view the comments of those it reads."""
+    macros = con.execute(read_sql("ingest", "macro_kind").text, {"name": file.name}).fetchall()
+    for (kind,) in macros:
+        con.execute(f"comment on {kind} {file.name} is {_quoted(file.purpose)}")  # `comment` takes no parameters
+    if not macros:
+        values = {"view_name": file.name, "reads": ",".join(file.reads)}
+        for column, comment in con.execute(read_sql("ingest", "inherited_comments").text, values).fetchall():
+            con.execute(f"comment on column {file.name}.{column} is {_quoted(comment)}")
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def utc_now() -> datetime:

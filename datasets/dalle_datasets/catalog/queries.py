@@ -17,6 +17,17 @@ class NoFilesError(ValueError):
     """A query reads Parquet files of a kind that does not exist yet."""
 
 
+_WRITERS = {
+    "runs/reconstruct-": "dalle reconstruct",
+    "runs/": "dalle generate",
+    "collections/": "dalle run collect_pairs",
+    "measures/": "dalle run collect_pairs",
+    "image_tokens/": "dalle run tokenize_pairs",
+    "clip_scores/": "dalle run score_pairs",
+    "training_sets/": "dalle run train_transformer",
+}
+"""Beginning of a path under the data root -> the command that writes what lies there."""
+
 _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
 
 
@@ -38,13 +49,17 @@ def find_query(name: str) -> SqlFile:
 def run_query(layout: Layout, name: str, params: Mapping[str, Any] | None = None) -> pa.Table:
     """The rows of a named query. Parameters may be Python values or text as typed on a command line; `root` is filled in.
 
-    Raises `ValueError` for an unknown query or parameter, a missing one, a value of the wrong kind, and when nothing is published yet.
+    Raises `ValueError` for an unknown query, parameter or id, a missing one, a value of the wrong kind, and when nothing is
+    published yet.
     """
     file = find_query(name)
     values = bind(file, {"root": str(layout.root), **(params or {})} if _takes_root(file) else params or {})
     with open_published(layout) as con:
         try:
-            return _rows(con, file.text, values, f"query {name!r}")
+            rows = _rows(con, file.text, values, f"query {name!r}")
+            if not rows.num_rows:
+                _check_ids(con, file, params or {})
+            return rows
         except ValueError:
             if missing := set(file.reads) - _known_names(con):
                 raise ValueError(
@@ -88,6 +103,18 @@ def bind(file: SqlFile, given: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def _check_ids(con: duckdb.DuckDBPyConnection, file: SqlFile, given: Mapping[str, Any]) -> None:
+    """Raise `ValueError` for an id that the catalog does not have: no rows would look like an answer."""
+    for name, value in given.items():
+        if not name.endswith("_id") or value is None:
+            continue
+        text = read_sql("ingest", "unknown_id").text
+        (found,) = _rows(con, text, {"parameter": name, "id": str(value)}, f"query {file.name!r}").to_pylist()
+        if found["is_unknown"]:
+            near = f"; the most like it: {', '.join(found['near'])}" if found["near"] else ", nor any other"
+            raise ValueError(f"query {file.name!r}: the published catalog has no {name} {value!r}{near}")
+
+
 def _known_names(con: duckdb.DuckDBPyConnection) -> set[str]:
     """Tables, views and macros."""
     return {name for (name,) in con.execute(read_sql("ingest", "known_names").text).fetchall()}
@@ -118,12 +145,17 @@ def _convert(parameter: Parameter, value: Any, query: str) -> Any:
 
 def _rows(con: duckdb.DuckDBPyConnection, sql: str | duckdb.Statement, values: Mapping[str, Any] | None, what: str) -> pa.Table:
     try:
-        return con.execute(sql, dict(values) if values else None).to_arrow_table()
+        if not values or not isinstance(sql, str):
+            return con.execute(sql).to_arrow_table()
+        given = ", ".join(f'"{name}" := {_literal(value)}' for name, value in values.items())
+        con.execute(f"prepare question as {sql}")
+        try:
+            return con.execute(f"execute question({given})").to_arrow_table()
+        finally:
+            con.execute("deallocate question")
     except duckdb.IOException as error:
         if "No files found" in str(error):
-            raise NoFilesError(
-                f"{what} reads Parquet files that do not exist yet; run the stage that writes them ({_first_line(error)})"
-            ) from error
+            raise NoFilesError(f"{what} reads Parquet files that do not exist yet; {_writer_of(error)} ({_first_line(error)})") from error
         raise ValueError(f"{what} cannot be run: {_first_line(error)}") from error
     except duckdb.PermissionException as error:
         raise ValueError(
@@ -132,6 +164,26 @@ def _rows(con: duckdb.DuckDBPyConnection, sql: str | duckdb.Statement, values: M
         ) from error
     except duckdb.Error as error:
         raise ValueError(f"{what} cannot be run: {error}") from error
+
+
+def _writer_of(error: Exception) -> str:
+    """What a person runs to get the files that a query did not find."""
+    folder = next((folder for folder in _WRITERS if f"/{folder}" in str(error)), "")
+    return f"`{_WRITERS[folder]}` writes them" if folder else "run the stage that writes them"
+
+
+def _literal(value: Any) -> str:
+    """A value as SQL writes it. DuckDB's Python client would import pandas for the first parameter it is given: a second of CPU."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool | int):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"'{value}'::double"
+    text = str(value)
+    if "\0" in text:
+        raise ValueError(f"{text!r} cannot be a parameter: it holds a character 0; leave that out")
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _first_line(error: Exception) -> str:

@@ -5,7 +5,7 @@ A run is known by the content of its files; when one of them has changed, all ro
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 
 from dalle_datasets.catalog.artifacts import made_in, unfinished
-from dalle_datasets.catalog.ledger import Ingested, execute, read_json
+from dalle_datasets.catalog.ledger import PROGRESS, Ingested, execute, read_json
 from dalle_datasets.catalog.migrations import transaction
 from dalle_datasets.catalog.sql_files import read_sql
 from dalle_datasets.store.layout import RUN_CONFIG, RUN_RESULT, Layout
@@ -24,13 +24,20 @@ _CURVES = {"metrics.jsonl": ("run_metrics", "insert_run_metrics"), "speed.jsonl"
 
 def log_run(con: duckdb.DuckDBPyConnection, layout: Layout, run_dir: Path) -> Ingested:
     """A finished run: settings, result, curves, what it made from what. Raises `ValueError` for an unfinished one."""
+    progress = PROGRESS.get()
+    if progress is not None and run_dir in progress.done:
+        return Ingested()
     read = {name: run_dir / name for name in (RUN_CONFIG, RUN_RESULT, *_CURVES)}
     if not read[RUN_RESULT].exists():
         raise unfinished(run_dir)
     saved, result = read_json(read[RUN_CONFIG]), read_json(read[RUN_RESULT])
     provenance = read_json(run_dir / "job.json") if (run_dir / "job.json").exists() else {}
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in read.values() if path.exists())).hexdigest()
+    checkpoints = list(_checkpoints(layout, run_dir, result))
+    content = b"".join(path.read_bytes() for path in read.values() if path.exists())
+    digest = hashlib.sha256(content + json.dumps(checkpoints).encode()).hexdigest()
     run_id = run_dir.name
+    if progress is not None:
+        progress.finish(run_dir)
     old = con.execute(read_sql("ingest", "run_content").text, {"run_id": run_id}).fetchall()
     if old == [(digest,)]:
         return Ingested(unchanged=1)
@@ -39,7 +46,7 @@ def log_run(con: duckdb.DuckDBPyConnection, layout: Layout, run_dir: Path) -> In
     config = {name: value for name, value in saved["config"].items() if name != "paths"}
     started_at = result.get("started_at")
     with transaction(con):
-        for table in ("runs", *(table for table, _ in _CURVES.values())):
+        for table in ("runs", "checkpoints", *(table for table, _ in _CURVES.values())):
             con.execute(read_sql("ingest", "remove_run").with_identifiers(table=table, column="run_id"), {"run_id": run_id})
         forget_lineage(con, run_id)
         execute(
@@ -60,11 +67,35 @@ def log_run(con: duckdb.DuckDBPyConnection, layout: Layout, run_dir: Path) -> In
         for name, (_, insert) in _CURVES.items():
             if read[name].exists():
                 execute(con, insert, file=str(read[name]), run_id=run_id)
+        for checkpoint in checkpoints:
+            execute(con, "insert_checkpoint", run_id=run_id, **checkpoint)
         for artifact_id, kind, path in made_in(result, saved["inputs"]):
             record_made(con, artifact_id, kind, path, run_id)
         for role, parent in _parents(saved["inputs"]).items():
             execute(con, "insert_lineage", child_id=run_id, parent_id=parent, role=role)
     return Ingested(added=int(not old), replaced=int(bool(old)))
+
+
+def _checkpoints(layout: Layout, run_dir: Path, result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The folders of weights and training states that a run keeps, by path."""
+    folders = {path for path in (run_dir / "checkpoints").glob("*/") if path.suffix != ".partial"}
+    named = layout.root / str(result.get("checkpoint") or "none")
+    for folder in sorted(folders | ({named} if named.is_dir() and named.is_relative_to(run_dir) else set())):
+        is_state = (folder / "state.json").exists()
+        about = folder / ("state.json" if is_state else "config.json")
+        files = [path for path in folder.iterdir() if path.is_file()]
+        if about in files:
+            yield {
+                "path": layout.relative(folder),
+                "kind": "state" if is_state else "weights",
+                "step": _step(read_json(about), result),
+                "num_bytes": sum(path.stat().st_size for path in files),
+            }
+
+
+def _step(about: Mapping[str, Any], result: Mapping[str, Any]) -> int | None:
+    step = about.get("step", about.get("config", {}).get("step") if isinstance(about.get("config"), dict) else None)
+    return step if isinstance(step, int) else None
 
 
 def log_stage_times(con: duckdb.DuckDBPyConnection, layout: Layout, path: Path) -> Ingested:

@@ -1,12 +1,14 @@
 """The readers' copy of the catalog, and making the catalog again from nothing but files."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from dalle_datasets.catalog import ingest
-from dalle_datasets.catalog.connection import connect_fresh
+from dalle_datasets.catalog.checks import refuse_faults
+from dalle_datasets.catalog.connection import OnWait, checkpointed, connect_fresh, open_copy, rebuilding, replacing
 from dalle_datasets.catalog.ledger import Ingested
 from dalle_datasets.catalog.sql_files import read_sql
 from dalle_datasets.store.layout import Layout
@@ -17,6 +19,7 @@ VOLATILE_COLUMNS = frozenset(
         "applied_at",
         "ingested_at",
         "registered_at",
+        "modified_ns",
         "started_at",
         "finished_at",
         "duration_s",
@@ -34,34 +37,35 @@ _NOT_OF_THE_WORK = frozenset({"schema_version", "applied_views", "replaced_parts
 """Tables about this catalog file, or about the machine that did the work."""
 
 
-def publish(con: duckdb.DuckDBPyConnection, layout: Layout) -> Path:
+def publish(layout: Layout, lock_timeout_s: float = 60.0, on_wait: OnWait = None) -> Path:
     """Copy the live catalog, with its views and macros, to where people query it; readers see the old copy or the new one, whole.
 
-    The copy is also the backup that makes the live file's checkpoint safe, which follows it.
+    Raises `ValueError` when a check of `sql/checks/` finds a fault: readers then keep the copy they have.
     """
-    for leftover in layout.published_catalog.parent.glob(f"{layout.published_catalog.name}.*.partial*"):
-        leftover.unlink()  # of a publication that was killed: we hold the writer's lock, so nobody else is publishing
-    with atomic_path(layout.published_catalog) as partial:
-        live = con.execute("select current_database()").fetchall()[0][0]
-        quoted = str(partial).replace("'", "''")  # `attach` takes no parameters
-        con.execute(f"attach '{quoted}' as published")
-        try:
-            con.execute(f'copy from database "{live}" to published')
-            con.execute("checkpoint published")
-        finally:
-            con.execute("detach published")
-    con.execute("checkpoint")
+    with checkpointed(layout.catalog, lock_timeout_s, on_wait) as live:
+        for leftover in layout.published_catalog.parent.glob(f"{layout.published_catalog.name}.*.partial*"):
+            leftover.unlink()  # of a publication that was killed: nobody else is publishing
+        with atomic_path(layout.published_catalog) as partial:
+            shutil.copyfile(live, partial)
+            with open_copy(partial) as con:
+                refuse_faults(con, layout.catalog)
     return layout.published_catalog
 
 
-def rebuild(layout: Layout, lock_timeout_s: float = 60.0) -> Ingested:
+def rebuild(layout: Layout, lock_timeout_s: float = 60.0, on_wait: OnWait = None) -> Ingested:
     """Make the live catalog again from the Parquet parts and run directories, and publish it.
 
-    The old file stays until the new one is whole. Raises `SchemaError` or `ValueError` for a broken artefact.
+    Others may go on writing the old file; it stays until the new one is whole. Raises `SchemaError` or `ValueError` for a broken
+    artefact, `OSError` when the disk is full.
     """
-    with connect_fresh(layout.catalog, lock_timeout_s) as con:
-        done = ingest.ingest_everything(con, layout)
-        publish(con, layout)
+    with rebuilding(layout.catalog, lock_timeout_s, on_wait):
+        with connect_fresh(layout.catalog) as con:
+            done = ingest.ingest_everything(con, layout)
+        with replacing(layout.catalog, lock_timeout_s, on_wait) as put_in_place:
+            with connect_fresh(layout.catalog) as con:
+                done += ingest.ingest_everything(con, layout)  # what came meanwhile
+            put_in_place()
+    publish(layout, lock_timeout_s, on_wait)
     return done
 
 

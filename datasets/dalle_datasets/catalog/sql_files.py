@@ -6,7 +6,8 @@
     -- reads: codebook_usage, latest_artifacts
     -- returns: image_token, occurrences, share; least used first
 
-`optional` parameters are null when they are not given; `= value` states a default. A file may also have
+`optional` parameters are null when they are not given; `= value` states a default. A check may say `-- finds: leftovers`
+(`dalle_datasets.catalog.checks`). A file may also have
 `-- identifiers: table`: names that stand in braces in its text and come from our code, never from a user.
 """
 
@@ -51,6 +52,8 @@ class SqlFile:
     identifiers: tuple[str, ...]
     reads: tuple[str, ...]
     returns: str
+    finds: str
+    """Of a check: `faults`, or `leftovers`."""
     text: str
     """The whole file, header included, so that what is recorded with a run explains itself."""
 
@@ -107,6 +110,7 @@ def parse_sql(folder: str, name: str, text: str) -> SqlFile:
         identifiers=_names(header.get("identifiers", "")),
         reads=_names(header.get("reads", "")),
         returns=header.get("returns", ""),
+        finds=header.get("finds", "faults"),
         text=text,
     )
 

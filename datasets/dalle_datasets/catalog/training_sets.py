@@ -9,7 +9,6 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from dalle_datasets.catalog.ingest import ingest_training_set
 from dalle_datasets.catalog.sql_files import SqlFile, read_sql
 from dalle_datasets.store.ids import content_id
 from dalle_datasets.store.layout import Layout
@@ -47,7 +46,9 @@ def export_training_set(
     max_nsfw_score: float = 0.5,
     max_watermark_score: float = 0.5,
 ) -> TrainingSet:
-    """Run `sql/training_sets/<query>.sql` and write what it selects, unless that has been done.
+    """Run `sql/training_sets/<query>.sql` on a catalog and write what it selects, unless that has been done.
+
+    The published copy will do, and keeps no writer waiting; `ingest_training_set` then makes the set known to the live catalog.
 
     The id is a hash of the query's text, its parameters, and the content of every file it can read; equal ids mean equal
     files. `pairs_id` only names the pairs in the lineage. The last three parameters count for queries that ask for safety scores.
@@ -91,7 +92,6 @@ def export_training_set(
         }
         with atomic_path(folder / "manifest.json") as partial:
             partial.write_text(json.dumps(manifest, indent=1, sort_keys=True))
-    ingest_training_set(con, layout, training_set_id)
     made = json.loads((folder / "manifest.json").read_text())
     return TrainingSet(id=training_set_id, path=made["path"], num_pairs=made["num_pairs"], num_validation=made["num_validation"])
 

@@ -123,9 +123,7 @@ class Layout:
 
 def open_data_root(data_root: str) -> Layout:
     """The layout of `data_root`, created if need be. Raises `ValueError` when it cannot be written."""
-    root = Path(data_root).expanduser()
-    if "?" in str(root.absolute()):
-        raise ValueError(f"paths.data_root={data_root}: the catalog cannot lie in a path with a question mark; choose another folder")
+    root = _root_path(data_root)
     try:
         root.mkdir(parents=True, exist_ok=True)
         # Without a name that a worker beside us, on this machine or another, could have thought of too.
@@ -137,3 +135,22 @@ def open_data_root(data_root: str) -> Layout:
             "choose another folder with --set paths.data_root=… or DALLE_DATA_ROOT"
         ) from error
     return Layout(root)
+
+
+def find_data_root(data_root: str) -> Layout:
+    """The layout of a `data_root` that is only read, and may be read-only. Raises `ValueError` when there is none."""
+    root = _root_path(data_root)
+    if not root.is_dir():
+        raise ValueError(f"{root} does not exist yet; `dalle demo` fills it, or say which data root with --set paths.data_root=…")
+    return Layout(root)
+
+
+def _root_path(data_root: str) -> Path:
+    if "://" in data_root:
+        raise ValueError(
+            f"paths.data_root={data_root}: is an address, but a data root is a folder; "
+            "mount the bucket, or keep a copy there with `dalle catalog backup`"
+        )
+    if "?" in str(Path(data_root).expanduser().absolute()):
+        raise ValueError(f"paths.data_root={data_root}: the catalog cannot lie in a path with a question mark; choose another folder")
+    return Path(data_root).expanduser()

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -55,6 +56,7 @@ _WRITE_OPTIONS: dict[str, Any] = {
     "compression_level": 1,
     "use_dictionary": True,
     "dictionary_pagesize_limit": 1 << 20,
+    "write_page_checksum": True,
     "store_schema": True,
 }
 
@@ -128,6 +130,21 @@ def check_parquet(path: Path, schema: pa.Schema) -> pq.FileMetaData:
         names = [f"{m.get(b'schema', b'?').decode()} v{m.get(b'version', b'?').decode()}" for m in (found, expected)]
         raise SchemaError(f"{path}: schema {names[0]}, but this code reads {names[1]}; run the stage that writes it again")
     return footer
+
+
+def verify_parquet(path: Path, schema: pa.Schema) -> None:
+    """Read all of a file. Raises `SchemaError` when a page is not what was written, or a `pair_id` is not a hash."""
+    check_parquet(path, schema)
+    damaged = "was damaged after it was written"
+    try:
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=_READ_BYTES, page_checksum_verification=True) as file:
+            for batch in file.iter_batches(256):  # pictures may be large
+                if "pair_id" in batch.schema.names and batch.num_rows and (pc.min(batch["pair_id"]).as_py() or 0) <= 0:
+                    raise SchemaError(
+                        f"{path} {damaged}: it has a pair_id that is no hash; delete it and run the stage that writes it again"
+                    )
+    except (pa.ArrowException, OSError) as error:
+        raise SchemaError(f"{path} {damaged} ({str(error).splitlines()[0]}); delete it and run the stage that writes it again") from error
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:

@@ -5,19 +5,29 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import duckdb
 import pytest
 
 from dalle_datasets.catalog import connection
-from dalle_datasets.catalog.connection import CatalogBusyError, connect, connect_fresh, open_published
+from dalle_datasets.catalog.connection import (
+    CatalogBusyError,
+    checkpointed,
+    connect,
+    connect_fresh,
+    open_published,
+    rebuilding,
+    replacing,
+)
+from dalle_datasets.store import locks
 from dalle_datasets.store.layout import Layout
 
 HOLD = """
 import sys, time
 from pathlib import Path
 from dalle_datasets.catalog.connection import connect
-with connect(Path(sys.argv[1])) as con:
+with connect(Path(sys.argv[1]), task="holding it") as con:
     print("holding", flush=True)
     time.sleep(60)
 """
@@ -47,7 +57,10 @@ def test_a_second_process_waits_and_is_told_who_holds_the_catalog(tmp_path):
     try:
         assert holder.stdout.readline() == "holding\n"
         with (
-            pytest.raises(CatalogBusyError, match=rf"open for writing in PID {holder.pid}; waited 0.2 s; query the published copy"),
+            pytest.raises(
+                CatalogBusyError,
+                match=rf"in use by process {holder.pid} on .* \(holding it, since .*\); waited 0.2 s; query the published copy",
+            ),
             connect(path, 0.2),
         ):
             pass
@@ -59,7 +72,7 @@ def test_a_second_process_waits_and_is_told_who_holds_the_catalog(tmp_path):
 
 
 def test_a_long_wait_is_mentioned_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(connection, "_SILENT_S", 0.1)
+    monkeypatch.setattr(locks, "_SILENT_S", 0.1)
     path, told = tmp_path / "catalog.duckdb", []
     holder = start(HOLD, str(path))
     try:
@@ -69,7 +82,9 @@ def test_a_long_wait_is_mentioned_once(tmp_path, monkeypatch):
     finally:
         holder.kill()
         holder.wait()
-    assert told == [f"{path} is open for writing in PID {holder.pid}; waiting up to 0.5 s"]
+    (line,) = told
+    assert line.startswith(f"{path} is in use by process {holder.pid} on ")
+    assert line.endswith(" UTC); waiting up to 0.5 s")
 
 
 def test_somebody_without_our_lock_is_named_too(tmp_path):
@@ -78,7 +93,7 @@ def test_somebody_without_our_lock_is_named_too(tmp_path):
     holder = start(script, str(path))
     try:
         holder.stdout.readline()
-        with pytest.raises(CatalogBusyError, match=f"PID {holder.pid}"), connect(path, 0.2):
+        with pytest.raises(CatalogBusyError, match=f"in use by process {holder.pid}, a DuckDB of its own"), connect(path, 0.2):
             pass
     finally:
         holder.kill()
@@ -141,15 +156,105 @@ def test_a_fresh_catalog_takes_the_place_of_the_old_one_only_when_it_is_whole(tm
     path = tmp_path / "catalog.duckdb"
     with connect(path) as con:
         con.execute("insert into lineage values ('old', 'b', 'c')")
-    with pytest.raises(RuntimeError, match="halfway"), connect_fresh(path) as con:
+    with pytest.raises(RuntimeError, match="halfway"), rebuilding(path), connect_fresh(path) as con:
         con.execute("insert into lineage values ('new', 'b', 'c')")
         raise RuntimeError("halfway")
     with connect(path) as con:
         assert con.execute("select child_id from lineage").fetchall() == [("old",)]
-    with connect_fresh(path) as con:
-        con.execute("insert into lineage values ('new', 'b', 'c')")
+    with rebuilding(path), replacing(path) as put_in_place:
+        with connect_fresh(path) as con:
+            assert con.execute("select child_id from lineage").fetchall() == [], "nothing of the rebuild that failed"
+            con.execute("insert into lineage values ('new', 'b', 'c')")
+        put_in_place()
     with connect(path) as con:
         assert con.execute("select child_id from lineage").fetchall() == [("new",)]
+
+
+def insert_many(con, num_rows):
+    con.execute("insert into lineage select i::varchar, md5(i::varchar), 'c' from range(?) r(i)", [num_rows])
+
+
+def test_duckdb_never_checkpoints_by_itself(tmp_path):
+    """Not when the log is long, not when it is read again, not at the end: only `checkpointed` does, when its copy is safe."""
+    path = tmp_path / "catalog.duckdb"
+    with checkpointed(path):
+        pass
+    before = path.read_bytes()
+    for _ in range(2):
+        with connect(path) as con:
+            con.execute("set threads = 1")
+            for _ in range(10):
+                insert_many(con, 50_000)  # fewer than a row group, so that they go to the log
+    assert (tmp_path / "catalog.duckdb.wal").stat().st_size > 16 * 2**20, "longer than DuckDB's own limit"
+    assert path.read_bytes() == before
+
+
+def test_a_long_log_is_written_into_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(connection, "_MAX_LOG_BYTES", 100_000)
+    path = tmp_path / "catalog.duckdb"
+    with connect(path) as con:
+        insert_many(con, 10_000)
+    assert not (tmp_path / "catalog.duckdb.wal").exists() or (tmp_path / "catalog.duckdb.wal").stat().st_size < 1_000
+    with connect(path) as con:
+        assert con.execute("select count(*) from lineage").fetchall() == [(10_000,)]
+
+
+@pytest.mark.parametrize("num_rows", [10, 300_000])  # the latter are written into the file before they are committed
+def test_a_torn_checkpoint_costs_nothing(tmp_path, monkeypatch, num_rows):
+    path = tmp_path / "catalog.duckdb"
+    with checkpointed(path):
+        pass
+    with connect(path) as con:
+        insert_many(con, num_rows)
+    log = (tmp_path / "catalog.duckdb.wal").read_bytes()
+    kept = []
+    unlink = Path.unlink
+
+    def die_while_the_copy_is_there(self, missing_ok=False):
+        if self.name.endswith("before_checkpoint") and self.exists():
+            kept.append(self.read_bytes())
+        unlink(self, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", die_while_the_copy_is_there)
+    with checkpointed(path):
+        pass
+    monkeypatch.undo()
+    path.write_bytes(b"\0" * 12_288 + path.read_bytes()[12_288:])  # both headers are gone
+    (tmp_path / "catalog.duckdb.wal").write_bytes(log)
+    (tmp_path / "catalog.duckdb.before_checkpoint").write_bytes(kept[0])
+    with connect(path) as con:
+        assert con.execute("select count(*), count(distinct parent_id) from lineage").fetchall() == [(num_rows, num_rows)]
+    assert not (tmp_path / "catalog.duckdb.before_checkpoint").exists()
+
+
+def test_a_full_disk_is_a_sentence(tmp_path):
+    script = """
+import resource, signal, sys
+from pathlib import Path
+from dalle_datasets.catalog.snapshot import rebuild
+from dalle_datasets.store import locks
+from dalle_datasets.store.layout import Layout
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+try:
+    rebuild(Layout(Path(sys.argv[1])))
+except OSError as error:
+    print(error)
+"""
+    ended = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
+    assert "catalog.duckdb.fresh: " in ended.stdout, ended.stderr
+    assert "free some space or choose another data root" in ended.stdout
+
+
+def test_a_damaged_copy_is_a_sentence(tmp_path):
+    layout = Layout(tmp_path)
+    layout.published_catalog.parent.mkdir()
+    layout.published_catalog.write_bytes(b"not a database" * 1_000)
+    with (
+        pytest.raises(ValueError, match=r"published\.duckdb cannot be opened \(.*\); make it again with `dalle catalog publish`"),
+        open_published(layout),
+    ):
+        pass
 
 
 def test_only_this_module_opens_the_database():

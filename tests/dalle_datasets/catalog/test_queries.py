@@ -1,5 +1,8 @@
 """Named queries and free SQL on the published copy; every mistake gets a sentence."""
 
+import subprocess
+import sys
+
 import pytest
 
 from dalle_datasets.catalog.connection import connect
@@ -27,12 +30,16 @@ def test_every_query_runs_on_a_catalogued_data_root(layout):
         "id": "tf0",
         "run_id": "generate-images-8",
         "training_set_id": run_query(layout, "training_sets").to_pylist()[0]["training_set_id"],
+        "pair_id": run_query(layout, "best_pairs").to_pylist()[0]["pair_id"],
+        "first_run_id": "train-dvae-2",
+        "second_run_id": "train-clip-5",
     }
+    given |= {"first_training_set_id": given["training_set_id"], "second_training_set_id": given["training_set_id"]}
     for query in list_queries():
         wanted = {parameter.name for parameter in query.parameters if not parameter.is_optional}
         params = {name: value for name, value in given.items() if name in wanted}
         rows = run_query(layout, query.name, params)
-        assert rows.num_rows or query.name in ("duplicates", "replaced_parts"), query.name
+        assert rows.num_rows or query.name in ("duplicates", "near_duplicates", "replaced_parts", "checkpoints"), query.name
 
 
 def test_text_as_typed_becomes_the_declared_kind(layout):
@@ -50,7 +57,7 @@ def test_an_unknown_query_gets_a_suggestion(layout):
 def test_a_copy_that_older_code_published_is_told_from_a_broken_query(catalogued_root):
     with connect(catalogued_root.layout.catalog) as con:
         con.execute("drop view best_generations")
-        publish(con, catalogued_root.layout)
+    publish(catalogued_root.layout)
     message = r"query 'gallery' reads best_generations, which .*published\.duckdb does not have: .* run `dalle catalog publish`"
     with pytest.raises(ValueError, match=message):
         run_query(catalogued_root.layout, "gallery", {"run_id": "r"})
@@ -104,7 +111,7 @@ def test_parquet_that_has_gone_is_explained(layout):
     for path in layout.root.glob("runs/*/generations.parquet"):
         path.unlink()
     with pytest.raises(
-        ValueError, match="query 'nearest_training_pairs' reads Parquet files that do not exist yet; run the stage that writes them"
+        ValueError, match="query 'nearest_training_pairs' reads Parquet files that do not exist yet; `dalle generate` writes them"
     ):
         run_query(layout, "nearest_training_pairs", {"generation_id": "x"})
 
@@ -116,3 +123,42 @@ def test_lineage_of_a_real_picture_reaches_the_pages(layout):
     assert (facts["transformer"], facts["dVAE"], facts["CLIP"], facts["tokenizer"]) == ("tf0", "vae0", "clip0", "bpe0")
     assert facts["training set query"].startswith("-- name: captioned_pairs")
     assert (facts["pairs in the training set"], facts["sources"], facts["pages"]) == ("12", "emoji_scenes", "3")
+
+
+@pytest.mark.parametrize(
+    ("query", "params"),
+    [
+        ("lineage", {"generation_id": "nothing"}),
+        ("training_losses", {"run_id": "train-transformer-8"}),
+        ("codebook_usage", {"dvae_id": "vae1"}),
+        ("training_set_pages", {"training_set_id": "none"}),
+    ],
+)
+def test_an_unknown_id_is_no_empty_answer(layout, query, params):
+    ((name, value),) = params.items()
+    if query == "training_set_pages":  # reads the files of the id
+        with pytest.raises(ValueError, match="`dalle run train_transformer` writes them"):
+            run_query(layout, query, params)
+        return
+    near = {"lineage": "", "training_losses": "train-transformer-7", "codebook_usage": "vae0"}[query]
+    with pytest.raises(ValueError, match=rf"query '{query}': the published catalog has no {name} '{value}'; the most like it: .*{near}"):
+        run_query(layout, query, params)
+
+
+def test_values_reach_a_query_as_they_are(layout):
+    for prompt in ("it's; drop table pairs --", "\\' or 1=1 --", "$limit", "é🙂\n"):
+        assert run_query(layout, "candidates", {"prompt": prompt}).num_rows == 0
+    with pytest.raises(ValueError, match="holds a character 0; leave that out"):
+        run_query(layout, "candidates", {"prompt": "a\0b"})
+
+
+def test_a_parameter_costs_no_import_of_pandas(layout):
+    code = """
+import sys
+from pathlib import Path
+from dalle_datasets.catalog.queries import run_query
+from dalle_datasets.store.layout import Layout
+run_query(Layout(Path(sys.argv[1])), "lowest_clip_scores", {"limit": 3})
+sys.exit("pandas" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code, str(layout.root)]).returncode == 0

@@ -41,7 +41,9 @@ def con(root):
 
 
 def export(con, root, **changes):
-    return export_training_set(con, root.layout, **{**SETTINGS, **changes})
+    made = export_training_set(con, root.layout, **{**SETTINGS, **changes})
+    ingest.ingest_training_set(con, root.layout, made.id)
+    return made
 
 
 def test_every_pair_is_exported_once_in_parts_of_the_asked_size(con, root):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dalle_datasets.store.layout import Layout, open_data_root
+from dalle_datasets.store.layout import Layout, find_data_root, open_data_root
 
 
 def test_a_data_root_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
@@ -41,3 +41,21 @@ def test_folders_of_a_data_root_may_be_links_to_other_disks(tmp_path):
 def test_a_data_root_in_which_the_catalog_could_not_lie(tmp_path):
     with pytest.raises(ValueError, match="the catalog cannot lie in a path with a question mark; choose another folder"):
         open_data_root(str(tmp_path / "what?"))
+
+
+def test_who_only_reads_needs_no_right_to_write(tmp_path):
+    with pytest.raises(ValueError, match=r"data does not exist yet; `dalle demo` fills it"):
+        find_data_root(str(tmp_path / "data"))
+    assert list(tmp_path.iterdir()) == [], "looking for a data root makes none"
+    (tmp_path / "data").mkdir(mode=0o555)
+    before = (tmp_path / "data").stat().st_mtime_ns
+    assert find_data_root(str(tmp_path / "data")).root == tmp_path / "data"
+    assert (tmp_path / "data").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("find", [open_data_root, find_data_root])
+def test_an_address_is_no_data_root(tmp_path, monkeypatch, find):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"paths.data_root=s3://bucket/data: is an address, but a data root is a folder; mount the bucket"):
+        find("s3://bucket/data")
+    assert list(tmp_path.iterdir()) == []

@@ -93,6 +93,28 @@ def test_query_formats(capsys, catalogued_root, tmp_path, monkeypatch):
     assert json.loads(capsys.readouterr().out) == {"pairs": 12}
 
 
+def test_query_prints_text_as_it_is(capsys, catalogued_root):
+    root = ("--set", f"paths.data_root={catalogued_root.layout.root}")
+    run("query", "select ':smile: [bold]x[/]' as a, chr(27) || '[31m' || chr(8238) as b", *root)
+    printed = capsys.readouterr().out
+    assert ":smile: [bold]x[/]" in printed
+    assert "\\x1b[31m\\u202e" in printed
+    assert "\x1b" not in printed
+
+
+def test_query_writes_valid_json_and_csv(capsys, catalogued_root):
+    root = ("--set", f"paths.data_root={catalogued_root.layout.root}")
+    odd = "select 'nan'::float as a, ['inf'::double, 1] as b, sum(i) as c, '\\x01'::blob as d, 1 as e, 2 as e from range(3) r(i)"
+    run("query", odd, "--format", "json", *root)
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    assert json.loads(capsys.readouterr().out, parse_constant=refuse) == {"a": None, "b": [None, 1.0], "c": 3, "d": "01", "e": 2}
+    run("query", "select 1 as e, 2 as e, 'x,y' as f", "--format", "csv", *root)
+    assert capsys.readouterr().out == 'e,e,f\n1,2,"x,y"\n'
+
+
 def test_query_writes_parquet(capfdbinary, catalogued_root):
     run("query", "runs", "--format", "parquet", "--set", f"paths.data_root={catalogued_root.layout.root}")
     assert pq.read_table(io.BytesIO(capfdbinary.readouterr().out)).num_rows > 5

@@ -118,7 +118,7 @@ def test_text_from_the_web_is_escaped(catalogued_root, parse):
         con.execute("update dropped_pairs set caption = $nasty, detail = $nasty, reason = $nasty, source = $nasty", {"nasty": nasty})
         con.execute("update dropped_pairs set image_url = 'http://' || $nasty", {"nasty": nasty})
         con.execute("update pairs set caption = $nasty", {"nasty": nasty})
-        snapshot.publish(con, layout)
+    snapshot.publish(layout)
     page = render_collection(collect_collection(layout))
     assert "<script" not in page
     assert "&lt;script&gt;" in page
@@ -194,7 +194,6 @@ def test_the_file_is_written_whole_and_small(catalogued_root):
 def test_nothing_collected_or_published_yet(tmp_path):
     with pytest.raises(ValueError, match="no catalog has been published yet"):
         write_collection_report(Layout(tmp_path))
-    with connect(Layout(tmp_path).catalog) as con:
-        snapshot.publish(con, Layout(tmp_path))
+    snapshot.publish(Layout(tmp_path))
     with pytest.raises(ValueError, match=r"holds no candidates yet; run `dalle run collect_pairs` first"):
         write_collection_report(Layout(tmp_path))
