@@ -205,6 +205,9 @@ class DataRoot:
             "dvae_id": "vae0",
             "tokenizer_id": "bpe0",
         }
+        checkpoint = self.layout.run("train-transformer-7") / "checkpoint"
+        checkpoint.mkdir(parents=True, exist_ok=True)
+        (checkpoint / "config.json").write_text(json.dumps({"kind": "transformer", "id": "tf0", "config": {}}))
         result = {
             "transformer_id": "tf0",
             "checkpoint": "runs/train-transformer-7/checkpoint",

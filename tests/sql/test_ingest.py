@@ -326,3 +326,32 @@ def test_unknown_id_names_the_most_like_it(catalog):
     assert catalog.query("unknown_id", "ingest", parameter="dvae_id", id="abc1") == [(False, ["abc1", "abc0", "zzz"])]
     assert catalog.query("unknown_id", "ingest", parameter="dvae_id", id="abcd")[0][0] is True
     assert catalog.query("unknown_id", "ingest", parameter="other_id", id="x") == [(True, [])]
+
+
+def test_ledger_and_run_ids(catalog):
+    catalog.add("ingested_parts", {"part_path": "b"}, {"part_path": "a", "artifact_kind": "other"})
+    catalog.add("runs", {"run_id": "y"}, {"run_id": "x"})
+    assert catalog.query("ledger", "ingest") == [("a", "other", "s", 10), ("b", "pairs", "s", 10)]
+    assert catalog.query("run_ids", "ingest") == [("x",), ("y",)]
+
+
+def test_things_say_what_each_is_of_no_use_without(catalog):
+    catalog.add("runs", {"run_id": "t"}, {"run_id": "k", "job": "tokenize_images"}, {"run_id": "free", "job": "tokenize_images"})
+    catalog.add(
+        "lineage", {"child_id": "t", "role": "tokenizer", "parent_id": "bpe"}, {"child_id": "k", "role": "dvae", "parent_id": "vae"}
+    )
+    catalog.add("training_sets")
+    catalog.add("artifacts", artifact_id="image_tokens/dvae=vae", kind="image_tokens", path="image_tokens/dvae=vae", made_by="k")
+    assert catalog.query("things", "ingest") == [
+        ("k", "runs/k", ["vae"]),
+        ("set", "training_sets/set", []),
+        ("t", "runs/t", []),
+        ("vae", "image_tokens/dvae=vae", []),
+    ]
+
+
+def test_current_things(catalog):
+    catalog.add("runs", {"run_id": "old", "started_at": "2025-01-01"}, {"run_id": "new"}, {"run_id": "g", "job": "generate_images"})
+    catalog.add("runs", run_id="g0", job="generate_images", started_at="2025-01-01")
+    catalog.add("artifacts", artifact_id="vae", made_by="new")
+    assert catalog.query("current_things", "ingest") == [("g",), ("g0",), ("new",), ("vae",)]

@@ -89,14 +89,15 @@ def checkpointed(catalog_path: Path, lock_timeout_s: float = 60.0, on_wait: OnWa
 def replacing(catalog_path: Path, lock_timeout_s: float = 60.0, on_wait: OnWait = None) -> Iterator[Callable[[], None]]:
     """A turn in which the live file is replaced: the block's function puts the fresh catalog (`connect_fresh`) in its place."""
 
-    def put_in_place() -> None:
-        # The old file loses its log first: rows and ledger go together, so that a crash here costs a repeated ingest, no more.
-        _log(catalog_path).unlink(missing_ok=True)
-        _rescue(catalog_path).unlink(missing_ok=True)
-        _beside(catalog_path, "fresh").replace(catalog_path)
-
     with _turn(catalog_path, lock_timeout_s, on_wait, "rebuilding"):
-        yield put_in_place
+        yield lambda: _put_in_place(catalog_path)
+
+
+def _put_in_place(catalog_path: Path) -> None:
+    # The old file loses its log first: rows and ledger go together, so that a crash here costs a repeated ingest, no more.
+    _log(catalog_path).unlink(missing_ok=True)
+    _rescue(catalog_path).unlink(missing_ok=True)
+    _beside(catalog_path, "fresh").replace(catalog_path)
 
 
 @contextmanager
@@ -124,6 +125,23 @@ def connect_fresh(catalog_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             con.execute("checkpoint")
     finally:
         con.close()
+
+
+def compacted(catalog_path: Path, lock_timeout_s: float = 60.0, on_wait: OnWait = None) -> None:
+    """Copy the live catalog, row by row, into a new file that takes its place. Writers wait meanwhile."""
+    fresh = _beside(catalog_path, "fresh")
+    with (
+        rebuilding(catalog_path, lock_timeout_s, on_wait),
+        connect(catalog_path, lock_timeout_s, on_wait, "compacting") as con,
+        _sentences(fresh),
+    ):
+        live = con.execute("select current_database()").fetchall()[0][0]
+        con.execute(f"attach {_quoted(fresh)} as fresh")  # `attach` takes no parameters
+        con.execute(f'copy from database "{live}" to fresh')
+        con.execute("checkpoint fresh")
+        con.execute("detach fresh")
+        con.close()
+        _put_in_place(catalog_path)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from dalle_datasets.catalog.artifacts import (
     register_image_token_shards,
 )
 from dalle_datasets.catalog.ledger import (
+    KINDS,
     Ingested,
     execute,
     forget_part,
@@ -27,7 +28,8 @@ from dalle_datasets.catalog.ledger import (
     state_of,
 )
 from dalle_datasets.catalog.migrations import transaction
-from dalle_datasets.catalog.runs import forget_lineage, log_networks, log_run, log_stage_times, record_made
+from dalle_datasets.catalog.runs import forget_lineage, forget_run, log_networks, log_run, log_stage_times, record_made
+from dalle_datasets.catalog.sql_files import read_sql
 from dalle_datasets.store.layout import RUN_CONFIG, RUN_RESULT, Layout
 
 
@@ -104,9 +106,28 @@ def ingest_everything(con: duckdb.DuckDBPyConnection, layout: Layout) -> Ingeste
             done += function(con, layout, folder.name.partition("=")[2])
     for manifest in sorted((layout.root / "training_sets").glob("*/manifest.json")):
         done += ingest_training_set(con, layout, manifest.parent.name)
-    for result in sorted((layout.root / "runs").glob("*/result.json")):
+    for result in sorted((layout.root / "runs").glob(f"*/{RUN_RESULT}")):
         done += ingest_run(con, layout, result.parent)
     done += log_networks(con, layout)
     for path in sorted((layout.root / "stage_times").glob("*.jsonl")):
         done += log_stage_times(con, layout, path)
-    return done
+    return done + forget_gone(con, layout)
+
+
+def forget_gone(con: duckdb.DuckDBPyConnection, layout: Layout) -> Ingested:
+    """Take out the rows of files and runs that are no longer there."""
+    num_removed = 0
+    for relative, kind, *_ in con.execute(read_sql("ingest", "ledger").text).fetchall():
+        if (layout.root / relative).exists():
+            continue
+        with transaction(con):
+            if kind == "training_set":
+                forget_lineage(con, (layout.root / relative).parent.name)
+            forget_part(con, relative, ("training_sets",) if kind == "training_set" else tuple(KINDS[kind].inserts), None)
+        num_removed += 1
+    for (run_id,) in con.execute(read_sql("ingest", "run_ids").text).fetchall():
+        if not (layout.run(run_id) / RUN_RESULT).exists():
+            with transaction(con):
+                forget_run(con, run_id)
+            num_removed += 1
+    return Ingested(removed=num_removed)

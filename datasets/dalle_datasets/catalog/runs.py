@@ -46,9 +46,7 @@ def log_run(con: duckdb.DuckDBPyConnection, layout: Layout, run_dir: Path) -> In
     config = {name: value for name, value in saved["config"].items() if name != "paths"}
     started_at = result.get("started_at")
     with transaction(con):
-        for table in ("runs", "checkpoints", *(table for table, _ in _CURVES.values())):
-            con.execute(read_sql("ingest", "remove_run").with_identifiers(table=table, column="run_id"), {"run_id": run_id})
-        forget_lineage(con, run_id)
+        forget_run(con, run_id)
         execute(
             con,
             "insert_run",
@@ -120,6 +118,13 @@ def log_networks(con: duckdb.DuckDBPyConnection, layout: Layout) -> Ingested:
             execute(con, "insert_network_history", file=str(path), role=path.stem)
         done += Ingested(added=int(not num_old), replaced=int(num_old > 0))
     return done
+
+
+def forget_run(con: duckdb.DuckDBPyConnection, run_id: str) -> None:
+    """Take out a run with its curves, its checkpoints, what it made and what it was made from."""
+    for table in ("runs", "checkpoints", *(table for table, _ in _CURVES.values())):
+        con.execute(read_sql("ingest", "remove_run").with_identifiers(table=table, column="run_id"), {"run_id": run_id})
+    forget_lineage(con, run_id)
 
 
 def forget_lineage(con: duckdb.DuckDBPyConnection, made_by: str) -> None:

@@ -94,6 +94,11 @@ class Layout:
         return self.root / "settings.toml"
 
     @property
+    def kept(self) -> Path:
+        """What `dalle catalog keep` was told, one JSON object a line."""
+        return self.root / "kept.jsonl"
+
+    @property
     def catalog(self) -> Path:
         """The live DuckDB file: one writer at a time."""
         return self.root / "catalog" / "catalog.duckdb"

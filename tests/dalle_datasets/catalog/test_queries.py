@@ -39,7 +39,7 @@ def test_every_query_runs_on_a_catalogued_data_root(layout):
         wanted = {parameter.name for parameter in query.parameters if not parameter.is_optional}
         params = {name: value for name, value in given.items() if name in wanted}
         rows = run_query(layout, query.name, params)
-        assert rows.num_rows or query.name in ("duplicates", "near_duplicates", "replaced_parts", "checkpoints"), query.name
+        assert rows.num_rows or query.name in ("duplicates", "near_duplicates", "replaced_parts"), query.name
 
 
 def test_text_as_typed_becomes_the_declared_kind(layout):
