@@ -19,7 +19,7 @@ from flows.report import write_collection_report
 from flows.report.collection_data import collect_collection
 from flows.runtime.artifacts import show_collection
 from flows.runtime.collected import collecting
-from flows.runtime.deployed import announce, only_newest
+from flows.runtime.deployed import announce, no_catching_up
 from flows.runtime.parameters import Overrides, config_from_parameters
 from flows.runtime.progress import reporter, watched
 from flows.runtime.stage_times import timed
@@ -27,7 +27,7 @@ from flows.runtime.tasks import ingest_in_catalog, publish_catalog
 
 
 @flow(name="collect-pairs", flow_run_name="collect-pairs-{preset}")
-@only_newest
+@no_catching_up
 def collect_pairs(preset: str = "demo", overrides: Overrides | None = None, refresh: bool = False) -> dict[str, Any]:
     """Read pages, download their images, filter, and catalogue pairs and drops. Returns the results of the three stages.
 

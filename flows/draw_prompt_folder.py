@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from dalle_datasets.store.layout import Layout, open_data_root
 from dalle_model.config.tree import Config
 from flows.runtime.best_pictures import copy_best_pictures
-from flows.runtime.deployed import only_newest
+from flows.runtime.deployed import no_catching_up
 from flows.runtime.parameters import Overrides, config_from_parameters
 from flows.runtime.progress import note
 from flows.runtime.prompts import ask_for
@@ -33,7 +33,7 @@ BATCH = "batch.json"
 
 
 @flow(name="draw-prompt-folder", flow_run_name="draw-prompt-folder-{preset}")
-@only_newest
+@no_catching_up
 def draw_prompt_folder(preset: str = "demo", overrides: Overrides | None = None) -> dict[str, str]:
     """Draw every file of `flow.prompt_folder` that has no pictures of the present networks. Returns file name -> run.
 

@@ -6,13 +6,13 @@ from prefect.cache_policies import NO_CACHE
 from dalle_datasets.catalog.ingest import ingest_everything
 from dalle_datasets.store.layout import open_data_root
 from dalle_model.config.tree import Config
-from flows.runtime.deployed import only_newest
+from flows.runtime.deployed import no_catching_up
 from flows.runtime.parameters import Overrides, config_from_parameters
 from flows.runtime.tasks import ingest_in_catalog, publish_catalog
 
 
 @flow(name="maintain-catalog", flow_run_name="maintain-catalog-{preset}")
-@only_newest
+@no_catching_up
 def maintain_catalog(preset: str = "demo", overrides: Overrides | None = None) -> str:
     """Ingest what is missing and publish the readers' copy, if `sql/checks/` finds no fault. Returns its path."""
     config = config_from_parameters(preset, overrides)

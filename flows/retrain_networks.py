@@ -10,7 +10,7 @@ from dalle_model.config.tree import Config
 from dalle_model.running.networks import history, num_pairs_now, settings_id
 from dalle_model.running.registry import MADE_BY
 from flows.runtime.artifacts import raise_codebook_alarm, show_training
-from flows.runtime.deployed import announce, only_newest
+from flows.runtime.deployed import announce, no_catching_up
 from flows.runtime.parameters import Overrides, config_from_parameters
 from flows.runtime.progress import note
 from flows.runtime.tasks import catalogue, run_stage
@@ -21,7 +21,7 @@ from flows.train_transformer import train_transformer
 
 
 @flow(name="retrain-networks", flow_run_name="retrain-networks-{preset}")
-@only_newest
+@no_catching_up
 def retrain_networks(preset: str = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
     """Train the roles of `networks.retrain` whose pairs have grown by `networks.retrain_growth` since their last training.
 

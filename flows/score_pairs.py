@@ -4,14 +4,14 @@ from typing import Any
 
 from prefect import flow
 
-from flows.runtime.deployed import announce, only_newest
+from flows.runtime.deployed import announce, no_catching_up
 from flows.runtime.parameters import Overrides, config_from_parameters
 from flows.runtime.tasks import catalogue, run_stage
 from flows.runtime.upstream import inputs_of
 
 
 @flow(name="score-pairs", flow_run_name="score-pairs-{preset}")
-@only_newest
+@no_catching_up
 def score_pairs(preset: str = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
     """Score all pairs. Which score is good enough is decided later, by the training set's query. Returns the results."""
     config = config_from_parameters(preset, overrides)

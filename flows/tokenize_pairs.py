@@ -4,14 +4,14 @@ from typing import Any
 
 from prefect import flow
 
-from flows.runtime.deployed import announce, only_newest
+from flows.runtime.deployed import announce, no_catching_up
 from flows.runtime.parameters import Overrides, config_from_parameters
 from flows.runtime.tasks import catalogue, run_stage
 from flows.runtime.upstream import inputs_of
 
 
 @flow(name="tokenize-pairs", flow_run_name="tokenize-pairs-{preset}")
-@only_newest
+@no_catching_up
 def tokenize_pairs(preset: str = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
     """Tokenise all pairs that lack tokens. Returns both results."""
     config = config_from_parameters(preset, overrides)

@@ -1,4 +1,4 @@
-"""Deployed runs: what they announce to each other, and which of several that are due runs.
+"""Deployed runs: what they announce to each other, and what becomes of those that are late or overlap.
 
 Announcements are Prefect events `dalle.<what>.ready`; the `triggers` of `prefect.yaml` start the next flow with the same settings.
 Flows that are called by another flow, or started from a terminal, announce nothing.
@@ -49,39 +49,43 @@ def is_deployed() -> bool:
     return deployment.id is not None and flow_run.parent_flow_run_id is None
 
 
-def only_newest(function: Callable[P, R]) -> Callable[P, R]:
-    """Of a flow: a late run of a schedule ends as Cancelled, with the reason, when a later one is due too; no catching up.
+def no_catching_up(function: Callable[P, R]) -> Callable[P, R]:
+    """Of a flow: a run of a schedule does the work of all late ones, which end as Cancelled with the reason.
 
-    Runs that were started by hand are never cancelled, and do not cancel any.
+    Runs that were started by hand or by an event are never cancelled, and do not cancel any.
     """
 
     @wraps(function)
     def run(*arguments: P.args, **named: P.kwargs) -> R:
-        if is_deployed() and (reason := why_not(UUID(flow_run.id))):
+        if is_deployed() and (reason := settle(UUID(flow_run.id))):
             return Cancelled(message=reason)  # type: ignore[return-value]  # Prefect takes it for the run's state
         return function(*arguments, **named)
 
     return run
 
 
-def why_not(run_id: UUID) -> str:
-    """Why a run of a schedule need not run; empty if it should."""
+def settle(run_id: UUID) -> str:
+    """Cancel the other runs of the same schedule that are due and wait. Returns why this run itself is to be skipped, else nothing.
+
+    The one that has started runs, not the newest: where starting takes longer than a schedule's period, there is always a newer one.
+    """
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(run_id)
         if not run.auto_scheduled or run.expected_start_time is None:
             return ""
         others = [other for other in _due_runs(client, run) if other.id != run.id]
-    later = [o for o in others if _schedule_of(o) == _schedule_of(run) and o.start_time is None and _due(o) > _due(run)]
-    if later:
-        newest = max(map(_due, later))
-        return f"the run of {newest:%Y-%m-%d %H:%M} is due too; what is late is not caught up"
-    if SKIPS_OVERLAP in run.tags and (met := next((o for o in others if _was_under_way(o, _due(run))), None)):
-        return f"{met.name} was under way at {_due(run):%Y-%m-%d %H:%M}, and this deployment skips what would overlap (tag {SKIPS_OVERLAP})"
+        met = next((other for other in others if _was_under_way(other, run.expected_start_time)), None)
+        if met is not None and SKIPS_OVERLAP in run.tags:
+            return f"{met.name} was under way when it was due, and this deployment skips what would overlap (tag {SKIPS_OVERLAP})"
+        for other in others:
+            if other.state is not None and other.state.is_scheduled() and _schedule_of(other) == _schedule_of(run):
+                reason = f"{run.name}, which was late, does its work; what is late is not caught up"
+                client.set_flow_run_state(other.id, Cancelled(message=reason), force=True)
     return ""
 
 
 def _due_runs(client: SyncPrefectClient, run: FlowRun) -> list[FlowRun]:
-    """Runs of the same deployment that are due and not cancelled, newest first."""
+    """Runs of the same deployment that are due and not cancelled or failed, newest first."""
     alive = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.COMPLETED]
     return client.read_flow_runs(
         deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[run.deployment_id] if run.deployment_id else [])),
@@ -92,11 +96,6 @@ def _due_runs(client: SyncPrefectClient, run: FlowRun) -> list[FlowRun]:
         sort=FlowRunSort.EXPECTED_START_TIME_DESC,
         limit=200,
     )
-
-
-def _due(run: FlowRun) -> datetime:
-    assert run.expected_start_time is not None
-    return run.expected_start_time
 
 
 def _schedule_of(run: FlowRun) -> tuple[bool, object]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -23,7 +22,7 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentU
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
-from prefect.states import Cancelled, Crashed, Pending, Running
+from prefect.states import Crashed, Pending, Running
 
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.parquet import write_parts
@@ -31,7 +30,7 @@ from dalle_datasets.store.schemas import PAIRS
 from dalle_model.config.presets import preset
 from dalle_model.running.run_dir import JobFailed, prepare, read_result
 from flows.runtime import dispatch
-from flows.runtime.deployed import SKIPS_OVERLAP, why_not
+from flows.runtime.deployed import SKIPS_OVERLAP, settle
 from flows.runtime.processes import end_with_parent
 from flows.runtime.progress import shown_on
 
@@ -157,33 +156,35 @@ def webhook(prefect_server) -> Iterator[list[dict[str, str]]]:
         server.shutdown()
 
 
-def test_of_late_runs_of_a_schedule_the_newest_runs(prefect_server):
+def test_one_late_run_of_a_schedule_does_the_work_of_all(prefect_server):
     """Nobody serves this deployment; its schedule is due every second."""
     with get_client(sync_client=True) as client:
         every_second = DeploymentScheduleCreate(schedule=IntervalSchedule(interval=timedelta(seconds=1)), active=True)
         late = client.create_deployment(client.create_flow_from_name("late"), "late", schedules=[every_second], tags=[SKIPS_OVERLAP])
-        by_hand = client.create_flow_run_from_deployment(late).id
+        by_hand, waiting = (client.create_flow_run_from_deployment(late).id for _ in range(2))
 
         def due() -> list[FlowRun]:
             runs = client.read_flow_runs(deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[late])))
-            now = datetime.now(UTC)
-            return sorted(
-                (run for run in runs if run.auto_scheduled and run.expected_start_time < now), key=attrgetter("expected_start_time")
-            )
+            late_runs = [run for run in runs if run.auto_scheduled and run.expected_start_time < datetime.now(UTC)]
+            return sorted(late_runs, key=attrgetter("expected_start_time"))
 
         assert wait_until(lambda: len(due()) >= 2, 60)
         client.set_flow_run_state(by_hand, Running(), force=True)
         num_due = len(due())
         assert wait_until(lambda: len(due()) >= num_due + 3, 60)
         client.update_deployment(late, DeploymentUpdate(paused=True))  # which deletes what is not due yet
-        *older, newest = due()
-        for run in older:
-            client.set_flow_run_state(run.id, Pending(), force=True)
-            assert re.fullmatch(r"the run of [\d :-]+ is due too; what is late is not caught up", why_not(run.id))
-        assert "was under way at" in why_not(newest.id)
-        assert why_not(by_hand) == ""
-        client.set_flow_run_state(by_hand, Cancelled(), force=True)
-        assert why_not(newest.id) == ""
+        oldest, *others, newest = due()
+        assert "was under way when it was due, and this deployment skips what would overlap" in settle(newest.id)
+        assert settle(by_hand) == ""
+        assert [run.state.type.value for run in due()] == ["SCHEDULED"] * (len(others) + 2)
+        assert settle(oldest.id) == ""
+        states = {run.id: run.state for run in due()}
+        assert states[oldest.id].is_scheduled()
+        for run in (*others, newest):
+            assert states[run.id].is_cancelled()
+            assert states[run.id].message == f"{oldest.name}, which was late, does its work; what is late is not caught up"
+        assert client.read_flow_run(waiting).state.is_scheduled(), "what was started by hand is never cancelled"
+        assert client.read_flow_run(by_hand).state.is_running()
         client.delete_deployment(late)
 
 

@@ -1,24 +1,24 @@
-"""Deployed runs: a superseded one ends with the reason. `tests/end_to_end/test_deployments.py` has real schedules and events."""
+"""Deployed runs: a skipped one ends with the reason. `tests/end_to_end/test_deployments.py` has real schedules and events."""
 
 import pytest
 from prefect import flow
 
 from flows.runtime import deployed
-from flows.runtime.deployed import only_newest
+from flows.runtime.deployed import no_catching_up
 
 pytestmark = pytest.mark.prefect
 
 
 def test_a_run_that_need_not_run_ends_as_cancelled_with_the_reason(prefect_server, monkeypatch):
     @flow
-    @only_newest
+    @no_catching_up
     def double(number: int) -> int:
         return 2 * number
 
     assert double(3) == 6  # not deployed
-    reasons = ["", "the run of 2026-01-02 01:17 is due too; what is late is not caught up"]
+    reasons = ["", "brave-cat was under way when it was due"]
     monkeypatch.setattr(deployed, "is_deployed", lambda: True)
-    monkeypatch.setattr(deployed, "why_not", lambda run_id: reasons[0])
+    monkeypatch.setattr(deployed, "settle", lambda run_id: reasons[0])
     assert double(3) == 6
     reasons.reverse()
     state = double(3, return_state=True)
