@@ -4,6 +4,7 @@
 pixel by pixel, as the one that the job makes from the same networks, settings, prompt and seed.
 """
 
+import copy
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,12 +24,14 @@ from dalle_model.config.generation import SamplingConfig
 from dalle_model.config.tree import Config
 from dalle_model.dvae import DVAE, load_dvae
 from dalle_model.dvae.pixels import as_bytes, round_to_bytes
+from dalle_model.precision import Precision, faster_precision
 from dalle_model.prompt_checks import sort_out
 from dalle_model.sampling.generate import candidate_seeds, sample_image_tokens
 from dalle_model.sampling.rerank import load_scorer, ranks, score_candidates
 from dalle_model.text import BpeTokenizer
 from dalle_model.training.parallel import own_device
 from dalle_model.transformer import DALLETransformer, load_transformer
+from dalle_model.transformer.cache import ImageDecoder, prefill
 from dalle_model.weights import CONFIG
 
 NETWORKS = ("transformer", "dvae", "clip", "tokenizer")
@@ -107,7 +110,7 @@ def find_network(root: Path, kind: str, inputs: Mapping[str, str]) -> Path:
     return path
 
 
-def load_networks(directories: Mapping[str, Path], ids: Mapping[str, str], precision: str) -> Networks:
+def load_networks(directories: Mapping[str, Path], ids: Mapping[str, str], precision: Precision) -> Networks:
     """Read the checkpoints of `NETWORKS` and check them against `ids` ("dvae_id" and so on).
 
     Raises `ValueError` when one is missing or damaged, or when they do not belong together.
@@ -124,12 +127,29 @@ def load_networks(directories: Mapping[str, Path], ids: Mapping[str, str], preci
     clip.network.to(device)
     return Networks(
         tokenizer=BpeTokenizer.load(directories["tokenizer"]),
-        transformer=load_transformer(directories["transformer"], made_from)
-        .hold_weights_in(torch.bfloat16 if precision == "bf16" else torch.float32)
-        .to(device),
+        transformer=hold_in(load_transformer(directories["transformer"], made_from).to(device), precision),
         dvae=load_dvae(directories["dvae"]).to(device),
         clip=clip,
     )
+
+
+def hold_in(model: DALLETransformer, precision: Precision) -> DALLETransformer:
+    """The model ready to sample with weights of this type; for `auto` of the one that is faster here."""
+    if precision == "auto":
+        device = model.image_head.weight.device
+        held = {"fp32": model, "bf16": copy.deepcopy(model).hold_weights_in(torch.bfloat16)}
+        return held.get(faster_precision(lambda kind: _sample_a_little(held[kind]), device), model)
+    return model.hold_weights_in(torch.bfloat16 if precision == "bf16" else torch.float32)
+
+
+@torch.inference_mode()
+def _sample_a_little(model: DALLETransformer) -> None:
+    """Some steps of eight pictures."""
+    device, num_images = model.image_head.weight.device, 8
+    text = torch.zeros(1, model.stream.max_text_tokens, dtype=torch.int64, device=device)
+    decoder = ImageDecoder(model, prefill(model, text), num_images)
+    for position in range(min(8, model.stream.num_image_tokens - 1)):
+        decoder.next_logits(torch.zeros(1, num_images, dtype=torch.int64, device=device), position)
 
 
 def decode_batches(dvae: DVAE, tokens: Tensor, batch_size: int) -> Iterator[Tensor]:

@@ -22,10 +22,11 @@ class SamplingConfig:
     """Classifier-free guidance scale; 1 is plain sampling. Needs train_transformer.caption_dropout > 0."""
     batch_size: int = 64
     """Candidates decoded side by side."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
     """Precision of weights, keys and values;
     the residual stream is float32 either way. In bf16 a picture can be made again only with the same
-    num_images and batch_size: another shape of batch rounds differently."""
+    num_images and batch_size: another shape of batch rounds differently. `auto` is bf16 on a GPU, elsewhere if it is measured to be
+    faster; then another machine may round differently, too."""
     image_format: str = "png"
     """png, webp or jpeg."""
     image_prompt_share: float = 15 / 32

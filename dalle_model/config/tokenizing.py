@@ -16,9 +16,10 @@ class TokenizeImagesConfig:
     """Largest number of pictures per forward pass."""
     batch_memory_gb: float = 4.0
     """Memory that a forward pass may take, GB, by an estimate from the dVAE's sizes; batches are made smaller to fit."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     """Type of the encoder's convolutions; its last layer is always fp32. fp16 is what the released code does on a GPU and changed one
-    token in two thousand of a trained demo, bf16 one in two hundred (`benchmarks/RESULTS.md`); fp32 changes none, hence the default."""
+    token in two thousand of a trained demo, bf16 one in two hundred (`benchmarks/RESULTS.md`); fp32 changes none, hence the default. `auto`
+    is fp16 on a GPU, elsewhere bf16 if that is measured to be faster."""
     decode_threads: int = 0
     """Threads that decode the next batch while the network works; 0 is one per CPU core. Does not change the tokens."""
 

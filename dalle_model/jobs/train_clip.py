@@ -21,9 +21,11 @@ from dalle_model.dvae.pixels import as_floats, as_tensor
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
 from dalle_model.text import BpeTokenizer
+from dalle_model.training.distribute import Batch
 from dalle_model.training.loop import derive_seed, train
 from dalle_model.training.memory import check_fits, pairs_at_once, update_bytes
 from dalle_model.training.parallel import World, join_world
+from dalle_model.training.settled import settle_precision
 
 MAX_VALIDATION_PAIRS = 2_048
 MAX_KEPT_TOKENS = 2**26
@@ -42,19 +44,25 @@ def run(run: JobRun) -> dict[str, Any]:
     dvae = load_dvae(run.input_path("dvae")).to(world.device)
     torch.manual_seed(derive_seed(seed, 0))
     clip = build_clip(run.config.clip, BpeTokenizer.load(run.input_path("tokenizer")))
+    checkpoint_activations(clip.network, settings.activation_checkpointing)
+    reconstructions = Reconstructions(dvae)
+    batches = training_batches(ImageBatches(run.input_path("pairs"), "train", dvae.config.image_size), clip, settings, seed, world)
+
+    def compute_loss(network: nn.Module, batch: Batch, step: int) -> Mapping[str, Tensor]:
+        return reconstruction_loss(clip, network, batch, reconstructions, run.config.train_clip)
+
+    settings = settle_precision(settings, clip.network, batches, compute_loss, run.run_dir, world)
     check_fits(
-        lambda: planned_bytes(run.config),
+        lambda: planned_bytes(replace(run.config, train_clip=settings)),
         world.device,
         "train_clip",
         "set train_clip.activation_checkpointing=true, or train_clip.microbatch_size, which contrasts fewer pairs at a time",
     )
-    checkpoint_activations(clip.network, settings.activation_checkpointing)
-    reconstructions = Reconstructions(dvae)
     result = train(
         model=clip.network,
         config=settings,
-        batches=training_batches(ImageBatches(run.input_path("pairs"), "train", dvae.config.image_size), clip, settings, seed, world),
-        compute_loss=lambda network, batch, step: reconstruction_loss(clip, network, batch, reconstructions, settings),
+        batches=batches,
+        compute_loss=compute_loss,
         validate=validation(run, clip, reconstructions, settings, world),
         run_dir=run.run_dir,
         seed=seed,

@@ -30,16 +30,16 @@ from dalle_model.dvae.loss import codebook_perplexity, dvae_loss
 from dalle_model.dvae.model import DecoderBlock, EncoderBlock
 from dalle_model.dvae.pixels import as_bytes, as_floats, as_tensor, map_pixels, unmap_pixels
 from dalle_model.dvae.relaxation import cosine_schedule, kl_to_uniform
-from dalle_model.precision import available_precision
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
 from dalle_model.training.checkpoints import list_training_states
-from dalle_model.training.distribute import ShardUnit
+from dalle_model.training.distribute import Batch, ShardUnit
 from dalle_model.training.loop import derive_seed, train
 from dalle_model.training.memory import check_fits, pairs_at_once, update_bytes
 from dalle_model.training.metrics import MetricsLog
 from dalle_model.training.parallel import World, join_world
 from dalle_model.training.prefetch import prefetch
+from dalle_model.training.settled import settle_precision
 
 MAX_VALIDATION_PAIRS = 4_096
 INITIALISATION_PATCHES = 2**19
@@ -66,22 +66,29 @@ def run(run: JobRun) -> dict[str, Any]:
         return publish(run, model, validation_split, validate_once(run, model, validation_split), num_steps=0) if world.is_main else {}
     torch.manual_seed(derive_seed(config.seed, 0))
     model = DVAE(config.dvae).to(memory_format=torch.channels_last)
+    pictures = ImageBatches(
+        pairs, "train", config.dvae.image_size, square=augmentation(config.train_dvae), num_threads=config.train_dvae.decode_threads
+    )
+    if config.dvae.codebook_init == "patch_kmeans" and not list_training_states(run.run_dir):
+        initialize_codebook(model, initialization_pictures(pairs, config), config.seed)
+    batches, objective = training_batches(pictures, config, world), config.train_dvae
+
+    def compute_loss(model: nn.Module, batch: Batch, step: int) -> Mapping[str, Tensor]:
+        return relaxed_loss(model, batch, step, objective)
+
+    settings = settle_precision(config.train_dvae, model, batches, compute_loss, run.run_dir, world)
+    config = replace(config, train_dvae=settings)
     check_fits(
         lambda: planned_bytes(config, world.size),
         world.device,
         "train_dvae",
         f"set train_dvae.microbatch_size to a divisor of train_dvae.batch_size={config.train_dvae.batch_size}, or train on more devices",
     )
-    pictures = ImageBatches(
-        pairs, "train", config.dvae.image_size, square=augmentation(config.train_dvae), num_threads=config.train_dvae.decode_threads
-    )
-    if config.dvae.codebook_init == "patch_kmeans" and not list_training_states(run.run_dir):
-        initialize_codebook(model, initialization_pictures(pairs, config), config.seed)
     result = train(
         model=model,
-        config=replace(config.train_dvae, precision=available_precision(config.train_dvae.precision, world.device)),
-        batches=training_batches(pictures, config, world),
-        compute_loss=lambda model, batch, step: relaxed_loss(model, batch, step, config.train_dvae),
+        config=settings,
+        batches=batches,
+        compute_loss=compute_loss,
         validate=validation_split.validate,
         show=validation_split.show,
         parts=parts,

@@ -17,11 +17,12 @@ from dalle_model.precision import autocast
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
 from dalle_model.text import BpeTokenizer, normalize_caption
-from dalle_model.training.distribute import ShardUnit
+from dalle_model.training.distribute import Batch, ShardUnit
 from dalle_model.training.loop import derive_seed, train
 from dalle_model.training.memory import check_fits
 from dalle_model.training.parallel import World, join_world, sum_numbers
 from dalle_model.training.prefetch import prefetch
+from dalle_model.training.settled import settle_precision
 from dalle_model.transformer import NO_TOKEN, DALLETransformer, save_transformer
 from dalle_model.transformer.branch_scales import BranchScaler
 from dalle_model.transformer.cost import plan_transformer, training_flops_per_token
@@ -48,15 +49,23 @@ def run(run: JobRun) -> dict[str, Any]:
     model = DALLETransformer(config.transformer, replace(config.stream, text_vocab_size=tokenizer.vocab_size))
     model.activation_checkpointing = config.train_transformer.activation_checkpointing
     world = join_world()
+    text_loss_weight = config.train_transformer.text_loss_weight
+    batches = training_batches(open_split(training_set, "train", model), tokenizer, config, world)
+
+    def compute_loss(model: nn.Module, batch: Batch, step: int) -> Mapping[str, Tensor]:
+        return weighted_loss(model, batch, text_loss_weight)
+
+    settings = settle_precision(config.train_transformer, model, batches, compute_loss, run.run_dir, world)
+    config = replace(config, train_transformer=settings)
     check_fits(lambda: planned_bytes(config, world.size), world.device, "train_transformer", remedy(config, world.size))
     result = train(
         model=model,
-        config=config.train_transformer,
-        batches=training_batches(open_split(training_set, "train", model), tokenizer, config, world),
-        compute_loss=lambda model, batch, step: weighted_loss(model, batch, config.train_transformer.text_loss_weight),
+        config=settings,
+        batches=batches,
+        compute_loss=compute_loss,
         validate=validation(training_set, model, config, world),
         run_dir=run.run_dir,
-        scale=scale_branches if config.train_transformer.precision == "fp16" else None,
+        scale=scale_branches if settings.precision == "fp16" else None,
         parts=parts,
         branches=branches,
         flops_per_pair=training_flops_per_token(config.transformer, model.stream) * model.stream.num_positions,

@@ -12,7 +12,7 @@ from dalle_model.config.tree import Config
 MASTER_BYTES, ADAM_BYTES = 4, 8
 DEVICES_PER_MACHINE = 8
 """What `hybrid` sharding is planned for, unless `shard_group` says otherwise."""
-COMPUTE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+COMPUTE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "auto": 2}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dalle_datasets.prompts.write import own_prompts
 from dalle_datasets.store.parquet import read_parquet, write_parquet
 from dalle_datasets.store.schemas import GENERATIONS, PROMPTS
-from dalle_model.generator import Generator
+from dalle_model.config.model import StreamShape, TransformerConfig
+from dalle_model.generator import Generator, hold_in
+from dalle_model.transformer import DALLETransformer
 
 
 def test_a_drawn_picture_is_the_one_of_the_job(tmp_path, networks, make_config, run_job):
@@ -33,3 +36,17 @@ def test_what_cannot_be_drawn_is_an_error(tmp_path, networks, make_config):
     (tmp_path / "clip" / "model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"model\.safetensors is missing; train or import the clip again"):
         Generator.open(make_config(), networks)
+
+
+@pytest.mark.parametrize("found", ["fp32", "bf16", "fp16"])
+def test_auto_samples_with_the_weights_that_are_faster(found, monkeypatch):
+    def measure(run, device):
+        run("fp32"), run("bf16")
+        return found
+
+    monkeypatch.setattr("dalle_model.generator.faster_precision", measure)
+    stream = StreamShape(text_vocab_size=20, max_text_tokens=5, codebook_size=11, image_grid_size=4)
+    model = DALLETransformer(TransformerConfig(num_layers=2, num_heads=2, d_model=16, conv_kernel_size=3), stream)
+    held = hold_in(model, "auto")
+    assert held.image_head.weight.dtype == (torch.bfloat16 if found == "bf16" else torch.float32)
+    assert held.image_embedding.weight.dtype == torch.float32

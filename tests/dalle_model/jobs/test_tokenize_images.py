@@ -266,3 +266,21 @@ def test_the_memory_of_a_pass_is_what_was_estimated(config, precision, tmp_path)
 def test_a_wrong_memory_is_refused():
     with pytest.raises(ValueError, match=r"tokenize_images\.batch_memory_gb=0 must be in"):
         TokenizeImagesConfig(batch_memory_gb=0)
+
+
+@pytest.mark.parametrize("found", ["fp32", "bf16"])
+def test_auto_takes_the_precision_that_is_faster(found, make_config, inputs, run_job, monkeypatch):
+    tried = []
+
+    def measure(run, device):
+        for precision in ("fp32", "bf16"):
+            tried.append(len(run(precision)))
+        return found
+
+    monkeypatch.setattr(tokenize_images, "faster_precision", measure)
+    used, tokenizer = [], tokenize_images.ImageTokenizer
+    monkeypatch.setattr(
+        tokenize_images, "ImageTokenizer", lambda model, precision, size: used.append(precision) or tokenizer(model, precision, size)
+    )
+    run_job("tokenize_images", make_config({**TINY, "tokenize_images.precision": "auto"}), inputs)
+    assert (tried, used) == ([1, 1], ["fp32", "bf16", found])

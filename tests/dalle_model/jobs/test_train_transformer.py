@@ -18,6 +18,7 @@ from dalle_model.config.presets import preset
 from dalle_model.jobs import train_transformer
 from dalle_model.running.run_dir import execute, prepare
 from dalle_model.text import BpeTokenizer
+from dalle_model.training import settled
 from dalle_model.training.metrics import read_metrics
 from dalle_model.transformer import NO_TOKEN, load_transformer
 
@@ -265,3 +266,23 @@ def test_a_checkpoint_of_another_shape_stops_the_job(root: Path, monkeypatch: py
     shutil.copytree(kept, other / "checkpoints")
     with pytest.raises(ValueError, match=r"step-000005: .* in the checkpoint and .* a run directory belongs to one configuration: delete"):
         train(root)
+
+
+def test_auto_is_settled_once_in_a_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[Any] = []
+
+    def measure(run: Any, device: torch.device) -> str:
+        run("fp32"), run("bf16")
+        measured.append(device)
+        return "bf16"
+
+    monkeypatch.setattr(settled, "faster_precision", measure)
+    expected = train(root, {"train_transformer.precision": "bf16"})
+    made = train(root, {"train_transformer.precision": "auto"})
+    assert made["transformer_id"] == expected["transformer_id"], "measuring changes neither weights nor random numbers"
+    run_dir = root / "runs" / made["run_id"]
+    assert json.loads((run_dir / "precision.json").read_text()) == {"precision": "bf16"}
+    (run_dir / "result.json").unlink()
+    monkeypatch.setattr(settled, "faster_precision", lambda run, device: "fp32")
+    assert train(root, {"train_transformer.precision": "auto"})["transformer_id"] == expected["transformer_id"]
+    assert len(measured) == 1
