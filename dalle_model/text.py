@@ -86,8 +86,8 @@ class BpeTokenizer:
 
         With `dropout` each possible merge is skipped with that probability each time it comes up (Provilkov et al.,
         2020). What a caption becomes depends on (caption, dropout, seed) and on nothing else: not on its neighbours,
-        threads or what was encoded before. `tokenizers` has the same algorithm but draws from a generator that
-        cannot be seeded, which would make a resumed training differ from an undisturbed one.
+        threads or what was encoded before. `tokenizers` has a dropout that is not the published one, from a generator
+        that cannot be seeded, which would make a resumed training differ from an undisturbed one.
         """
         texts = [normalize_caption(caption, self.lowercase) for caption in captions]
         if not dropout:

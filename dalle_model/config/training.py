@@ -40,11 +40,12 @@ class TrainConfig:
     epsilon: float = 1e-8
     """AdamW's denominator constant."""
     weight_decay: float = 0.0
-    """Decoupled weight decay, on matrices only (not on gains, biases and embeddings' positions)."""
+    """Decoupled weight decay of matrices, convolutions and embeddings, positions and pads too; not of gains, biases, `start`."""
     clip_norm: float = 0.0
     """Largest norm of the gradient; 0 does not clip."""
     ema_decay: float = 0.0
-    """Decay of the exponential moving average of the weights, 0 keeps none. The average is what is used afterwards."""
+    """Decay of the exponential moving average of the weights, 0 keeps none. The average is what is used afterwards. Its n-th step decays by
+    (1 + n) / (10 + n) where that is less, so that the random start is soon forgotten."""
     ema_every: int = 1
     """Updates between two steps of the average."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"

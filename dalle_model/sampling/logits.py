@@ -37,7 +37,8 @@ def broken_logits() -> ValueError:
 
 def filter_logits(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:
     """Logits [..., V] divided by `temperature`, with -inf where a token is not among the `top_k` most likely (0 keeps all)
-    or outside the smallest set that holds `top_p` of the probability. The most likely token always stays.
+    or outside the smallest set that holds `top_p` of the probability. The most likely token always stays,
+    and so do tokens as likely as the k-th.
     """
     if temperature != 1:
         logits = logits / temperature

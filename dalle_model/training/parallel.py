@@ -37,9 +37,18 @@ def own_device() -> torch.device:
 
 
 def join_world() -> World:
-    """The process's place, from torchrun's environment; joins the process group the first time it is called."""
+    """The process's place, from torchrun's environment; joins the process group the first time it is called.
+
+    Raises `ValueError` when a machine has fewer GPUs than processes.
+    """
     rank, size, device = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)), own_device()
     if size > 1 and not dist.is_initialized():
+        num_local, num_gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+        if device.type == "cuda" and num_local > num_gpus:
+            raise ValueError(
+                f"{num_local} processes were started on a machine with {num_gpus} GPU(s), and each needs one; "
+                f"start torchrun with --nproc-per-node={num_gpus}"
+            )
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
         atexit.register(dist.destroy_process_group)
     return World(rank, size, device)

@@ -212,7 +212,7 @@ class _ImageAttention(torch.autograd.Function):
         # Both kinds of scores are written side by side into one buffer, for one softmax.
         scores_GbQS = q_BHIK.new_empty(G, b, Q, T + M)
         torch.bmm(q_GIK, k_GTK.transpose(1, 2), out=scores_GbQS.view(G, b * Q, T + M)[..., :T])
-        hidden = q_BHIK.new_tensor(-torch.inf)
+        hidden = q_BHIK.new_full((), -torch.inf)  # made on the device: a copy would make it wait
         torch.where(mask_bQM, q_GbQK @ k_GbMK.transpose(-1, -2), hidden, out=scores_GbQS[..., T:])
         p_GbQS = scores_GbQS.softmax(-1)
         out_GIK = p_GbQS.view(G, b * Q, T + M)[..., :T] @ v_GTK
