@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dalle_datasets.store.layout import RUN_CONFIG, RUN_RESULT, RUN_STATUS, Layout
+from dalle_model.config.networks import ROLES
 from dalle_model.config.tree import Config
-from dalle_model.running.registry import JOBS
+from dalle_model.running.networks import current
+from dalle_model.running.registry import JOBS, Job
 from dalle_model.running.run_dir import is_under_way, read_result, run_directory
 from flows.runtime.jobs import lost_files, read_progress, title_of
 from flows.runtime.upstream import find, inputs_of
@@ -32,12 +34,16 @@ def stages(config: Config) -> Iterator[Status]:
     except ValueError as error:
         yield Status("collect pairs", "missing", str(error))
     for job, entry in ((name, entry) for name, entry in JOBS.items() if entry.is_stage):
+        serving = _serving(entry, config)
         try:
             run_dir = run_directory(job, config, inputs_of(job, config))
         except ValueError:
-            yield Status(title_of(job), "waiting", f"for {' and '.join(_missing(entry.reads, config))}")
+            waits = Status(title_of(job), "waiting", f"for {' and '.join(_missing(entry.reads, config))}")
+            yield Status(title_of(job), "done", serving) if serving else waits
             continue
         state, detail = state_of(run_dir)
+        if state == "missing" and serving:
+            state, detail = "done", serving
         result = read_result(run_dir)
         if state == "done" and result is not None:
             made = [f"{kind} {result[f'{kind}_id']}" for kind in entry.makes if f"{kind}_id" in result]
@@ -66,6 +72,16 @@ def state_of(run_dir: Path) -> tuple[str, str]:
     if not (run_dir / RUN_STATUS).exists():
         return "missing", "not begun"
     return "stopped", f"{so_far}; goes on there when it is run again{_last_words(run_dir)}"
+
+
+def _serving(entry: Job, config: Config) -> str:
+    """The current network of a training's role, which stands for one that was trained on the pairs of today; empty if there is none."""
+    layout = Layout(Path(config.paths.data_root).expanduser())
+    for role in entry.makes if config.networks.chosen_by == "registry" else ():
+        if role in ROLES and (network := current(layout, role, config)) and (layout.root / network.path).exists():
+            pairs = f" of {network.num_pairs:,} pairs" if network.num_pairs else ""
+            return f"{role} {network.network_id} is current{pairs}, run {network.run_id}; `dalle run retrain_networks` trains anew"
+    return ""
 
 
 def _missing(kinds: tuple[str, ...], config: Config) -> list[str]:

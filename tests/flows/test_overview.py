@@ -11,6 +11,7 @@ from dalle_datasets.store.manifest import commit
 from dalle_model.config.parsing import meanings, to_dict
 from dalle_model.config.presets import PRESETS, preset
 from dalle_model.config.tree import Config
+from dalle_model.running.networks import register
 from dalle_model.running.run_dir import prepare, write_json
 from flows.cli.main import main
 from flows.runtime.collected import collecting
@@ -50,6 +51,20 @@ def test_finished_stages_have_ids_and_the_next_can_begin(config, run_dir):
     assert by_name["train bpe"].detail.startswith(f"tokenizer bpe0, run {run_dir.name}, 20")
     assert by_name["train dvae"].state == "missing"
     assert by_name["train clip"].detail == "for dvae"
+
+
+def test_a_current_network_stands_for_one_of_the_pairs_of_today(config, run_dir):
+    layout = Layout(Path(config.paths.data_root))
+    layout.tokenizer("bpe0").mkdir(parents=True)
+    made = {"tokenizer_id": "bpe0", "tokenizer": "tokenizers/bpe0"}
+    register(layout, "train_bpe", config, {"pairs_id": "pairs0"}, run_dir.name, made)
+    commit(layout.pairs(config.source.name), "other inputs", {"pairs_id": "pairs1"})
+    with collecting(layout, config):
+        pass
+    by_name = {status.what: status for status in stages(config)}
+    assert by_name["collect pairs"].detail == "pairs/emoji_scenes, pairs pairs1"
+    assert (by_name["train bpe"].state, by_name["tokenize captions"].state) == ("done", "missing")
+    assert by_name["train bpe"].detail == f"tokenizer bpe0 is current, run {run_dir.name}; `dalle run retrain_networks` trains anew"
 
 
 @pytest.mark.parametrize("lock", ["lock", "claims/part-00000"])
