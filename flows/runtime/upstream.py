@@ -35,7 +35,7 @@ def inputs_of(job: str, config: Config, **given: str) -> dict[str, str]:
         if kind not in inputs:
             inputs |= find(kind, config)
         if kind == "transformer":  # draws the tokens of the dVAE that it was trained with, whichever is current
-            inputs |= {name: value for name, value in _trained_with(config, inputs).items() if name not in inputs}
+            inputs = {**_trained_with(config, inputs), **inputs}
     return inputs
 
 
@@ -75,13 +75,21 @@ def _find_pairs(layout: Layout, config: Config) -> dict[str, str]:
 
 
 def _trained_with(config: Config, inputs: dict[str, str]) -> dict[str, str]:
-    """The dVAE and the tokenizer of the transformer of some inputs: what its checkpoint says it was made from."""
-    layout = Layout(Path(config.paths.data_root).expanduser())
-    run_dir = (layout.root / inputs["transformer"]).parent
+    """The dVAE and the tokenizer that the transformer of some inputs was trained with.
+
+    Raises `ValueError` when `networks.use` names another one: their tokens mean nothing to it.
+    """
+    run_dir = (Path(config.paths.data_root).expanduser() / inputs["transformer"]).parent
     try:
         trained: dict[str, str] = json.loads((run_dir / RUN_CONFIG).read_text())["inputs"]
     except (OSError, ValueError, KeyError):
         return {}
+    for role, _, network_id in (text.partition("=") for text in config.networks.use):
+        if role in ("dvae", "tokenizer") and trained.get(f"{role}_id", network_id) != network_id:
+            raise ValueError(
+                f"transformer {inputs['transformer_id']} was trained with {role} {trained[f'{role}_id']}, not {network_id}; "
+                f"leave {role}={network_id} out, or name a transformer that was trained with it"
+            )
     names = [name for kind in ("dvae", "tokenizer") for name in (kind, f"{kind}_id")]
     return {name: trained[name] for name in names if name in trained}
 

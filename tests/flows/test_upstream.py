@@ -187,6 +187,9 @@ def test_pictures_are_drawn_with_the_networks_that_the_transformer_was_trained_w
     assert {name: drawn[f"{name}_id"] for name in ("transformer", "dvae", "tokenizer", "clip")} == {
         "transformer": "t0", "dvae": "vae0", "tokenizer": "bpe0", "clip": "clip0",
     }  # fmt: skip
+    with pytest.raises(ValueError, match="transformer t0 was trained with dvae vae0, not vae1; leave dvae=vae1 out, or name a transformer"):
+        inputs_of("generate_images", with_overrides(config, {"networks.use": "dvae=vae1"}))
+    assert inputs_of("generate_images", with_overrides(config, {"networks.use": "dvae=vae0"})) == drawn
 
 
 def test_a_finished_pipeline_counts_only_with_all_its_files(config, tmp_path):
