@@ -1,10 +1,11 @@
 """Canonical decoding: every way of storing a picture gives the picture that people see."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from dalle_datasets.images import ImageError, canonical_bytes, decode_image, pixel_sha256
 
@@ -171,3 +172,86 @@ def test_floating_point_pixels_have_no_range():
     error = problem(packed(Image.new("F", (4, 4)), "TIFF"))
     assert error.reason == "decode_error"
     assert "floating-point" in error.detail
+
+
+def profile_of(gamma, primaries_of="sRGB"):
+    """An ICC profile like sRGB's whose curves are another gamma: small, and unlike it enough to be seen."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile(primaries_of)).tobytes())
+    for i in range(int.from_bytes(profile[128:132], "big")):
+        tag = 132 + 12 * i
+        if profile[tag : tag + 4] in (b"rTRC", b"gTRC", b"bTRC"):
+            place = int.from_bytes(profile[tag + 4 : tag + 8], "big")
+            profile[place : place + 14] = b"curv\0\0\0\0\0\0\0\1" + round(gamma * 256).to_bytes(2, "big")
+            profile[tag + 8 : tag + 12] = (14).to_bytes(4, "big")
+    return bytes(profile)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "AVIF", "TIFF"])
+def test_a_colour_profile_is_applied_once(kind):
+    data = packed(
+        Image.new("RGB", (16, 16), (64, 128, 192)), kind, icc_profile=profile_of(1.0), **({"quality": 100} if kind != "PNG" else {})
+    )
+    # Light 64, 128 and 192 of 255, in sRGB's curve.
+    linear = np.array([64, 128, 192]) / 255
+    expected = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055) * 255
+    image, kept = decode_image(data, MAX_PIXELS), canonical_bytes(data, MAX_PIXELS)
+    assert np.abs(np.asarray(image)[8, 8] - expected).max() < 2.5
+    assert np.array_equal(np.asarray(decode_image(kept, MAX_PIXELS)), np.asarray(image))
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(kept)).convert("RGB")), np.asarray(image))
+
+
+def test_a_profile_that_is_srgb_or_broken_changes_nothing():
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile in (srgb, b"x" * 500, profile_of(1.0)[:200], b""):
+        data = packed(PICTURE, "PNG", icc_profile=profile)
+        assert canonical_bytes(data, MAX_PIXELS) == data
+        assert np.array_equal(np.asarray(decode_image(data, MAX_PIXELS)), np.asarray(PICTURE))
+
+
+def test_a_profile_of_a_transparent_picture():
+    rgba = Image.new("RGBA", (2, 1), (64, 128, 192, 255))
+    rgba.putpixel((1, 0), (64, 128, 192, 0))
+    pixels = np.asarray(decode_image(packed(rgba, "PNG", icc_profile=profile_of(1.0)), MAX_PIXELS))
+    assert pixels[0, 0, 0] > 130
+    assert tuple(pixels[0, 1]) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_without_its_end_mark_is_a_picture_but_not_one_without_pixels(progressive):
+    noise = Image.fromarray(RNG.integers(0, 256, (48, 64, 3)).astype(np.uint8))
+    whole = packed(noise, "JPEG", quality=90, progressive=progressive)
+    expected = np.asarray(Image.open(io.BytesIO(whole)).convert("RGB"))
+    for torn in (whole[:-1], whole[:-2]):
+        check_repaired(torn, expected)
+    for num_missing in (40, 100, 1_000):
+        assert problem(whole[:-num_missing]).reason == "decode_error"
+
+
+def test_the_fourth_channel_of_a_bitmap_that_nobody_filled():
+    """A header of version 5 names an alpha channel; Pillow takes it at its word, viewers look whether there is anything in it."""
+    pixels = np.zeros((24, 32, 4), np.uint8)
+    pixels[..., :3] = np.asarray(PICTURE)[::-1, :, ::-1]
+    masks = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = struct.pack("<IiiHHIIiiII4I", 124, 32, 24, 1, 32, 3, pixels.nbytes, 2_835, 2_835, 0, 0, *masks).ljust(124, b"\0")
+    data = b"BM" + struct.pack("<IHHI", 138 + pixels.nbytes, 0, 0, 138) + header + pixels.tobytes()
+    check_repaired(data, np.asarray(PICTURE))
+
+
+def test_lab_becomes_rgb():
+    lab = ImageCms.profileToProfile(PICTURE, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB")
+    decoded = np.asarray(decode_image(packed(lab, "TIFF"), MAX_PIXELS)).astype(int)
+    assert np.abs(decoded - np.asarray(PICTURE)).mean() < 3
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (b"\0\0\0\x18ftypheic", "HEIC"), (b"\xff\x0a\0\0", "JPEG XL"), (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+        (b"8BPS\0\1", "Photoshop"),
+    ],
+)  # fmt: skip
+def test_formats_that_are_not_read_are_named(start, kind):
+    error = problem(start + bytes(40))
+    assert error.reason == "not_an_image"
+    assert kind in error.detail
+    assert error.detail.endswith("which is not read; convert it to PNG")

@@ -43,7 +43,7 @@ from dalle_datasets.store.parquet import (
 from dalle_datasets.store.schemas import DROPPED_PAIRS, IMAGES, MEASURES
 from dalle_datasets.web.failures import FAILURES
 
-VERSION = 4
+VERSION = 5
 STAGES = ("discover", "download", "filter")
 
 

@@ -16,7 +16,7 @@ from dalle_datasets.store.parquet import SchemaError, check_parquet, open_parque
 from dalle_datasets.store.schemas import IMAGES, MEASURES
 from dalle_datasets.web.failures import OK
 
-VERSION = 5
+VERSION = 6
 BATCH_ROWS = 64
 
 
