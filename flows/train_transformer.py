@@ -1,5 +1,6 @@
 """Flow: choose the training set by a query, and train the transformer on it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from prefect import flow, task
@@ -33,9 +34,10 @@ def train_transformer(preset: str = "demo", overrides: Overrides | None = None) 
 
 
 @task(task_run_name="choose training set", cache_policy=NO_CACHE)
-def choose_training_set(config: Config) -> dict[str, str]:
-    """Run the query `catalog.training_set` on the published copy and write what it selects to Parquet; writers need not wait for it.
+def choose_training_set(config: Config, recipe: str = "", params: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Run a query of `sql/training_sets/` on the published copy and write what it selects to Parquet, while others write.
 
+    Without `recipe` the query is `catalog.training_set`.
     Raises `ValueError` naming the flow to run when some pairs have no tokens or scores of the networks in use yet.
     """
     layout = open_data_root(config.paths.data_root)
@@ -49,13 +51,14 @@ def choose_training_set(config: Config) -> dict[str, str]:
             chosen = export_training_set(
                 con,
                 layout,
-                query=config.catalog.training_set,
+                query=recipe or config.catalog.training_set,
                 min_clip_score_quantile=config.catalog.min_clip_score_quantile,
                 max_nsfw_score=config.catalog.max_nsfw_score,
                 max_watermark_score=config.catalog.max_watermark_score,
                 seed=config.seed,
                 rows_per_part=config.shards.rows_per_part,
                 row_group_size=config.shards.row_group_size,
+                params=params,
                 **ids,
             )
         ingest_in_catalog(config, f"catalogue training set {chosen.id}", lambda con: ingest_training_set(con, layout, chosen.id))

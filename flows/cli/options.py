@@ -62,3 +62,14 @@ def resolve(
     from flows.runtime.parameters import find_config
 
     return find_config(preset, {**parse_settings(settings), **(more or {})}, config_file)
+
+
+def parse_params(params: list[str] | None) -> dict[str, str]:
+    """`["limit=3"]` as `{"limit": "3"}`. Raises `ValueError` for text without a '='."""
+    values = {}
+    for text in params or []:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--param {text}: needs the form NAME=VALUE")
+        values[name] = value
+    return values

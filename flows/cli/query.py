@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from flows.cli.options import ConfigFile, Preset, Settings, resolve
+from flows.cli.options import ConfigFile, Preset, Settings, parse_params, resolve
 from flows.cli.output import printable, results_console
 
 if TYPE_CHECKING:
@@ -42,18 +42,8 @@ def query(
             raise ValueError("--param goes with a named query; write the values into the SQL itself")
         rows = queries.run_sql(layout, sys.stdin.read() if name == "-" else name)
     else:
-        rows = queries.run_query(layout, name, _parse_params(params))
+        rows = queries.run_query(layout, name, parse_params(params))
     _write(rows, form)
-
-
-def _parse_params(params: list[str] | None) -> dict[str, str]:
-    values = {}
-    for text in params or []:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ValueError(f"--param {text}: needs the form NAME=VALUE")
-        values[name] = value
-    return values
 
 
 def _print_list() -> None:

@@ -1,10 +1,10 @@
 """`dalle run`: one flow in this process, without a server started by hand."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from flows.cli.options import ConfigFile, Preset, Settings, With, resolve, with_networks
+from flows.cli.options import ConfigFile, Preset, Settings, With, parse_params, resolve, with_networks
 
 FLOWS = {
     "collect_pairs": "read pages, download and filter: pairs of captions and pictures",
@@ -12,6 +12,7 @@ FLOWS = {
     "tokenize_pairs": "turn captions and pictures into tokens",
     "train_clip": "train the CLIP that scores pairs and reranks pictures",
     "score_pairs": "let CLIP say how well captions fit pictures",
+    "build_training_set": "choose pairs by a recipe of sql/training_sets/ (--recipe, --param)",
     "train_transformer": "choose the training set by SQL and train on it",
     "generate_images": "make pictures for the prompts that the source comes with",
     "draw_prompt_folder": "make pictures for every file of prompts in a folder",
@@ -39,6 +40,8 @@ def run(
     config_file: ConfigFile = None,
     networks: With = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="collect_pairs and run_pipeline: ask the source what is new since.")] = False,
+    recipe: Annotated[str, typer.Option(help="build_training_set: a query of sql/training_sets/; that of the settings if not given.")] = "",
+    params: Annotated[list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="build_training_set: for the recipe.")] = None,
 ) -> None:
     """Run one flow and print what it made as JSON. A flow that lacks its inputs says which flow makes them."""
     import difflib
@@ -55,7 +58,10 @@ def run(
         )
     if refresh and name not in ("collect_pairs", "run_pipeline"):
         raise ValueError(f"--refresh asks a source what is new, which {name} does not read; run collect_pairs --refresh first")
-    more = {"refresh": True} if refresh else {}
+    if (recipe or params) and name != "build_training_set":
+        raise ValueError(f"--recipe and --param choose a training set, which {name} does not build; run build_training_set with them")
+    more: dict[str, Any] = {"refresh": True} if refresh else {}
+    more |= {"recipe": recipe, "params": parse_params(params)} if name == "build_training_set" else {}
     config = resolve(preset, settings, config_file)
     remember_settings(config)
     if networks:

@@ -1,7 +1,7 @@
 """Export of a training set: the rows that a SQL query selects, shuffled once, as Parquet with a content id."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from dalle_datasets.catalog.queries import bind
 from dalle_datasets.catalog.sql_files import SqlFile, read_sql
 from dalle_datasets.store.ids import content_id
 from dalle_datasets.store.layout import Layout
@@ -45,17 +46,21 @@ def export_training_set(
     safety_id: str = "",
     max_nsfw_score: float = 0.5,
     max_watermark_score: float = 0.5,
+    params: Mapping[str, Any] | None = None,
 ) -> TrainingSet:
     """Run `sql/training_sets/<query>.sql` on a catalog and write what it selects, unless that has been done.
 
     The published copy will do, and keeps no writer waiting; `ingest_training_set` then makes the set known to the live catalog.
 
     The id is a hash of the query's text, its parameters, and the content of every file it can read; equal ids mean equal
-    files. `pairs_id` only names the pairs in the lineage. The last three parameters count for queries that ask for safety scores.
-    Raises `ValueError` for an unknown query, when it selects nothing, and when it asks for safety scores and there are none.
+    files. `pairs_id` only names the pairs in the lineage. The safety parameters count for queries that ask for safety scores;
+    `params` are the query's own, as values or as text. Raises `ValueError` for an unknown query or parameter, when the query selects
+    nothing, and when it asks for safety scores and there are none.
     """
     file = read_sql("training_sets", query)
-    asks_for_safety = "safety_id" in {parameter.name for parameter in file.parameters}
+    if fixed := sorted(set(params or {}) & {"root", "tokenizer_id", "dvae_id", "clip_id", "safety_id"}):
+        raise ValueError(f"{fixed[0]} of a training set follows from the settings; choose networks with --with, not with --param")
+    asks_for_safety = "safety_id" in _declared(file)
     if asks_for_safety and not safety_id:
         raise ValueError(
             f"sql/training_sets/{query}.sql needs safety scores, but no classifier gives them; "
@@ -71,13 +76,17 @@ def export_training_set(
     if asks_for_safety:
         parameters |= {"safety_id": safety_id, "max_nsfw_score": max_nsfw_score, "max_watermark_score": max_watermark_score}
         made_from["safety"] = safety_id
+    given = bind(
+        file, {"root": str(layout.root), **{name: parameters[name] for name in _declared(file) & set(parameters)}, **(params or {})}
+    )
+    parameters |= {name: given[name] for name in params or {}}
     ids = {"tokenizer_id": tokenizer_id, "dvae_id": dvae_id, "clip_id": clip_id, "safety_id": parameters.get("safety_id", "")}
     inputs = con.execute(read_sql("ingest", "training_set_inputs").text, ids).fetchall()
     sizes = {"seed": seed, "rows_per_part": rows_per_part, "row_group_size": row_group_size}
     training_set_id = content_id("training_set", file.text, json.dumps([parameters, sizes, inputs], sort_keys=True))
     folder = layout.training_set(training_set_id)
     if not (folder / "manifest.json").exists():
-        counts = _export(con, layout, folder, file, parameters, sizes)
+        counts = _export(con, folder, file, given, parameters, sizes)
         manifest = {
             "training_set_id": training_set_id,
             "query": query,
@@ -96,13 +105,20 @@ def export_training_set(
     return TrainingSet(id=training_set_id, path=made["path"], num_pairs=made["num_pairs"], num_validation=made["num_validation"])
 
 
+def _declared(file: SqlFile) -> set[str]:
+    return {parameter.name for parameter in file.parameters}
+
+
 def _export(
-    con: duckdb.DuckDBPyConnection, layout: Layout, folder: Path, file: SqlFile, parameters: dict[str, Any], sizes: dict[str, int]
+    con: duckdb.DuckDBPyConnection,
+    folder: Path,
+    file: SqlFile,
+    values: dict[str, Any],
+    parameters: dict[str, Any],
+    sizes: dict[str, int],
 ) -> dict[str, Any]:
     """Write the parts and `query.sql`, and return the counts for the manifest."""
-    declared = {parameter.name for parameter in file.parameters}
-    values = {"root": str(layout.root), **parameters}
-    con.execute(f"create or replace temp table chosen_pairs as {file.text}", {name: values[name] for name in declared})
+    con.execute(f"create or replace temp table chosen_pairs as {file.text}", values)
     try:
         con.execute(read_sql("ingest", "remove_repeated_rows").text)
         result = con.execute(read_sql("ingest", "training_set_counts").text)

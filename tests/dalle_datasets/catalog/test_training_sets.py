@@ -172,3 +172,20 @@ def test_safe_pairs_leave_out_what_scores_high(con, root):
     assert [training_set.num_pairs for training_set in made] == [7, 4]
     manifest = json.loads((root.layout.root / made[0].path / "manifest.json").read_text())
     assert (manifest["inputs"]["safety"], manifest["parameters"]["max_nsfw_score"]) == ("safe0", 0.5)
+
+
+def test_a_recipe_takes_parameters_of_its_own(con, root):
+    everything = export(con, root, query="licensed_pairs")
+    again = export(con, root, query="licensed_pairs", params={"languages": "en"})
+    assert everything.num_pairs == again.num_pairs == 12
+    assert everything.id != again.id
+    said = json.loads((root.layout.training_set(again.id) / "manifest.json").read_text())["parameters"]
+    assert said["languages"] == "en"
+    best = export(con, root, query="licensed_pairs", params={"min_clip_score_quantile": "0.5"})
+    assert best.num_pairs < 12
+    with pytest.raises(ValueError, match=r"query 'licensed_pairs' has no parameter 'language'; did you mean 'languages'\?"):
+        export(con, root, query="licensed_pairs", params={"language": "en"})
+    with pytest.raises(ValueError, match="dvae_id of a training set follows from the settings; choose networks with --with"):
+        export(con, root, query="licensed_pairs", params={"dvae_id": "other"})
+    with pytest.raises(ValueError, match="selects no pairs"):
+        export(con, root, query="licensed_pairs", params={"licences": "none of these"})
