@@ -165,7 +165,7 @@ def choose_plan(look: Look, machine: Machine, budget_s: float, measure: Callable
     for size in reversed(fitting[1:]):
         faster = size.work / SIZES[0].work
         updates = (smallest.overrides["train_transformer.max_steps"] if smallest.stages else 0) / faster
-        if updates * 4 < MIN_UPDATES:  # a larger network uses a machine better than the smallest; measured below, if it may do
+        if updates * 2 < MIN_UPDATES:  # a larger network uses a machine up to twice as well as the smallest
             continue
         plan = _plan(size, look, machine, left_s, measure(size_settings(size, look, machine)))
         if plan.overrides["train_transformer.max_steps"] >= MIN_UPDATES and (
@@ -259,8 +259,8 @@ def _schedule(section: str, steps: int) -> dict[str, Any]:
     counted: dict[str, Any] = {
         "max_steps": steps,
         "warmup_steps": steps // 10,
-        "validate_every": max(1, steps // LOOKS),
-        "checkpoint_every": max(1, steps // 10),
+        "validate_every": max(10, steps // LOOKS),  # each look draws pictures and keeps the best weights, too
+        "checkpoint_every": max(20, steps // 10),
         "log_every": max(1, min(10, steps // 50)),
     }
     if section == "train_dvae":
