@@ -119,6 +119,20 @@ def register(layout: Layout, job: str, config: Config, inputs: Mapping[str, str]
         _write(layout, role, [*registered, _decided(new, takes_over, why, asked_by)])
 
 
+def adopt(layout: Layout, config: Config, ids: Mapping[str, str], paths: Mapping[str, str], run_id: str, why: str) -> None:
+    """Register networks that were made elsewhere ("dvae_id" and so on; role -> path) and make them current for these settings."""
+    with _writing(layout):
+        for role in ROLES:
+            registered = history(layout, role)
+            new = Registration(
+                at="", settings_id="", network_id=ids[f"{role}_id"], run_id=run_id, path=paths[role], is_current=True, why=why,
+                pairs_id="", num_pairs=None, metrics={},
+            )  # fmt: skip
+            now = serving(registered, role, config)
+            if now is None or (now.network_id, now.path) != (new.network_id, new.path):
+                _write(layout, role, [*registered, _decided(new, True, why, settings_id(role, config))])
+
+
 def choose(layout: Layout, role: str, network_id: str, config: Config) -> Registration:
     """Make a registered network current for these settings, by hand.
 

@@ -138,6 +138,7 @@ _TABLE = (
     ),
     Job(name="evaluate", sections=(), version=1, makes={"evaluations": "evaluations"}, flow="evaluate_model"),
     Job(name="import_weights", sections=("dvae",), version=1, makes={"dvae": "checkpoint"}),
+    Job(name="import_model", sections=(), version=1),
     Job(name="reconstruct", sections=(), version=2),
 )
 

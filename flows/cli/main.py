@@ -15,6 +15,7 @@ from flows.cli import (
     demo,
     export,
     generate,
+    import_model,
     import_weights,
     job,
     networks,
@@ -44,6 +45,7 @@ app.command("run", rich_help_panel=MAKE, help=run.HELP)(run.run)
 app.command("generate", rich_help_panel=MAKE)(generate.generate)
 app.command("rerank", rich_help_panel=MAKE)(rerank.rerank)
 app.command("export", rich_help_panel=MAKE)(export.export)
+app.command("import", rich_help_panel=MAKE)(import_model.import_model)
 app.command("reconstruct", rich_help_panel=MAKE)(reconstruct.reconstruct)
 app.command("status", rich_help_panel=INSPECT)(status.status)
 app.command("query", rich_help_panel=INSPECT)(query.query)

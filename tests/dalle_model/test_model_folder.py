@@ -21,6 +21,8 @@ from dalle_model.model_folder import read_model_folder, write_model_folder
 from dalle_model.text import BpeTokenizer
 from dalle_model.transformer import DALLETransformer, save_transformer
 from flows.cli.main import main
+from flows.runtime.parameters import find_config
+from flows.runtime.upstream import inputs_of
 from open_dalle import DALLE
 
 TINY = {
@@ -105,6 +107,23 @@ def test_the_command_draws_with_a_folder_alone(made, folder, tmp_path, monkeypat
     for wrong in (("--preset", "demo"), ("--set", "transformer.num_layers=3")):
         assert dalle("generate", "an owl", "--model", str(folder), *wrong) == 2
     assert "--set transformer.num_layers: --model takes everything but sampling.* and seed from" in capsys.readouterr().err
+
+
+def test_an_imported_model_is_current_and_draws_the_same_pixels(made, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DALLE_DATA_ROOT", str(tmp_path / "root"))
+    assert dalle("import", str(folder)) == 0
+    assert dalle("import", str(folder)) == 0  # once more changes nothing
+    expected = DALLE.load(folder).generate("an owl")
+    shutil.rmtree(folder)
+    config = find_config()
+    drawn = Generator.open(config, inputs_of("generate_images", config)).draw("an owl")
+    assert [p.image.tobytes() for p in drawn] == [p.image.tobytes() for p in expected]
+    assert len((tmp_path / "root" / "networks" / "transformer.jsonl").read_text().splitlines()) == 1
+    assert dalle("query", "select count(*) as n from artifacts where kind = 'transformer'", "--format", "json") == 0
+    assert '{"n":1}' in capsys.readouterr().out.replace(" ", "")
+    assert dalle("import", str(tmp_path / "none")) == 2
+    assert "is no model folder (model.json is missing)" in capsys.readouterr().err
 
 
 def test_equal_arguments_draw_equal_pictures_and_others_do_not(folder):
