@@ -22,6 +22,7 @@ def query(
     name: Annotated[str, typer.Argument(help="A named query, `-` to read SQL from standard input, or SQL itself.")] = "",
     params: Annotated[list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="A query's parameter; may be repeated.")] = None,
     form: Annotated[Format, typer.Option("--format", "-f", help="How to write the rows.")] = "table",
+    ui: Annotated[bool, typer.Option("--ui", help="Open DuckDB's web page on the published copy, until Enter is pressed.")] = False,
     show_list: Annotated[bool, typer.Option("--list", help="List the named queries.")] = False,
     preset: Preset = None,
     settings: Settings = None,
@@ -33,6 +34,13 @@ def query(
 
     if show_list:
         _print_list()
+        return
+    if ui:
+        from dalle_datasets.catalog.connection import serve_ui
+
+        with serve_ui(find_data_root(resolve(preset, settings, config_file).paths.data_root)) as address:
+            typer.echo(f"{address} shows the published copy, read-only; Enter ends it")
+            sys.stdin.readline()
         return
     if not name:
         raise ValueError("say which query: a name from `dalle query --list`, or - to read SQL from standard input")

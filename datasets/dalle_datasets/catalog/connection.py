@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import duckdb
@@ -156,6 +157,37 @@ def open_published(layout: Layout) -> Iterator[duckdb.DuckDBPyConnection]:
     with open_copy(path) as con:
         _confine(con, layout.root)
         yield con
+
+
+@contextmanager
+def serve_ui(layout: Layout) -> Iterator[str]:
+    """DuckDB's own web page on the readers' copy, read-only, for as long as the block lasts: its address.
+
+    The page itself comes from DuckDB's web site. Raises `ValueError` when there is no copy, or the extension is not installed.
+    """
+    with open_published(layout):  # raises what is wrong with the copy
+        pass
+    found = find_spec("duckdb_extension_ui")
+    extensions = [
+        path for place in (found.submodule_search_locations or [] if found else []) for path in Path(place).rglob("ui.duckdb_extension")
+    ]
+    remedy = f"install it with `pip install duckdb-extension-ui=={duckdb.__version__}`, or ask with `dalle query`"
+    if not extensions:
+        raise ValueError(f"DuckDB's web page is an extension, which is not installed; {remedy}")
+    con = duckdb.connect(":memory:")
+    try:
+        (Path.home() / ".duckdb").mkdir(exist_ok=True)  # the extension keeps notebooks there, and does not make it
+        con.execute(f"load {_quoted(extensions[0])}")
+        con.execute(f"attach {_quoted(layout.published_catalog)} as published (read_only)")
+        con.execute("use published")
+        con.execute("call start_ui_server()")
+        ((port,),) = con.execute("select current_setting('ui_local_port')").fetchall()
+        yield f"http://localhost:{port}/"
+        con.execute("call stop_ui_server()")
+    except duckdb.Error as error:
+        raise ValueError(f"DuckDB's web page cannot be started ({_first_line(error)}); {remedy}") from error
+    finally:
+        con.close()
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import duckdb
@@ -19,7 +20,9 @@ from dalle_datasets.catalog.connection import (
     open_published,
     rebuilding,
     replacing,
+    serve_ui,
 )
+from dalle_datasets.catalog.snapshot import publish
 from dalle_datasets.store import locks
 from dalle_datasets.store.layout import Layout
 
@@ -232,6 +235,7 @@ def test_a_full_disk_is_a_sentence(tmp_path):
 import resource, signal, sys
 from pathlib import Path
 from dalle_datasets.catalog.snapshot import rebuild
+from dalle_datasets.catalog.snapshot import publish
 from dalle_datasets.store import locks
 from dalle_datasets.store.layout import Layout
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -262,3 +266,11 @@ def test_only_this_module_opens_the_database():
     found = subprocess.run(["grep", "-rl", "--include=*.py", "duckdb.connect(", folder], capture_output=True, text=True, check=True).stdout
     assert found.split() == [connection.__file__]
     assert duckdb.__version__ >= "1.5.5"
+
+
+@pytest.mark.skipif(find_spec("duckdb_extension_ui") is not None, reason="the extension is installed here")
+def test_the_web_page_without_its_extension_says_how_to_get_it(tmp_path):
+    publish(Layout(tmp_path))
+    message = r"DuckDB's web page is an extension, which is not installed; install it with `pip install duckdb-extension-ui==.*`"
+    with pytest.raises(ValueError, match=message), serve_ui(Layout(tmp_path)):
+        pass
