@@ -21,6 +21,7 @@ RUN_IDS = {
     "score_generations": "score-generations-a9ece13ce2bf",
     "evaluate": "evaluate-cbafbadeb1b6",
     "import_weights": "import-weights-f7967d0dc140",
+    "import_model": "import-model-c8f62a623a54",
     "reconstruct": "reconstruct-869e46effd26",
 }
 """Ids that an earlier edition gave: a change of one makes people's finished work anew."""
