@@ -36,7 +36,7 @@ def collect_pairs(preset: str = "demo", overrides: Overrides | None = None, refr
     config = config_from_parameters(preset, overrides)
     with collecting(open_data_root(config.paths.data_root), config):
         found = discover_candidates(config, refresh)
-        downloaded = download_candidates(config)
+        downloaded = download_candidates(config, refresh)
         try:
             filtered = filter_candidates(config)
         except NoPairsLeft:  # what was withdrawn leaves the catalog all the same
@@ -69,10 +69,10 @@ def discover_candidates(config: Config, refresh: bool = False) -> DiscoverResult
     retry_jitter_factor=0.5,
     retry_condition_fn=lambda task, run, state: isinstance(state.result(raise_on_failure=False), OSError),
 )
-def download_candidates(config: Config) -> DownloadResult:
+def download_candidates(config: Config, refresh: bool = False) -> DownloadResult:
     """The images' bytes. The one task whose world is unreliable; what it has is kept, so a retry fetches the rest."""
     with timed("download") as time, watched("download") as stage:
-        result = download_images(config.source, config.download, open_data_root(config.paths.data_root), reporter(stage))
+        result = download_images(config.source, config.download, open_data_root(config.paths.data_root), reporter(stage), refresh)
         time.was_skipped = result.skipped
         return result
 

@@ -176,7 +176,7 @@ def test_a_scheduled_run_takes_only_what_is_new(web, tmp_path):
             + "".join(f'<a href="{link}">x</a>' for link in links)
         ).encode()
         for i in pictures:
-            web.put(f"/{i}.png", png(i))
+            web.put(f"/{i}.png", png(i), ETag=f'"{i}"')
 
         def answer(handler):
             body = pages[handler.path]
@@ -197,7 +197,7 @@ def test_a_scheduled_run_takes_only_what_is_new(web, tmp_path):
         """(what discovery, download and filter say, paths asked for, rows that the catalog gained)."""
         asked = len(web.requests)
         found = discover(source, download, layout, refresh=True)
-        images = download_images(source, download, layout)
+        images = download_images(source, download, layout, refresh=True)
         result = filter_pairs(source, download, LIMITS, SHARDS, layout)
         with connect(layout.catalog) as con:
             before = set(con.execute("select pair_id from pairs").fetchall())
@@ -213,17 +213,17 @@ def test_a_scheduled_run_takes_only_what_is_new(web, tmp_path):
     assert (found.num_new, images.num_fetched, result.num_pairs, gained) == (3, 3, 3, (3, 0))
     found, images, result, asked, gained = night()  # nothing happened
     assert (found.num_new, found.num_unchanged, images.skipped, result.skipped, gained) == (0, 2, True, True, (0, 0))
-    assert asked == ["/", "/a.html"]
+    assert asked == ["/", "/1.png", "/2.png", "/3.png", "/a.html"]
     publish("/a.html", [3, 4], "/b.html")  # a page that grew, a new page, and a picture that is on two pages now
     publish("/b.html", [5, 1])
     found, images, result, asked, gained = night()
     assert (found.num_new, found.num_unchanged, images.num_fetched, result.num_pairs, gained) == (2, 1, 2, 5, (2, 0))
-    assert asked == ["/", "/4.png", "/5.png", "/a.html", "/b.html"]
+    assert asked == ["/", "/1.png", "/2.png", "/3.png", "/4.png", "/5.png", "/a.html", "/b.html"]
     publish("/a.html", [4], "/b.html")  # a picture is taken down, and its pair with it
     del web.answers["/3.png"]
     found, images, result, asked, gained = night()
     assert (found.num_new, found.dropped, result.num_pairs, gained) == (0, {"duplicate_candidate": 1, "no_longer_shown": 1}, 4, (0, 1))
-    assert asked == ["/", "/a.html", "/b.html"]
+    assert asked == ["/", "/1.png", "/2.png", "/4.png", "/5.png", "/a.html", "/b.html"]
 
 
 def orphans(mark):

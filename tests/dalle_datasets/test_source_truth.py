@@ -1,9 +1,14 @@
 """Collect, let the owner of the source change their mind, collect again: pairs, reasons and the record of the collections follow."""
 
+import hashlib
 import io
+import os
 import shutil
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -19,7 +24,7 @@ from dalle_datasets.history import record_collection
 from dalle_datasets.sources.discover import discover
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.parquet import list_parts, read_parts
-from dalle_datasets.store.schemas import DROPPED_PAIRS, PAIRS
+from dalle_datasets.store.schemas import DROPPED_PAIRS, IMAGES, PAIRS
 
 DOWNLOAD = DownloadConfig(runner="threads", allow_addresses=("127.0.0.1",), requests_per_s_per_host=0, retries=0)
 LIMITS = FilterConfig(min_caption_words=1, min_side=8, languages=())
@@ -40,7 +45,7 @@ class World:
     def collect(self, refresh=True):
         """Captions of the pairs; caption -> reason of the drops; and what `collection_changes` says, as (change, outcome) -> n."""
         found = discover(self.source, DOWNLOAD, self.layout, refresh=refresh)
-        images = download_images(self.source, DOWNLOAD, self.layout)
+        images = download_images(self.source, DOWNLOAD, self.layout, refresh=refresh)
         try:
             filtered = filter_pairs(self.source, DOWNLOAD, LIMITS, ShardsConfig(), self.layout)
             skipped = found.skipped and images.skipped and filtered.skipped
@@ -182,6 +187,89 @@ def test_a_picture_that_its_page_does_not_show_any_more(site):
     pairs, drops, changes = site.collect()
     assert pairs == ALL
     assert "a first thing" not in drops
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [({"X_Robots_Tag": "googlebot: noai, noimageai"}, "x_robots_tag"), ({"TDM_Reservation": "1"}, "tdm_reserved"), ({}, "robots_txt")],
+)
+@pytest.mark.parametrize("etag", [pytest.param({}, marks=pytest.mark.slow), {"ETag": '"1"'}])
+def test_a_picture_that_opts_out(site, web, headers, reason, etag):
+    """Its bytes go, too."""
+    web.put("/1.png", png(1), **etag)
+    assert site.collect()[0] == ALL
+    web.put("/1.png", png(1), **etag, **headers)
+    if not headers:
+        web.put("/robots.txt", b"User-agent: open-dalle\nDisallow: /1.png\n", "text/plain")
+    pairs, drops, changes = site.collect()
+    assert pairs == ALL - {"a first thing"}
+    assert drops["a first thing"] == reason
+    assert changes == {("newly left out", reason): 1}
+    images = read_parts(site.layout.images("web"), IMAGES).to_pylist()
+    assert {row["caption"]: row["image"] is None for row in images} == {caption: caption == "a first thing" for caption in ALL}
+    web.put("/1.png", png(1), **etag)
+    web.answers.pop("/robots.txt", None)
+    assert site.collect()[0] == ALL, "and may opt in again"
+
+
+@pytest.mark.parametrize(("status", "stays"), [(404, False), (403, True), (500, True)])
+@pytest.mark.parametrize("etag", [pytest.param({}, marks=pytest.mark.slow), {"ETag": '"1"'}])
+def test_a_picture_that_is_not_there_today(site, web, status, stays, etag):
+    web.put("/1.png", png(1), **etag)
+    assert site.collect()[0] == ALL
+    web.put("/1.png", b"", status=status)
+    pairs, drops, _ = site.collect()
+    assert pairs == (ALL if stays else ALL - {"a first thing"})
+    assert ("a first thing" in drops) is not stays
+
+
+@pytest.mark.parametrize("headers", [({}, {}), ({"ETag": '"1"'}, {"ETag": '"2"'}), ({"ETag": '"1"'}, {})])
+def test_a_picture_that_was_replaced_under_its_address(site, web, headers):
+    web.put("/1.png", png(1), **headers[0])
+    assert site.collect()[0] == ALL
+    web.put("/1.png", png(7), **headers[1])
+    assert site.collect(refresh=False)[0] == ALL
+    site.collect()
+    shas = {row["caption"]: row["sha256"] for row in read_parts(site.layout.pairs("web"), PAIRS).to_pylist()}
+    assert shas["a first thing"] == hashlib.sha256(png(7)).hexdigest()
+    assert set(shas) == ALL
+    assert len(read_parts(site.layout.images("web"), IMAGES)) == 4
+
+
+def test_pictures_that_did_not_change_are_not_fetched_again(tmp_path):
+    """By a server that knows HEAD, as most do."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/1.png").write_bytes(png(1))
+    (tmp_path / "site/index.html").write_text('<img src="/1.png" alt="a first thing">')
+    asked = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_request(self, code="-", size="-"):
+            asked.append((self.command, self.path, int(code)))
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path / "site"))) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        world = World(tmp_path, SourceConfig(start_urls=(f"http://127.0.0.1:{server.server_port}/",)))
+        assert world.collect()[0] == {"a first thing"}
+        asked.clear()
+        assert world.collect()[0] == {"a first thing"}
+        assert [request for request in asked if request[2] == 200] == [("HEAD", "/", 200), ("HEAD", "/1.png", 200)]
+        (tmp_path / "site/1.png").write_bytes(png(9))
+        os.utime(tmp_path / "site/1.png", (1, 1))  # an older picture, put back
+        asked.clear()
+        world.collect()
+        assert ("GET", "/1.png", 200) in asked
+        server.shutdown()
+    (row,) = read_parts(world.layout.pairs("web"), PAIRS).to_pylist()
+    assert row["sha256"] == hashlib.sha256(png(9)).hexdigest()
+
+
+def test_a_picture_of_a_folder_that_was_replaced(folder):
+    folder.collect(refresh=False)
+    (folder.root / "inside/3.png").write_bytes(png(8))
+    assert folder.collect(refresh=False)[0] == ALL
+    shas = {row["caption"]: row["sha256"] for row in read_parts(folder.layout.pairs("web"), PAIRS).to_pylist()}
+    assert shas[caption_of(folder, "inside/3")] == hashlib.sha256(png(8)).hexdigest()
 
 
 def test_a_picture_that_another_page_still_shows_stays(site):

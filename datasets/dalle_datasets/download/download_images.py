@@ -20,9 +20,22 @@ import pyarrow.parquet as pq
 
 from dalle_datasets.config import DownloadConfig, SourceConfig
 from dalle_datasets.download.fetching import FETCHED
-from dalle_datasets.download.passes import fetch_all, fetched_rows
+from dalle_datasets.download.passes import fetch_all, fetched_rows, image_limits
+from dalle_datasets.download.recheck import (
+    CHANGED,
+    SEEN_FILE,
+    Outcome,
+    SeenLog,
+    apply_outcomes,
+    concerns,
+    is_withdrawal,
+    recheck,
+    write_seen,
+)
 from dalle_datasets.download.shards import Shards, write_shards
-from dalle_datasets.sources.discover import candidates_id, candidates_path
+from dalle_datasets.sources.discover import candidates_id, candidates_path, recorded_documents_id
+from dalle_datasets.sources.local_files import LocalReader
+from dalle_datasets.sources.opening import open_source
 from dalle_datasets.sources.tables import IN_TABLE
 from dalle_datasets.store.buckets import by_key, read_tables
 from dalle_datasets.store.identity import deciding, fingerprint
@@ -31,9 +44,13 @@ from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.manifest import Report, commit, invalidate, load_if_current, no_progress
 from dalle_datasets.store.parquet import RowsWriter, atomic_path, list_parts, read_parquet, write_parquet
 from dalle_datasets.store.schemas import CANDIDATES, DROPPED_PAIRS, IMAGES
-from dalle_datasets.web.failures import FAILURES, OK
+from dalle_datasets.web.client import PoliteClient
+from dalle_datasets.web.failures import FAILURES, OK, OPT_OUTS
 
 VERSION = 1
+OUTCOMES_FILE = "outcomes.json"
+_TAKEN_BACK = OPT_OUTS | {"http_4xx", "missing_file"}
+"""Failures that last, but not for ever."""
 FROM_CANDIDATE = ("candidate_id", "image_url", "caption", "page_url", "source")
 
 
@@ -54,9 +71,13 @@ class DownloadResult:
     """True if nothing had to be done."""
 
 
-def download_images(source: SourceConfig, download: DownloadConfig, layout: Layout, report: Report = no_progress) -> DownloadResult:
+def download_images(
+    source: SourceConfig, download: DownloadConfig, layout: Layout, report: Report = no_progress, refresh: bool = False
+) -> DownloadResult:
     """Fetch what the candidates of a source point to.
 
+    With `refresh` the pictures that are here are asked for again: their owners may have opted out, taken them down or replaced them.
+    Files on this machine are looked at whenever discovery saw a change.
     Raises `ValueError` when there are no candidates, or when img2dataset cannot be started.
     """
     path = candidates_path(layout, source.name)
@@ -64,23 +85,34 @@ def download_images(source: SourceConfig, download: DownloadConfig, layout: Layo
         raise ValueError(f"{path} does not exist; run discover for source {source.name!r} first")
     settings = _settings_id(source, download)
     folder = layout.images(source.name)
-    inputs = fingerprint("download", VERSION, settings, candidates_id(path))
-    if (earlier := load_if_current(folder, inputs)) is not None:
+    documents = recorded_documents_id(layout, source.name)
+    inputs = fingerprint("download", VERSION, settings, candidates_id(path), *([documents] if documents else []))
+    earlier = load_if_current(folder, inputs)
+    if earlier is not None and not refresh:
         return DownloadResult(**{**earlier, "num_fetched": 0, "skipped": True})
-    invalidate(folder)
     work = folder / f"work-{fingerprint(inputs, download.urls_per_shard)}"
     for other in folder.glob("work-*"):
         if other != work:
             shutil.rmtree(other)
+    was_killed = (work / OUTCOMES_FILE).exists()
     if not (work / "plan.json").exists():
-        _keep_earlier_rows(folder, work / "parts", settings)
-        shards = _plan_shards(path, work, source, download)
+        _keep_earlier_rows(folder, work / "parts", settings, asks_again=refresh or bool(documents))
+        outcomes = _recheck(path, layout, work, source, download, refresh, report)
+        shards = _plan_shards(path, work, source, download, outcomes)
+        if earlier is not None and not outcomes and not len(shards):
+            write_seen(layout.source(source.name) / SEEN_FILE, work / "seen", work)
+            shutil.rmtree(work)
+            return DownloadResult(**{**earlier, "num_fetched": 0, "skipped": True})
         fetch_all(shards, work, source, download, report)
-        _write_parts(shards, work, settings)
+        kept = list_parts(work / "parts")
+        fetched = _write_parts(shards, work, settings, outcomes)
+        _withdraw(kept, outcomes, fetched, settings)
+        write_seen(layout.source(source.name) / SEEN_FILE, work / "seen", work)
         plan = {"num_fetched": shards.num_urls, "parts": [part.name for part in list_parts(work / "parts")]}
         with atomic_path(work / "plan.json") as partial:
             partial.write_text(json.dumps(plan))
     # From here on, everything is decided: a killed run continues with the same parts.
+    invalidate(folder)
     plan = json.loads((work / "plan.json").read_text())
     for name in plan["parts"]:
         if (work / "parts" / name).exists():
@@ -91,7 +123,8 @@ def download_images(source: SourceConfig, download: DownloadConfig, layout: Layo
     result = _summarize(source, layout, work, plan["num_fetched"])
     commit(folder, inputs, asdict(result))
     shutil.rmtree(work)
-    return result
+    # What a killed run had asked may be old by now.
+    return download_images(source, download, layout, report, refresh) if refresh and was_killed else result
 
 
 def _settings_id(source: SourceConfig, download: DownloadConfig) -> str:
@@ -101,14 +134,17 @@ def _settings_id(source: SourceConfig, download: DownloadConfig) -> str:
     return fingerprint(source.user_agent, *settings.values())
 
 
-def _keep_earlier_rows(folder: Path, parts_dir: Path, settings: str) -> None:
+def _keep_earlier_rows(folder: Path, parts_dir: Path, settings: str, asks_again: bool) -> None:
     """Put rows that need not be fetched again into `parts_dir`.
 
-    Failures that may have passed since are asked for again; fetched under other settings, every failure may be none now.
+    Failures that may have passed since are asked for again, with `asks_again` also what was withdrawn or missing; fetched under other
+    settings, every failure may be none now.
     """
     shutil.rmtree(parts_dir, ignore_errors=True)
     parts_dir.mkdir(parents=True)
-    final = pa.array([OK, *(code for code, failure in FAILURES.items() if not failure.retryable)])
+    final = pa.array(
+        [OK, *(code for code, failure in FAILURES.items() if not failure.retryable and not (asks_again and code in _TAKEN_BACK))]
+    )
     for part in list_parts(folder):
         target = _next_part(parts_dir)
         same_settings = (pq.read_metadata(part).metadata or {}).get(b"settings") == settings.encode()
@@ -119,8 +155,35 @@ def _keep_earlier_rows(folder: Path, parts_dir: Path, settings: str) -> None:
             write_parquet(target, read_parquet(part, IMAGES).filter(keep), IMAGES, metadata={"settings": settings})
 
 
-def _plan_shards(candidates: Path, work: Path, source: SourceConfig, download: DownloadConfig) -> Shards:
-    """The candidates that no earlier run has the bytes of, by URL."""
+def _recheck(
+    candidates: Path, layout: Layout, work: Path, source: SourceConfig, download: DownloadConfig, refresh: bool, report: Report
+) -> dict[str, Outcome]:
+    """What is different about the pictures that are here; decided once, whatever a killed run has done about it."""
+    path = work / OUTCOMES_FILE
+    if path.exists():
+        return {url: Outcome(*outcome) for url, outcome in json.loads(path.read_text()).items()}
+    log = SeenLog(work / "seen")
+    version_of = LocalReader(source.inputs, download.max_bytes).version if recorded_documents_id(layout, source.name) else None
+    with open_source(source) as (_, connect_to):
+        client = PoliteClient(image_limits(source, download, connect_to), download.requests_per_s_per_host) if refresh else None
+        seen = layout.source(source.name) / SEEN_FILE
+        outcomes = recheck(candidates, work / "parts", seen, work, log, client, version_of, download.num_threads, report)
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(outcomes))
+    return outcomes
+
+
+def _withdraw(parts: list[Path], outcomes: dict[str, Outcome], fetched: dict[str, bool], settings: str) -> None:
+    """Take the bytes of withdrawn and replaced pictures out of the parts of earlier runs."""
+    for part in parts:
+        if concerns(read_parquet(part, IMAGES, ["image_url"])["image_url"].to_pylist(), outcomes, fetched):
+            table = apply_outcomes(read_parquet(part, IMAGES), outcomes, fetched)
+            write_parquet(part, table, IMAGES, metadata={"settings": settings})
+
+
+def _plan_shards(candidates: Path, work: Path, source: SourceConfig, download: DownloadConfig, outcomes: dict[str, Outcome]) -> Shards:
+    """The candidates that no earlier run has the bytes of, or whose bytes are others now, by URL."""
+    changed = pa.array([url for url, outcome in outcomes.items() if outcome.code == CHANGED], pa.string())
     path, schema = work / "wanted.parquet", pa.schema([IMAGES.field(name) for name in FROM_CANDIDATE])
 
     def wanted() -> Iterator[pa.Table]:
@@ -128,7 +191,7 @@ def _plan_shards(candidates: Path, work: Path, source: SourceConfig, download: D
         kept = read_tables(list_parts(work / "parts"), IMAGES, ["candidate_id"])
         for bucket in by_key(work, "candidate_id", found=found, kept=kept):
             is_kept = pc.is_in(bucket["found"]["candidate_id"], bucket["kept"]["candidate_id"].combine_chunks())
-            table = bucket["found"].filter(pc.invert(is_kept))
+            table = bucket["found"].filter(pc.or_(pc.invert(is_kept), pc.is_in(bucket["found"]["image_url"], changed)))
             yield table.append_column("order", pa.array([_place(url, source) for url in table["image_url"].to_pylist()], pa.string()))
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -145,15 +208,24 @@ def _place(image_url: str, source: SourceConfig) -> str:
     return content_id("url", image_url.partition("/")[0] if is_of_one else image_url)
 
 
-def _write_parts(shards: Shards, work: Path, settings: str) -> None:
-    """One part for every shard: a row for each candidate of its URLs, in the order of their ids."""
+def _write_parts(shards: Shards, work: Path, settings: str, outcomes: dict[str, Outcome]) -> dict[str, bool]:
+    """One part for every shard: a row for each candidate of its URLs, in the order of their ids.
+
+    Returns changed URL -> whether it brought something that counts: if it only failed for a moment, what was here stays.
+    """
+    came: dict[str, bool] = {}
     for number in range(len(shards)):
         part = shards.rows(number).sort_by("candidate_id")
         fetched = fetched_rows(work, shards, number, FETCHED.names)
+        for row in fetched.select(["image_url", "status", "error"]).to_pylist():
+            if row["image_url"] in outcomes:
+                came[row["image_url"]] = row["status"] == OK or is_withdrawal(row["status"], row["error"])
         fetched = fetched.take(pc.index_in(part["image_url"], fetched["image_url"].combine_chunks()))
         for column in ("status", "error", "sha256", "image"):
             part = part.append_column(column, fetched[column])
+        part = part.filter(pa.array([came.get(url, True) for url in part["image_url"].to_pylist()], pa.bool_()))
         write_parquet(_next_part(work / "parts"), part, IMAGES, metadata={"settings": settings})
+    return came
 
 
 def _next_part(parts_dir: Path) -> Path:

@@ -6,7 +6,7 @@ Every pass leaves its rows in files of the folder `work`, so that a killed run g
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from dalle_datasets.config import DownloadConfig, SourceConfig
 from dalle_datasets.download.fetching import FETCHED, Fetched, fetch_shard, fetched_table
+from dalle_datasets.download.recheck import SeenLog
 from dalle_datasets.download.runner import finished_shards, run_img2dataset
 from dalle_datasets.download.shards import Shards, write_shards
 from dalle_datasets.sources.local_files import LocalReader
@@ -38,19 +39,25 @@ ASKED_AGAIN = pa.schema([pa.field("image_url", pa.string()), pa.field("shard", p
 logger = logging.getLogger(__name__)
 
 
+def image_limits(source: SourceConfig, download: DownloadConfig, connect_to: Mapping[str, tuple[str, int]]) -> RequestLimits:
+    """The limits of a request for an image."""
+    return RequestLimits(
+        user_agent=source.user_agent, timeout_s=download.timeout_s, deadline_s=download.deadline_s, max_bytes=download.max_bytes,
+        allow_addresses=download.allow_addresses, connect_to=connect_to,
+    )  # fmt: skip
+
+
 def fetch_all(shards: Shards, work: Path, source: SourceConfig, download: DownloadConfig, report: Report) -> None:
     """Ask for every address. Afterwards `fetched_rows` has a row for each of them."""
     if not len(shards):
         return
     with open_source(source) as (_, connect_to):
-        limits = RequestLimits(
-            user_agent=source.user_agent, timeout_s=download.timeout_s, deadline_s=download.deadline_s, max_bytes=download.max_bytes,
-            allow_addresses=download.allow_addresses, connect_to=connect_to,
-        )  # fmt: skip
-        fetch_image = PoliteClient(limits, download.requests_per_s_per_host).fetch_image
+        limits = image_limits(source, download, connect_to)
+        seen = SeenLog(work / "seen")
+        fetch_image = PoliteClient(limits, download.requests_per_s_per_host, seen).fetch_image
         is_local = source.kind in ("image_folders", "webdatasets") or _has_local(shards, source)
         if is_local:
-            fetch_image = partial(_fetch_either, LocalReader(source.inputs, download.max_bytes).fetch_image, fetch_image)
+            fetch_image = partial(_fetch_either, LocalReader(source.inputs, download.max_bytes), seen, fetch_image)
         if download.runner == "img2dataset" and not is_local:
             _write_urls(shards, work / "urls")
             _run_img2dataset(work / "urls", work / "img2dataset", shards, limits, download, report)
@@ -66,8 +73,11 @@ def _has_local(shards: Shards, source: SourceConfig) -> bool:
     return source.kind == "url_tables" and any(url.startswith(IN_TABLE) for number in range(len(shards)) for url in shards.urls(number))
 
 
-def _fetch_either(local: Callable[[str], bytes], remote: Callable[[str], bytes], image_url: str) -> bytes:
-    return (remote if image_url.startswith(("http://", "https://")) else local)(image_url)
+def _fetch_either(local: LocalReader, seen: SeenLog, remote: Callable[[str], bytes], image_url: str) -> bytes:
+    if image_url.startswith(("http://", "https://")):
+        return remote(image_url)
+    seen.note(image_url, local.version(image_url))
+    return local.fetch_image(image_url)
 
 
 def fetched_rows(work: Path, shards: Shards, number: int, columns: list[str]) -> pa.Table:

@@ -54,6 +54,7 @@ def run_img2dataset(
         "urls": str(urls_path.absolute()),
         "output_dir": str(output_dir.absolute()),
         "progress_dir": str(progress_dir.absolute()),
+        "seen_dir": str(output_dir.with_name("seen").absolute()),
         "limits": dataclasses.asdict(limits),
         "num_processes": download.num_processes,
         "num_threads": download.num_threads,

@@ -25,6 +25,7 @@ for _name in ("wandb", "albumentations"):
 
 import img2dataset.downloader  # noqa: E402
 
+from dalle_datasets.download.recheck import SeenLog  # noqa: E402
 from dalle_datasets.web.client import PoliteClient  # noqa: E402
 from dalle_datasets.web.failures import FetchError  # noqa: E402
 from dalle_datasets.web.guard import RequestLimits  # noqa: E402
@@ -53,7 +54,7 @@ class _Worker:
 
     def __init__(self, job: dict[str, Any]) -> None:
         _limit_memory(job["max_memory_mb"])
-        self.client = PoliteClient(read_limits(job["limits"]), job["requests_per_s"])
+        self.client = PoliteClient(read_limits(job["limits"]), job["requests_per_s"], SeenLog(Path(job["seen_dir"])))
         # Process numbers repeat themselves, on other machines at once.
         self.sign = Path(job["progress_dir"]) / f"{os.getpid()}-{secrets.token_hex(4)}"
         self.progress = os.open(self.sign, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

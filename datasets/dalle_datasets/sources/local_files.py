@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from dalle_datasets.images import IMAGE_SUFFIXES
 from dalle_datasets.sources.base import Drop, FoundImage, judge
 from dalle_datasets.sources.discovered import DiscoveryWriter
-from dalle_datasets.sources.documents import list_documents
+from dalle_datasets.sources.documents import list_documents, version_of
 from dalle_datasets.sources.tables import picture_column
 from dalle_datasets.store.parquet import open_parquet
 from dalle_datasets.texts.captions import CAPTION_NAMES, captions_in, fold_name
@@ -245,6 +245,16 @@ class LocalReader:
         if not data:
             raise FetchError("empty_body", f"{image_url} has no bytes")
         return data
+
+    def version(self, image_url: str) -> str | None:
+        """What is different when the file of an image is; None if there is none."""
+        kind, _, rest = image_url.partition(":")
+        name, _, inside = rest.partition("/")
+        root = self._roots.get(name)
+        try:
+            return None if root is None else version_of(root / inside if kind == "folder" else root)
+        except OSError:
+            return None
 
     def _check_size(self, size: int) -> None:
         if size > self._max_bytes:

@@ -1,6 +1,7 @@
 """A client that keeps to each host's robots.txt and rate limit, redirects included. Pages and images are fetched with it."""
 
 import urllib.parse
+from collections.abc import Callable
 
 from dalle_datasets.web.failures import FetchError
 from dalle_datasets.web.guard import BODY, RequestLimits, Response, Wish, fetch
@@ -12,7 +13,11 @@ from dalle_datasets.web.urls import split_url
 class PoliteClient:
     """Asks for images as a good guest does: by the host's rules and at its pace. Safe to share between threads."""
 
-    def __init__(self, limits: RequestLimits, requests_per_s: float) -> None:
+    def __init__(
+        self, limits: RequestLimits, requests_per_s: float, note_image: Callable[[str, Response], None] = lambda url, response: None
+    ) -> None:
+        """`note_image` is called with the address and answer of every image."""
+        self._note_image = note_image
         self._guard = limits
         self._robots = Robots(limits)
         self._without_head: set[str] = set()
@@ -20,7 +25,9 @@ class PoliteClient:
 
     def fetch_image(self, image_url: str) -> bytes:
         """The bytes behind a URL that may be used. Raises `FetchError`."""
-        return self.fetch(image_url).body
+        response = self.fetch(image_url)
+        self._note_image(image_url, response)
+        return response.body
 
     def fetch(self, url: str, wish: Wish = BODY) -> Response:
         """The answer of an address that may be used. Raises `FetchError`."""
@@ -38,9 +45,9 @@ class PoliteClient:
 
         That shows all headers, opt-outs too, and a body only if it changed. Raises `FetchError`.
         """
-        conditions = {"If-None-Match": etag} if etag else {"If-Modified-Since": last_modified} if last_modified else {}
+        conditions: dict[str, str] = {"If-None-Match": etag} if etag else {"If-Modified-Since": last_modified} if last_modified else {}
         host = urllib.parse.urlsplit(url).netloc
-        if (conditions or num_bytes is not None) and host not in self._without_head:
+        if conditions and host not in self._without_head:
             try:
                 head = self.fetch(url, Wish(method="HEAD"))
             except FetchError as error:
@@ -58,6 +65,15 @@ class PoliteClient:
         if answer.status == 304 or (conditions and _is_same(answer, etag, last_modified, num_bytes)):
             return None
         return answer
+
+    def look(self, url: str) -> Response:
+        """The headers of an address. Raises `FetchError`."""
+        try:
+            return self.fetch(url, Wish(method="HEAD"))
+        except FetchError as error:
+            if not error.status:
+                raise
+            return self.fetch(url, Wish(wants_body=False))
 
     def _enter(self, url: str) -> None:
         """Return when it is our turn to ask for `url`; it may be where a redirect led us. Raises `FetchError` if we may not."""
@@ -80,4 +96,4 @@ def _is_same(answer: Response, etag: str | None, last_modified: str | None, num_
         return str(headers["ETag"]).removeprefix("W/") == etag.removeprefix("W/")
     if last_modified and headers.get("Last-Modified"):
         return bool(headers["Last-Modified"] == last_modified)
-    return num_bytes is not None and length is not None
+    return False

@@ -201,7 +201,7 @@ def test_a_killed_run_continues_where_it_was(web, layout, monkeypatch, stop_afte
         elif stop_after == "parts":
             patch.setattr(downloading, "atomic_path", killed)
         else:
-            patch.setattr(downloading, "_summarise", killed)
+            patch.setattr(downloading, "_summarize", killed)
         with pytest.raises(Killed):
             download_images(SOURCE, LOCAL, layout)
     asked = len(web.requests)
