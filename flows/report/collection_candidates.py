@@ -26,6 +26,7 @@ DISCOVERY = {
     "broken_line": "a line of a table that cannot be read",
     "broken_text": "a caption that was written in another encoding than its page or file says",
     "unread_format": "a picture in a format that is not read; convert it to PNG",
+    "skipped_records": "records of an archive that hold no page, counted by what they are",
     "no_picture": "a caption file without a picture beside it",
 }
 """Codes that only discovery gives."""

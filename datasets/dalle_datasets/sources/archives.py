@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import zipfile
 import zlib
+from collections import Counter
 from email.message import Message
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -19,34 +21,63 @@ from dalle_datasets.web.opt_outs import header_opt_out, meta_opt_out
 
 GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 ZLIB_OR_GZIP = zlib.MAX_WBITS | 32
+ZSTD_DICTIONARY_MAGIC, ZIP_MAGIC = b"\x5d\x2a\x4d\x18", b"PK\x03\x04"
 RECORD_END = b"\r\n\r\n"
+HTML_TYPES = ("text/html", "application/xhtml+xml")
 
 
 def read_archive(path: Path, document: str, result: DiscoveryWriter, user_agent_token: str) -> None:
-    """Add what a WARC or WAT file (plain, gzip or zstd) holds to `result`. Raises `OSError` where the file is broken or cut off.
+    """Add what a WARC or WAT file (plain, gzip or zstd), or a WACZ of Browsertrix, holds to `result`.
 
-    Pages opt out as on the web: `<meta name=robots>` and X-Robots-Tag of the time of the crawl.
+    Pages opt out as on the web: `<meta name=robots>` and X-Robots-Tag of the time of the crawl. Records that hold no page are counted
+    by their reasons in one drop. Raises `OSError` where the file is broken, cut off, or of another kind.
     """
-    with path.open("rb") as file:
-        stream = _Stream(file)
-        num_records = expected_bytes = 0
+    skipped: Counter[str] = Counter()
+    try:
+        with path.open("rb") as file:
+            if file.read(4) != ZIP_MAGIC:
+                file.seek(0)
+                _read_stream(file, document, result, user_agent_token, skipped)
+                return
         try:
-            # Of all types, so that the last one is known.
-            for record in ArchiveIterator(cast(BinaryIO, stream), record_types=WarcRecordType.any_type):
-                expected_bytes = record.stream_pos + _num_bytes(record)
-                _read_record(record, document, result, user_agent_token)
-                num_records += 1
-        except OSError as error:
-            raise OSError(f"damaged after {num_records} records, within {stream.num_bytes} unpacked bytes ({error})") from error
-        if stream.error:
-            raise OSError(f"cut off or damaged after {num_records} records, {stream.num_bytes} unpacked bytes ({stream.error})")
-        if stream.num_bytes < expected_bytes or stream.end != RECORD_END:
-            raise OSError(f"cut off in or after record {num_records}, after {stream.num_bytes} bytes")
+            with zipfile.ZipFile(path) as packed:
+                names = [name for name in packed.namelist() if name.lower().endswith((".warc", ".warc.gz", ".warc.zst"))]
+                if not names:
+                    raise OSError("a zip file without a WARC in it")
+                for name in names:
+                    with packed.open(name) as member:
+                        _read_stream(cast(BinaryIO, member), document, result, user_agent_token, skipped)
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error) as error:
+            raise OSError(f"a broken zip file ({error})") from error
+    finally:
+        if skipped:
+            said = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
+            result.add(drops=[Drop("skipped_records", said[:1_000], document)])
+
+
+def _read_stream(file: BinaryIO, document: str, result: DiscoveryWriter, user_agent_token: str, skipped: Counter[str]) -> None:
+    stream = _Stream(file)
+    num_records = expected_bytes = 0
+    try:
+        # Of all types, so that the last one is known.
+        for record in ArchiveIterator(cast(BinaryIO, stream), record_types=WarcRecordType.any_type):
+            expected_bytes = record.stream_pos + _num_bytes(record)
+            if reason := _read_record(record, document, result, user_agent_token):
+                skipped[reason] += 1
+            num_records += 1
+    except OSError as error:
+        raise OSError(f"damaged after {num_records} records, within {stream.num_bytes} unpacked bytes ({error})") from error
+    if stream.error:
+        raise OSError(f"cut off or damaged after {num_records} records, {stream.num_bytes} unpacked bytes ({stream.error})")
+    if not num_records:
+        raise OSError(f"no WARC record in {stream.num_bytes} bytes; ARC and other archives have to be converted to WARC")
+    if stream.num_bytes < expected_bytes or stream.end != RECORD_END:
+        raise OSError(f"cut off in or after record {num_records}, after {stream.num_bytes} bytes")
 
 
 def _num_bytes(record: WarcRecord) -> int:
-    """Bytes of a record with its header and the two line ends behind it."""
-    header = sum(len(name) + len(value) + len(": \r\n") for name, value in record.headers.astuples())
+    """Bytes that a record has at least, with its header and the two line ends behind it; not every program writes spaces in headers."""
+    header = sum(len(name) + len(value) + len(":\r\n") for name, value in record.headers.astuples())
     return len("WARC/1.0\r\n") + header + len("\r\n") + int(record.headers.get("Content-Length") or 0) + len(RECORD_END)
 
 
@@ -60,6 +91,8 @@ class _Stream:
         magic = file.read(4)
         file.seek(0)
         self._source: Any = file
+        if magic == ZSTD_DICTIONARY_MAGIC:
+            raise OSError("compressed with a zstd dictionary of its own; unpack it first")
         if magic.startswith(GZIP_MAGIC):
             self._source = gzip.GzipFile(fileobj=file)
         elif magic == ZSTD_MAGIC:
@@ -82,19 +115,31 @@ class _Stream:
         return self.num_bytes
 
 
-def _read_record(record: WarcRecord, document: str, result: DiscoveryWriter, user_agent_token: str) -> None:
-    page_url = encodable(record.headers.get("WARC-Target-URI") or "")
-    is_page = record.record_type == WarcRecordType.response
-    is_wat = record.record_type == WarcRecordType.metadata and (record.headers.get("Content-Type") or "").startswith("application/json")
-    if not page_url.startswith(("http://", "https://")) or not (is_page or is_wat):
-        return
+def _read_record(record: WarcRecord, document: str, result: DiscoveryWriter, user_agent_token: str) -> str | None:
+    """Take the pictures of a record; returns what it is if it holds no page."""
+    # GNU Wget puts the URL in angle brackets, as an old edition of the standard had it.
+    page_url = encodable((record.headers.get("WARC-Target-URI") or "").strip().removeprefix("<").removesuffix(">").strip())
+    content_type = (record.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
+    kind = record.record_type
+    is_resource = kind == WarcRecordType.resource and content_type in HTML_TYPES
+    is_wat = kind == WarcRecordType.metadata and content_type == "application/json"
+    if kind != WarcRecordType.response and not is_resource and not is_wat:
+        return f"of type {encodable(record.headers.get('WARC-Type') or 'unknown')[:20]}"
+    if not page_url.lower().startswith(("http://", "https://")):
+        return "without an http or https URL"
     date = record.headers.get("WARC-Date")
     if record.content_length > MAX_PAGE_BYTES:
         result.add(drops=[Drop("too_many_bytes", f"{record.content_length} bytes, {MAX_PAGE_BYTES} allowed", page_url)])
-    elif is_page:
-        _read_response(record, page_url, document, date, result, user_agent_token)
-    elif (body := _read_body(record, page_url, result)) is not None:
-        _read_wat(body, page_url, document, date, result, user_agent_token)
+        return None
+    if kind == WarcRecordType.response:
+        return _read_response(record, page_url, document, date, result, user_agent_token)
+    if (body := _read_body(record, page_url, result)) is None:
+        return None
+    if is_wat:
+        return _read_wat(body, page_url, document, date, result, user_agent_token)
+    page = read_page(body, page_url, _message([("Content-Type", record.headers.get("Content-Type") or "")]), user_agent_token)
+    result.add([found._replace(document=document, date=date) for found in page.found], page.drops)
+    return None
 
 
 def _read_body(record: WarcRecord, page_url: str, result: DiscoveryWriter) -> bytes | None:
@@ -107,13 +152,18 @@ def _read_body(record: WarcRecord, page_url: str, result: DiscoveryWriter) -> by
         body = _join_chunks(body)
     encoding = (http.get("Content-Encoding") or "").strip().lower() if http is not None else ""
     # Some crawlers keep the header of a body that they have unpacked.
-    if encoding not in ("gzip", "x-gzip", "deflate", "br") or (encoding.endswith("gzip") and not body.startswith(GZIP_MAGIC)):
+    is_packed = {"gzip": GZIP_MAGIC, "x-gzip": GZIP_MAGIC, "zstd": ZSTD_MAGIC}.get(encoding)
+    if encoding in ("", "identity", "none") or (is_packed and not body.startswith(is_packed)):
         return body
     try:
-        if encoding == "br":
+        if encoding == "zstd":
+            with pa.CompressedInputStream(pa.BufferReader(body), "zstd") as unpacked:
+                body = unpacked.read(MAX_PAGE_BYTES + 1)
+        elif is_packed or encoding == "deflate":
+            body = zlib.decompressobj(ZLIB_OR_GZIP).decompress(body, MAX_PAGE_BYTES + 1)
+        elif body.lstrip()[:1] != b"<":
             raise zlib.error("cannot be unpacked here")
-        body = zlib.decompressobj(ZLIB_OR_GZIP).decompress(body, MAX_PAGE_BYTES + 1)
-    except zlib.error as error:
+    except (zlib.error, OSError) as error:
         result.add(drops=[Drop("broken_body", f"Content-Encoding {encoding}: {error}", page_url)])
         return None
     if len(body) > MAX_PAGE_BYTES:
@@ -142,44 +192,46 @@ def _join_chunks(body: bytes) -> bytes:
 
 def _read_response(
     record: WarcRecord, page_url: str, document: str, date: str | None, result: DiscoveryWriter, user_agent_token: str
-) -> None:
-    """A page as it was served."""
+) -> str | None:
+    """A page as it was served; returns why it is none. Redirects and errors have their targets as records of their own."""
     http = record.http_headers
-    if http is None or http.status_code != 200:
-        return  # redirects and errors are no pages, and the crawl has their targets as records of their own
+    if http is None:
+        return "without an answer of HTTP"
+    if http.status_code != 200:
+        return f"with status {http.status_code}"
     headers = _message(list(http.astuples()))
-    if headers.get_content_type() not in ("text/html", "application/xhtml+xml"):
-        return
+    if headers.get_content_type() not in HTML_TYPES:
+        return "of pages that are no HTML"
     if against := header_opt_out(headers, user_agent_token):
         result.add(drops=[Drop(against.code, against.detail, page_url)])
-        return
-    if (body := _read_body(record, page_url, result)) is None:
-        return
-    page = read_page(body, page_url, headers, user_agent_token)
-    result.add([found._replace(document=document, date=date) for found in page.found], page.drops)
+    elif (body := _read_body(record, page_url, result)) is not None:
+        page = read_page(body, page_url, headers, user_agent_token)
+        result.add([found._replace(document=document, date=date) for found in page.found], page.drops)
+    return None
 
 
-def _read_wat(body: bytes, page_url: str, document: str, date: str | None, result: DiscoveryWriter, user_agent_token: str) -> None:
+def _read_wat(body: bytes, page_url: str, document: str, date: str | None, result: DiscoveryWriter, user_agent_token: str) -> str | None:
     """The links of a page, as Common Crawl extracted them: images with their alt text, but without figures and sizes."""
     try:
         response = json.loads(body)["Envelope"]["Payload-Metadata"]["HTTP-Response-Metadata"]
         page = response.get("HTML-Metadata")
         if page is None:
-            return
+            return "of pages that are no HTML"
         headers = _message([(name, str(value)) for name, value in (response.get("Headers") or {}).items()])
         head: dict[str, Any] = page.get("Head") or {}
         metas = [(str(meta.get("name") or meta.get("http-equiv")), str(meta.get("content"))) for meta in head.get("Metas") or []]
         base = clean_url(str(head.get("Base") or page_url), page_url)
         images = [link for link in page.get("Links") or [] if link.get("path") == "IMG@/src"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return  # the metadata of a request, or of the whole crawl
+        return "of metadata without links"  # of a request, or of the whole crawl
     if against := header_opt_out(headers, user_agent_token) or meta_opt_out(metas, user_agent_token):
         result.add(drops=[Drop(against.code, against.detail, page_url)])
-        return
+        return None
     for position, link in enumerate(images):
         caption = next(iter(captions_in(link.get("alt")) or captions_in(link.get("title"))), "")
         address = clean_url(unescape_attribute(str(link.get("url") or "")), base)
         result.take(judge(FoundImage(address, caption, page_url, position, "img alt", document, date), nothing="no alt text or title"))
+    return None
 
 
 def _message(fields: list[tuple[str, str]]) -> Message:

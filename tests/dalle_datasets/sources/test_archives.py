@@ -1,9 +1,12 @@
 """WARC and WAT files, written here byte by byte as crawlers write them."""
 
 import gzip
+import io
 import json
 import resource
+import zipfile
 
+import pyarrow as pa
 import pytest
 
 from dalle_datasets.sources.archives import read_archive
@@ -60,7 +63,8 @@ def test_pages_of_a_warc(read, packed):
         ("http://b.example/z.png", "un chat rouge", "http://b.example/", 0, "img alt", DATE),
     ]
     assert all(f.document.startswith("crawl.warc") for f in result.found)
-    assert [(d.reason, d.image_url) for d in result.drops] == [("no_caption", "http://a.example/p/y.png")]
+    assert [(d.reason, d.image_url) for d in result.drops] == [("no_caption", "http://a.example/p/y.png"), ("skipped_records", "")]
+    assert result.drops[-1].detail == "1 of pages that are no HTML, 1 of type request, 1 of type warcinfo, 1 with status 404"
 
 
 def test_archived_pages_opt_out_as_on_the_web(read):
@@ -89,7 +93,9 @@ def test_links_of_a_wat(read):
     assert [(f.image_url, f.caption, f.position) for f in result.found] == [
         ("http://a.example/p/x.png", "a red cat", 0), ("http://a.example/y.png", "a dog", 1), ("http://cdn.example/i/x.png", "b", 0)
     ]  # fmt: skip
-    assert [(d.reason, d.page_url[-1]) for d in result.drops] == [("bad_scheme", "l"), ("meta_robots", "3"), ("x_robots_tag", "4")]
+    assert [(d.reason, d.page_url[-1]) for d in result.drops] == [
+        ("bad_scheme", "l"), ("meta_robots", "3"), ("x_robots_tag", "4"), ("skipped_records", "z"),
+    ]  # fmt: skip
 
 
 def test_what_was_read_of_a_broken_archive_stays(tmp_path, found_by):
@@ -157,3 +163,70 @@ def test_nested_json_is_no_crash(read):
 def test_halves_of_characters_do_not_reach_our_files(read):
     result = read(wat("http://a.example/", [image("\ud800x.png", "a red \udfff cat")]))
     assert [(f.image_url, f.caption) for f in result.found] == [("http://a.example/?x.png", "a red \ufffd cat")]
+
+
+CAT = '<img src="x.png" alt="a red cat">'
+
+
+def found_in(result):
+    return [(found.image_url, found.caption) for found in result.found]
+
+
+def test_what_wget_writes(read):
+    """The URL in angle brackets, and records of its own about the crawl."""
+    wget = response("<http://a.example/>", CAT) + record("resource", "<metadata://gnu.org/software/wget/warc/wget.log>", "text/plain", b"")
+    result = read(wget)
+    assert found_in(result) == [("http://a.example/x.png", "a red cat")]
+    assert [(d.reason, d.detail) for d in result.drops] == [("skipped_records", "1 of type resource")]
+
+
+def test_headers_without_spaces(read):
+    assert found_in(read(response("http://a.example/", CAT).replace(b": ", b":", 5))) == [("http://a.example/x.png", "a red cat")]
+
+
+def test_pages_that_were_no_answer_of_a_server(read):
+    assert found_in(read(record("resource", "http://a.example/", "text/html; charset=utf-8", CAT.encode()))) == [
+        ("http://a.example/x.png", "a red cat")
+    ]
+
+
+def test_what_browsertrix_writes(read):
+    """A WACZ is a zip file with WARCs in a folder."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as file:
+        file.writestr("archive/1.warc.gz", gzip.compress(response("http://a.example/", CAT)))
+        file.writestr("archive/2.warc", response("http://b.example/", CAT) + record("revisit", "http://b.example/2", "text/html", b""))
+        file.writestr("datapackage.json", "{}")
+    result = read(packed.getvalue(), "crawl.wacz")
+    assert [url for url, _ in found_in(result)] == ["http://a.example/x.png", "http://b.example/x.png"]
+    assert [d.detail for d in result.drops] == ["1 of type revisit"]
+    with pytest.raises(OSError, match="a broken zip file"):
+        read(packed.getvalue()[:-30], "crawl.wacz")
+
+
+def test_bodies_that_are_packed(read):
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(CAT.encode())
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: "
+    bodies = {b"zstd": sink.getvalue().to_pybytes(), b"gzip": gzip.compress(CAT.encode()), b"br": b"\x0b\x02\x80", b"GZIP": CAT.encode()}
+    data = b"".join(
+        record("response", f"http://{i}.example/", "application/http; msgtype=response", head + encoding + b"\r\n\r\n" + body)
+        for i, (encoding, body) in enumerate(bodies.items())
+    )
+    result = read(data)
+    assert [url for url, _ in found_in(result)] == ["http://0.example/x.png", "http://1.example/x.png", "http://3.example/x.png"]
+    assert [(d.reason, d.page_url) for d in result.drops] == [("broken_body", "http://2.example/")]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"filedesc://x.arc 0.0.0.0 20080101000000 text/plain 76\n", r"damaged after 0 records, .* \(Invalid WARC header\)"),
+        (b"", "no WARC record in 0 bytes; ARC and other archives have to be converted to WARC"),
+        (b"\x5d\x2a\x4d\x18" + bytes(20), "compressed with a zstd dictionary of its own; unpack it first"),
+    ],
+)
+def test_archives_of_another_kind(read, data, message):
+    with pytest.raises(OSError, match=message):
+        read(data)
