@@ -28,7 +28,9 @@ def networks(context: typer.Context, preset: Preset = None, settings: Settings =
 
     config = resolve(preset, settings, config_file)
     layout = Layout(Path(config.paths.data_root).expanduser())
-    table = Table("role", "network", "", "since", "pairs", "figures", "why", "run", box=None)
+    table = Table("role", "network", "", "since (UTC)", "pairs", "figures", "why", "run", box=None)
+    for column in (table.columns[i] for i in (1, 3, 7)):
+        column.no_wrap, column.overflow = True, "fold"
     for role in ROLES:
         registered = history(layout, role)
         now = serving(registered, role, config)
@@ -39,8 +41,8 @@ def networks(context: typer.Context, preset: Preset = None, settings: Settings =
             is_for_others = known.settings_id != settings_id(role, config)
             state = "[green]current[/green]" if is_current else "[dim]of other settings[/dim]" if is_for_others else ""
             figures = ", ".join(f"{name} {value:.4g}" for name, value in shown.metrics.items())
-            pairs = shown.pairs_id if shown.num_pairs is None else f"{shown.num_pairs:,} ({shown.pairs_id})"
-            table.add_row(role, network_id, state, shown.at, pairs, figures, shown.why, shown.run_id)
+            pairs = shown.pairs_id if shown.num_pairs is None else f"{shown.num_pairs:,}"
+            table.add_row(role, network_id, state, shown.at[:16].replace("T", " "), pairs, figures, shown.why, shown.run_id)
         if not registered:
             table.add_row(role, "[dim]none yet[/dim]")
     results_console().print(table)
