@@ -264,6 +264,20 @@ def test_pictures_that_did_not_change_are_not_fetched_again(tmp_path):
     assert row["sha256"] == hashlib.sha256(png(9)).hexdigest()
 
 
+@pytest.mark.slow
+def test_img2dataset_notes_what_it_fetched(web, tmp_path):
+    layout, source = Layout(tmp_path), SourceConfig(start_urls=(web.url("/"),))
+    web.put("/", b'<img src="/1.png" alt="a first thing"><img src="/2.png" alt="a second thing">', "text/html")
+    for i in (1, 2):
+        web.put(f"/{i}.png", png(i), ETag='"1"')
+    download = replace(DOWNLOAD, runner="img2dataset")
+    discover(source, download, layout)
+    assert download_images(source, download, layout).num_fetched == 2
+    assert download_images(source, download, layout, refresh=True).skipped
+    web.put("/1.png", png(3), ETag='"2"')
+    assert download_images(source, download, layout, refresh=True).num_fetched == 1
+
+
 def test_a_picture_of_a_folder_that_was_replaced(folder):
     folder.collect(refresh=False)
     (folder.root / "inside/3.png").write_bytes(png(8))
