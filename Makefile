@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 CODE := open_dalle dalle_model datasets flows tests benchmarks
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup demo test test-slow test-torch-min test-gpu gpu check bench format lock clean
+.PHONY: help setup demo test test-slow test-torch-min fuzz test-gpu gpu check bench format lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ test-torch-min: $(STAMP)  ## the tests of dalle_model on the oldest torch that p
 	@test -x .venv-torch-min/bin/pytest || { $(PYTHON) -m venv .venv-torch-min; $(VENV)/tools/bin/uv pip install --quiet \
 	  --python .venv-torch-min/bin/python --editable '.[train,dev]' $(shell grep -oE '(torch|torchvision)>=[0-9.]+' pyproject.toml | sed 's/>=/~=/; s/$$/.0/'); }
 	@.venv-torch-min/bin/python -m pytest -m "not slow and not gpu" tests/dalle_model
+
+fuzz: $(STAMP)  ## readers of other people's files, fuzzed by structure for an hour
+	@timeout 3600 $(BIN)/python -m pytest -x -n auto --hypothesis-profile=fuzz tests/dalle_datasets/test_structures.py || test $$? = 124
 
 test-gpu:  ## the tests that need a GPU, with the Python at hand: open-dalle[train] and pytest are enough
 	@python -m pytest -m gpu tests/on_gpu

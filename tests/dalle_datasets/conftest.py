@@ -11,6 +11,10 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("fuzz", max_examples=1_000_000)  # `make fuzz`
+
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
