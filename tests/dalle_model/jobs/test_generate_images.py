@@ -143,7 +143,7 @@ def test_rows_of_a_file_that_were_no_prompts_stand_beside_the_prompts_that_canno
     dropped = read_parquet(tmp_path / result["dropped_prompts"], DROPPED_PROMPTS).to_pylist()
     assert [row["detail"].split(":")[0] for row in dropped] == [
         "line 2",
-        "line 3 is not JSON (Unterminated string starting at",
+        "line 3 cannot be read",
         "the same prompt stands further up",
     ]
 
