@@ -37,7 +37,7 @@ demo: $(STAMP)  ## the whole pipeline, from web pages to reranked pictures (abou
 
 test: $(STAMP)  ## all tests but the slow ones and those that need a GPU
 	@echo "==> pytest, without the tests marked slow or gpu"
-	@$(BIN)/python -m pytest -n auto -m "not slow and not gpu"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not gpu"
 
 test-slow: $(STAMP)  ## the tests that take minutes: whole pipelines, kill and resume, deployments
 	@$(BIN)/python -m pytest -m "slow and not gpu"
@@ -61,7 +61,7 @@ check: $(STAMP)  ## what a change must pass: format, lint, types, import contrac
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n auto -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not gpu"
 
 bench: $(STAMP)  ## print the figures of benchmarks/ (results are kept in benchmarks/RESULTS.md by hand)
 	@for script in benchmarks/bench_*.py; do echo "==> $$script"; $(BIN)/python "$$script" || exit 1; done

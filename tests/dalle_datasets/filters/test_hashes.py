@@ -16,7 +16,7 @@ PICTURES = [Image.fromarray(draw_scene(scene, 128)) for scene in SCENES]
 
 
 @pytest.fixture(scope="module")
-def looks():
+def fingerprints():
     return [fingerprint_of(picture) for picture in PICTURES]
 
 
