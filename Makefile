@@ -37,17 +37,18 @@ demo: $(STAMP)  ## the whole pipeline, from web pages to reranked pictures (abou
 
 test: $(STAMP)  ## all tests but the slow ones and those that need a GPU
 	@echo "==> pytest, without the tests marked slow or gpu"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not gpu"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not gpu and not fuzz"
 
 test-slow: $(STAMP)  ## the tests that take minutes: whole pipelines, kill and resume, deployments
-	@$(BIN)/python -m pytest -m "slow and not gpu"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "slow and not gpu"
 
 test-torch-min: $(STAMP)  ## the tests of dalle_model on the oldest torch that pyproject.toml allows (an environment of its own, 2 GB)
 	@test -x .venv-torch-min/bin/pytest || { $(PYTHON) -m venv .venv-torch-min; $(VENV)/tools/bin/uv pip install --quiet \
 	  --python .venv-torch-min/bin/python --editable '.[train,dev]' $(shell grep -oE '(torch|torchvision)>=[0-9.]+' pyproject.toml | sed 's/>=/~=/; s/$$/.0/'); }
-	@.venv-torch-min/bin/python -m pytest -m "not slow and not gpu" tests/dalle_model
+	@.venv-torch-min/bin/python -m pytest -m "not slow and not gpu and not fuzz" tests/dalle_model
 
-fuzz: $(STAMP)  ## readers of other people's files, fuzzed by structure for an hour
+fuzz: $(STAMP)  ## readers of other people's files, fuzzed by bytes and then by structure for an hour
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m fuzz tests/dalle_datasets
 	@timeout 3600 $(BIN)/python -m pytest -x -n auto --hypothesis-profile=fuzz tests/dalle_datasets/test_structures.py || test $$? = 124
 
 test-gpu:  ## the tests that need a GPU, with the Python at hand: open-dalle[train] and pytest are enough
@@ -61,7 +62,7 @@ check: $(STAMP)  ## what a change must pass: format, lint, types, import contrac
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not gpu and not fuzz"
 
 bench: $(STAMP)  ## print the figures of benchmarks/ (results are kept in benchmarks/RESULTS.md by hand)
 	@for script in benchmarks/bench_*.py; do echo "==> $$script"; $(BIN)/python "$$script" || exit 1; done

@@ -83,7 +83,7 @@ def damaged(data, rng):
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning:PIL")
-@pytest.mark.parametrize("cases", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [FEW, pytest.param(MANY, marks=pytest.mark.fuzz)])
 def test_damaged_images(cases):
     images = valid_images()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -107,7 +107,7 @@ def test_damaged_images(cases):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KB
 
 
-@pytest.mark.parametrize("cases", [FEW // 2, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [FEW // 2, pytest.param(MANY, marks=pytest.mark.fuzz)])
 def test_damaged_images_over_http(web, tmp_path, cases):
     """The same damage, published, named in a table, downloaded and filtered: every address ends as one pair or one drop."""
     images = valid_images()
@@ -152,7 +152,7 @@ PAGE = """<!doctype html><html><head><meta charset="utf-8"><base href="/x/"><met
 <img src="data:image/png;base64,AAAA" alt="y"></body></html>""".encode()
 
 
-@pytest.mark.parametrize("cases", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [FEW, pytest.param(MANY, marks=pytest.mark.fuzz)])
 def test_damaged_pages(cases):
     slowest = 0.0
     for case in range(cases):
@@ -168,7 +168,7 @@ def test_damaged_pages(cases):
     assert slowest < 1
 
 
-@pytest.mark.parametrize("cases", [FEW // 4, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [FEW // 4, pytest.param(MANY, marks=pytest.mark.fuzz)])
 def test_damaged_pages_over_http(web, tmp_path, cases):
     """A site whose pages are damaged: every page is read or dropped with a reason, and its robots.txt and sitemap are damaged too."""
 
@@ -206,7 +206,7 @@ ANSWERS = [
 ]
 
 
-@pytest.mark.parametrize("cases", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [FEW, pytest.param(MANY, marks=pytest.mark.fuzz)])
 def test_damaged_answers(cases):
     """Status lines, headers and chunks that are nonsense: a body, or a code of the closed set."""
     limits = RequestLimits(user_agent="open-dalle/0.1", timeout_s=0.5, deadline_s=1, max_bytes=5_000, allow_addresses=("127.0.0.1",))

@@ -136,7 +136,7 @@ def outcome(source, layout):
     return read_parquet(candidates_path(layout, "web"), CANDIDATES)["caption"].to_pylist(), drops
 
 
-@pytest.mark.parametrize("cases", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [FEW, pytest.param(MANY, marks=pytest.mark.fuzz)])
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_damaged_documents(tmp_path, name, cases):
     kind, data = DOCUMENTS[name]
