@@ -1,5 +1,7 @@
-"""A catalog in memory, and builders of rows so that a test shows only the columns it is about."""
+"""A migrated catalog, and builders of rows so that a test shows only the columns it is about."""
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +93,10 @@ _ROWS: dict[str, dict[str, Any]] = {
 
 
 class Catalog:
-    """A migrated catalog in memory."""
+    """A migrated catalog."""
 
-    def __init__(self) -> None:
-        self.con = duckdb.connect(":memory:")
-        migrate(self.con)
-        apply_views(self.con)
+    def __init__(self, path: Path) -> None:
+        self.con = duckdb.connect(str(path))
 
     def add(self, table: str, *rows: dict[str, Any], **same: Any) -> None:
         """Insert rows; columns that are not given have ordinary values. Without rows, one row of `same`."""
@@ -119,9 +119,21 @@ class Catalog:
         return sorted(self.con.execute(f"select {', '.join(columns)} from {table}").fetchall())
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty catalog, made once: migrations, views and their comments take seconds."""
+    path = tmp_path_factory.mktemp("migrated") / "catalog.duckdb"
+    with duckdb.connect(str(path)) as con:
+        migrate(con)
+        apply_views(con)
+    return path
+
+
 @pytest.fixture
-def catalog() -> Catalog:
-    return Catalog()
+def catalog(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
+    made = Catalog(Path(shutil.copy(migrated, tmp_path_factory.mktemp("catalog"))))
+    yield made
+    made.con.close()
 
 
 @pytest.fixture
