@@ -18,13 +18,13 @@ def draw(catalogued_root, monkeypatch):
     made = json.loads((layout.run("generate-images-8") / "result.json").read_text()) | {"contact_sheet": "sheet.png"}
     (layout.root / "sheet.png").write_bytes(b"sheet")
 
-    def run_job(job, config, inputs):
+    def run_stage(job, config, inputs):
         asked.append(inputs["prompts_id"])
         return {**made, "run_id": f"generate-images-{inputs['prompts_id'][:4]}"}
 
     monkeypatch.setattr(module, "choose_file", lambda config, path: ask_for(config, prompts_file=str(path)))
     monkeypatch.setattr(module, "inputs_of", lambda job, config, **given: given)
-    monkeypatch.setattr(module, "run_job", run_job)
+    monkeypatch.setattr(module, "run_stage", run_stage)
     monkeypatch.setattr(module, "catalogue", lambda *_: None)
     monkeypatch.setattr(module, "publish_catalog", lambda *_: None)
 
