@@ -50,7 +50,7 @@ def demo(root: Path, *words: str) -> str:
     return done.stdout
 
 
-def kill_when(root: Path, pattern: str, timeout_s: float = 240.0) -> None:
+def kill_when(root: Path, pattern: str, timeout_s: float = 900.0) -> None:
     """Start it and end it with SIGKILL as soon as a file that matches `pattern` appears under the data root."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     with (root.parent / "killed.log").open("a") as log:
@@ -166,7 +166,7 @@ def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(tmp_path):
         start_new_session=True,
     )
     try:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 900
         while not list(root.glob("runs/train-dvae-*/status")):
             assert time.monotonic() < deadline
             time.sleep(0.05)
