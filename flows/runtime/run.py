@@ -80,8 +80,13 @@ def _wait_for_holder(job: str, run_dir: Path) -> None:
 
 def catalogue(config: Config, *results: Mapping[str, Any]) -> None:
     """Ingest the runs of finished jobs, with all files their results name, and publish the catalog."""
+    ingest_runs(config, *results)
+    publish(open_data_root(config.paths.data_root), config.catalog.lock_timeout_s, note)
+
+
+def ingest_runs(config: Config, *results: Mapping[str, Any]) -> None:
+    """Bring the runs of finished jobs, with all files their results name, into the catalog in short turns."""
     layout = open_data_root(config.paths.data_root)
     runs = [layout.run(result["run_id"]) for result in results]
-    names = f"catalogue {', '.join(run.name for run in runs)}"
-    ingest_in_turns(layout.catalog, lambda con: ingest_made(con, layout, runs), config.catalog.lock_timeout_s, note, names)
-    publish(layout, config.catalog.lock_timeout_s, note)
+    task_name = f"catalogue {', '.join(run.name for run in runs)}"
+    ingest_in_turns(layout.catalog, lambda con: ingest_made(con, layout, runs), config.catalog.lock_timeout_s, note, task_name)

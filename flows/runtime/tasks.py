@@ -14,7 +14,6 @@ from prefect.cache_policies import NO_CACHE
 from prefect.concurrency.sync import concurrency
 from prefect.runtime import deployment
 
-from dalle_datasets.catalog import ingest
 from dalle_datasets.catalog.ledger import Ingested, ingest_in_turns
 from dalle_datasets.catalog.snapshot import publish
 from dalle_datasets.store.layout import open_data_root
@@ -40,10 +39,8 @@ def run_stage(job: str, config: Config, inputs: Mapping[str, str]) -> dict[str, 
 @task(task_run_name="catalogue", cache_policy=NO_CACHE)
 def catalogue(config: Config, *results: Mapping[str, Any]) -> None:
     """Ingest what finished jobs left: the runs, every file their results name, and which networks serve."""
-    layout = open_data_root(config.paths.data_root)
-    with timed("catalogue"):
-        runs = [layout.run(result["run_id"]) for result in results]
-        ingest_in_catalog(config, f"catalogue {', '.join(run.name for run in runs)}", lambda con: ingest.ingest_made(con, layout, runs))
+    with timed("catalogue"), _writer_slot():
+        run.ingest_runs(config, *results)
 
 
 @task(task_run_name="publish catalog", cache_policy=NO_CACHE)

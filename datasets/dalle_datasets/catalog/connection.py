@@ -19,6 +19,7 @@ from pathlib import Path
 import duckdb
 
 from dalle_datasets.catalog.migrations import apply_views, migrate
+from dalle_datasets.catalog.sql_files import quoted
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.locks import LockBusyError, Patience, in_turn
 from dalle_datasets.store.parquet import atomic_path
@@ -137,7 +138,7 @@ def compacted(catalog_path: Path, lock_timeout_s: float = 60.0, on_wait: OnWait 
         _sentences(fresh),
     ):
         live = con.execute("select current_database()").fetchall()[0][0]
-        con.execute(f"attach {_quoted(fresh)} as fresh")  # `attach` takes no parameters
+        con.execute(f"attach {quoted(str(fresh))} as fresh")  # `attach` takes no parameters
         con.execute(f'copy from database "{live}" to fresh')
         con.execute("checkpoint fresh")
         con.execute("detach fresh")
@@ -177,15 +178,15 @@ def serve_ui(layout: Layout) -> Iterator[str]:
     con = duckdb.connect(":memory:")
     try:
         (Path.home() / ".duckdb").mkdir(exist_ok=True)  # the extension keeps notebooks there, and does not make it
-        con.execute(f"load {_quoted(extensions[0])}")
-        con.execute(f"attach {_quoted(layout.published_catalog)} as published (read_only)")
+        con.execute(f"load {quoted(str(extensions[0]))}")
+        con.execute(f"attach {quoted(str(layout.published_catalog))} as published (read_only)")
         con.execute("use published")
         con.execute("call start_ui_server()")
         ((port,),) = con.execute("select current_setting('ui_local_port')").fetchall()
         yield f"http://localhost:{port}/"
         con.execute("call stop_ui_server()")
     except duckdb.Error as error:
-        raise ValueError(f"DuckDB's web page cannot be started ({_first_line(error)}); {remedy}") from error
+        raise ValueError(f"DuckDB's web page cannot be started ({first_line(error)}); {remedy}") from error
     finally:
         con.close()
 
@@ -196,7 +197,7 @@ def open_copy(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     try:
         con = duckdb.connect(str(path), read_only=True)
     except duckdb.Error as error:
-        raise ValueError(f"{path} cannot be opened ({_first_line(error)}); make it again with `dalle catalog publish`") from error
+        raise ValueError(f"{path} cannot be opened ({first_line(error)}); make it again with `dalle catalog publish`") from error
     try:
         yield con
     finally:
@@ -208,9 +209,9 @@ def _confine(con: duckdb.DuckDBPyConnection, root: Path) -> None:
     with _CONFINING:
         if con.execute("select current_setting('lock_configuration')").fetchall() == [(True,)]:
             return  # connections of one process to one file share their settings
-        folders = ", ".join(_quoted(folder) for folder in (root, root.resolve()))
+        folders = ", ".join(quoted(str(folder)) for folder in (root, root.resolve()))
         con.execute(f"set allowed_directories = [{folders}]")  # `set` takes no parameters
-        con.execute(f"set temp_directory = {_quoted(_scratch(root))}")
+        con.execute(f"set temp_directory = {quoted(str(_scratch(root)))}")
         for setting in ("python_enable_replacements", "autoinstall_known_extensions", "autoload_known_extensions"):
             con.execute(f"set {setting} = false")
         con.execute("set enable_external_access = false")
@@ -221,10 +222,6 @@ def _scratch(root: Path) -> Path:
     """Where a reader spills what does not fit in memory: a folder of this process, made when needed, never in a read-only root."""
     place = root / "catalog" if os.access(root / "catalog", os.W_OK) else Path(tempfile.gettempdir())
     return place / f"published.duckdb.{platform.node()}-{os.getpid()}.tmp"
-
-
-def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"
 
 
 @contextmanager
@@ -253,7 +250,7 @@ def _open_live(path: Path, patience: Patience) -> duckdb.DuckDBPyConnection:
                 continue
             if not _rescue(path).exists():
                 raise ValueError(
-                    f"{path} cannot be opened ({_first_line(error)}); nothing lives only there: make it again with `dalle catalog rebuild`"
+                    f"{path} cannot be opened ({first_line(error)}); nothing lives only there: make it again with `dalle catalog rebuild`"
                 ) from error
             _rescue(path).replace(path)  # a checkpoint was torn; the log still has what it was to write
             continue
@@ -269,7 +266,7 @@ def _sentences(path: Path) -> Iterator[None]:
         yield
     except duckdb.Error as error:
         if any(reason in str(error) for reason in ("No space left", "quota exceeded", "File too large")):
-            raise OSError(f"could not write {path}: {_first_line(error)}; free some space or choose another data root") from error
+            raise OSError(f"could not write {path}: {first_line(error)}; free some space or choose another data root") from error
         raise
 
 
@@ -307,5 +304,6 @@ def _num_bytes(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of a message; DuckDB's go on with the SQL or with advice to programmers."""
     return str(error).splitlines()[0]

@@ -13,7 +13,7 @@ from graphlib import TopologicalSorter
 
 import duckdb
 
-from dalle_datasets.catalog.sql_files import SqlFile, list_sql, read_sql
+from dalle_datasets.catalog.sql_files import SqlFile, list_sql, quoted, read_sql
 
 
 def migrate(con: duckdb.DuckDBPyConnection, migrations: list[SqlFile] | None = None) -> int:
@@ -69,15 +69,11 @@ def _comment(con: duckdb.DuckDBPyConnection, file: SqlFile) -> None:
     """Give a macro its file's purpose as its comment, and the columns of a view the comments of those it reads."""
     macros = con.execute(read_sql("ingest", "macro_kind").text, {"name": file.name}).fetchall()
     for (kind,) in macros:
-        con.execute(f"comment on {kind} {file.name} is {_quoted(file.purpose)}")  # `comment` takes no parameters
+        con.execute(f"comment on {kind} {file.name} is {quoted(file.purpose)}")  # `comment` takes no parameters
     if not macros:
         values = {"view_name": file.name, "reads": ",".join(file.reads)}
         for column, comment in con.execute(read_sql("ingest", "inherited_comments").text, values).fetchall():
-            con.execute(f"comment on column {file.name}.{column} is {_quoted(comment)}")
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+            con.execute(f"comment on column {file.name}.{column} is {quoted(comment)}")
 
 
 def utc_now() -> datetime:

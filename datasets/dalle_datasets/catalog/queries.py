@@ -7,9 +7,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from dalle_datasets.catalog.connection import open_published
+from dalle_datasets.catalog.connection import first_line, open_published
 from dalle_datasets.catalog.questions import the_question
-from dalle_datasets.catalog.sql_files import Parameter, SqlFile, list_sql, read_sql
+from dalle_datasets.catalog.sql_files import Parameter, SqlFile, list_sql, quoted, read_sql
 from dalle_datasets.store.layout import Layout
 
 
@@ -155,11 +155,11 @@ def _rows(con: duckdb.DuckDBPyConnection, sql: str | duckdb.Statement, values: M
             con.execute("deallocate question")
     except duckdb.IOException as error:
         if "No files found" in str(error):
-            raise NoFilesError(f"{what} reads Parquet files that do not exist yet; {_writer_of(error)} ({_first_line(error)})") from error
-        raise ValueError(f"{what} cannot be run: {_first_line(error)}") from error
+            raise NoFilesError(f"{what} reads Parquet files that do not exist yet; {_writer_of(error)} ({first_line(error)})") from error
+        raise ValueError(f"{what} cannot be run: {first_line(error)}") from error
     except duckdb.PermissionException as error:
         raise ValueError(
-            f"{what} cannot be run: {_first_line(error)}; only files under the data root can be read, "
+            f"{what} cannot be run: {first_line(error)}; only files under the data root can be read, "
             "so bring this one there first, or open it with another DuckDB"
         ) from error
     except duckdb.Error as error:
@@ -183,8 +183,4 @@ def _literal(value: Any) -> str:
     text = str(value)
     if "\0" in text:
         raise ValueError(f"{text!r} cannot be a parameter: it holds a character 0; leave that out")
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
+    return quoted(text)

@@ -129,3 +129,8 @@ def _parse_parameters(value: str, where: str) -> list[Parameter]:
         default = rest.removeprefix(" = ").strip() if rest.startswith(" = ") else None
         parameters.append(Parameter(match["name"], match["kind"], is_optional=bool(rest), default=default))
     return parameters
+
+
+def quoted(text: str) -> str:
+    """A SQL string literal, for the statements that take no parameters."""
+    return "'" + text.replace("'", "''") + "'"
