@@ -42,6 +42,10 @@ class NetworksConfig:
     retrain_growth: float = 0.0
     """Share by which the pairs must have grown since a role's last training before `retrain_networks` trains it anew; 0 always does."""
 
+    def named(self) -> list[tuple[str, str]]:
+        """(role, network id) of everything in `use`."""
+        return [(role, network_id) for role, _, network_id in (text.partition("=") for text in self.use)]
+
     def __post_init__(self) -> None:
         for text in self.use:
             role, equals, network_id = text.partition("=")

@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from dalle_datasets.store.identity import fingerprint, identity
 from dalle_datasets.store.layout import RUN_CONFIG, Layout
 from dalle_datasets.store.locks import held
-from dalle_datasets.store.manifest import MANIFEST
+from dalle_datasets.store.manifest import MANIFEST, result_of
 from dalle_datasets.store.parquet import atomic_path
 from dalle_model.config.networks import METRICS, ROLES, NetworksConfig
 from dalle_model.config.parsing import from_dict
@@ -87,7 +88,7 @@ def current(layout: Layout, role: str, config: Config) -> Registration | None:
     None when there is none yet. Raises `ValueError` when `networks.use` names an unknown network or one of another shape.
     """
     registered = history(layout, role)
-    for chosen, _, network_id in (text.partition("=") for text in config.networks.use):
+    for chosen, network_id in config.networks.named():
         if chosen == role:
             return _named(layout, role, registered, network_id, config)
     return serving(registered, role, config)
@@ -175,13 +176,19 @@ def pairs_of(layout: Layout, inputs: Mapping[str, str]) -> str:
         return ""
 
 
+def inputs_of_run(run_dir: Path) -> dict[str, str]:
+    """What a run was made from; empty when its directory does not say."""
+    try:
+        inputs: dict[str, str] = json.loads((run_dir / RUN_CONFIG).read_text())["inputs"]
+    except (OSError, ValueError, KeyError):
+        return {}
+    return inputs
+
+
 def num_pairs_now(layout: Layout, source: str) -> tuple[str, int | None]:
     """Id and number of the pairs of a source, as their manifest says; `("", None)` when there is none."""
-    try:
-        result = json.loads((layout.pairs(source) / MANIFEST).read_text())["result"]
-        return str(result["pairs_id"]), result.get("num_pairs")
-    except (OSError, ValueError, KeyError):
-        return "", None
+    result = result_of(layout.pairs(source))
+    return str(result.get("pairs_id", "")), result.get("num_pairs")
 
 
 def _named(layout: Layout, role: str, registered: list[Registration], network_id: str, config: Config) -> Registration:
@@ -220,11 +227,8 @@ def _judge(layout: Layout, role: str, networks: NetworksConfig, new: Registratio
 
 def _tokens_of(layout: Layout, registered: Registration) -> list[str] | None:
     """The tokenizer and the dVAE that a transformer was trained with."""
-    try:
-        inputs = json.loads((layout.run(registered.run_id) / RUN_CONFIG).read_text())["inputs"]
-        return [inputs["tokenizer_id"], inputs["dvae_id"]]
-    except (OSError, ValueError, KeyError):
-        return None
+    inputs = inputs_of_run(layout.run(registered.run_id))
+    return [inputs["tokenizer_id"], inputs["dvae_id"]] if {"tokenizer_id", "dvae_id"} <= inputs.keys() else None
 
 
 def _registration(

@@ -8,7 +8,7 @@ from typing import Any
 
 from dalle_datasets.store.identity import fingerprint, identity
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.manifest import MANIFEST
+from dalle_datasets.store.manifest import result_of
 from dalle_datasets.store.parquet import atomic_path
 from dalle_model.config.parsing import to_dict
 from dalle_model.config.tree import Config
@@ -29,8 +29,7 @@ def finished_pipeline(layout: Layout, config: Config) -> dict[str, Any] | None:
     """The account of a finished pipeline with these settings, if its files and the pairs it began with are all still there."""
     try:
         account: dict[str, Any] = json.loads(layout.pipeline(pipeline_id(config)).read_text())
-        pairs = json.loads((layout.pairs(config.source.name) / MANIFEST).read_text())["result"]["pairs_id"]
-        if pairs != account["results"]["filter"]["pairs_id"]:
+        if result_of(layout.pairs(config.source.name))["pairs_id"] != account["results"]["filter"]["pairs_id"]:
             return None  # collected again since, with other settings or from pages that have changed
     except (OSError, ValueError, KeyError):
         return None

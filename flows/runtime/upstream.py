@@ -8,13 +8,12 @@ is told which flow makes them.
 
 import json
 from pathlib import Path
-from typing import Any
 
-from dalle_datasets.store.layout import RUN_CONFIG, Layout
-from dalle_datasets.store.manifest import MANIFEST
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.manifest import result_of
 from dalle_model.config.networks import ROLES
 from dalle_model.config.tree import Config
-from dalle_model.running.networks import current
+from dalle_model.running.networks import current, inputs_of_run
 from dalle_model.running.registry import JOBS, MADE_BY, find_job
 from dalle_model.running.run_dir import read_result, run_directory
 from flows.runtime.collected import check_collected
@@ -65,13 +64,12 @@ def find(kind: str, config: Config) -> dict[str, str]:
 
 def _find_pairs(layout: Layout, config: Config) -> dict[str, str]:
     folder = layout.pairs(config.source.name)
-    try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
-    except OSError:
-        raise ValueError(f"{folder} holds no finished collection of pairs; {_remedy('pairs')}") from None
+    pairs_id = result_of(folder).get("pairs_id")
+    if not pairs_id:
+        raise ValueError(f"{folder} holds no finished collection of pairs; {_remedy('pairs')}")
     if config.flow.check_pairs:
         check_collected(layout, config)
-    return {"pairs": layout.relative(folder), "pairs_id": manifest["result"]["pairs_id"]}
+    return {"pairs": layout.relative(folder), "pairs_id": pairs_id}
 
 
 def _trained_with(config: Config, inputs: dict[str, str]) -> dict[str, str]:
@@ -79,12 +77,8 @@ def _trained_with(config: Config, inputs: dict[str, str]) -> dict[str, str]:
 
     Raises `ValueError` when `networks.use` names another one: their tokens mean nothing to it.
     """
-    run_dir = (Path(config.paths.data_root).expanduser() / inputs["transformer"]).parent
-    try:
-        trained: dict[str, str] = json.loads((run_dir / RUN_CONFIG).read_text())["inputs"]
-    except (OSError, ValueError, KeyError):
-        return {}
-    for role, _, network_id in (text.partition("=") for text in config.networks.use):
+    trained = inputs_of_run((Path(config.paths.data_root).expanduser() / inputs["transformer"]).parent)
+    for role, network_id in config.networks.named():
         if role in ("dvae", "tokenizer") and trained.get(f"{role}_id", network_id) != network_id:
             raise ValueError(
                 f"transformer {inputs['transformer_id']} was trained with {role} {trained[f'{role}_id']}, not {network_id}; "

@@ -1,7 +1,6 @@
 """Stage 1: find candidates, that is URLs of images with a caption, and say why others were left out."""
 
 import itertools
-import json
 import logging
 import shutil
 from collections import Counter
@@ -41,7 +40,7 @@ from dalle_datasets.store.buckets import by_key, read_tables
 from dalle_datasets.store.identity import fingerprint
 from dalle_datasets.store.ids import content_id, content_id_of
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.manifest import MANIFEST, Report, commit, invalidate, load_if_current, no_progress
+from dalle_datasets.store.manifest import Report, commit, invalidate, load_if_current, no_progress, result_of
 from dalle_datasets.store.parquet import RowsWriter, SchemaError, atomic_path, check_parquet, iter_file
 from dalle_datasets.store.schemas import CANDIDATES, DROPPED_PAIRS, PAGES
 from dalle_datasets.web.client import PoliteClient
@@ -310,10 +309,7 @@ def candidates_path(layout: Layout, source: str) -> Path:
 
 def recorded_documents_id(layout: Layout, source: str) -> str:
     """Id of the files on this machine as the last discovery saw them, empty if it read none."""
-    try:
-        return str(json.loads((layout.source(source) / MANIFEST).read_text())["result"].get("documents_id", ""))
-    except (OSError, ValueError, KeyError):
-        return ""
+    return str(result_of(layout.source(source)).get("documents_id", ""))
 
 
 def candidates_id(path: Path) -> str:

@@ -25,14 +25,25 @@ def no_progress(done: int, total: int, unit: str, **numbers: float) -> None:
 
 def load_if_current(folder: Path, inputs: str) -> dict[str, Any] | None:
     """What the manifest of `folder` says if the stage ended with these inputs and its files are all there, else None."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(manifest, dict) or manifest.get("inputs_id") != inputs or manifest.get("files") != _sizes(folder):
+    manifest = _read(folder)
+    if manifest.get("inputs_id") != inputs or manifest.get("files") != _sizes(folder):
         return None
     result: dict[str, Any] = manifest["result"]
     return result
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    """The result in the manifest of `folder`, whatever its inputs; empty when the stage has not ended or the manifest is broken."""
+    result = _read(folder).get("result")
+    return result if isinstance(result, dict) else {}
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
 
 
 def _sizes(folder: Path) -> dict[str, int]:
