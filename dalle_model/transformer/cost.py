@@ -145,18 +145,6 @@ def device_memory(
     )
 
 
-def sampling_bytes(config: Config) -> int:
-    """Bytes of the transformer, of one caption's keys and values, and of those of `sampling.batch_size` growing pictures."""
-    from dalle_model.transformer.cache_layout import cache_layout
-    from dalle_model.transformer.masks import layer_kinds
-
-    transformer, stream, size = config.transformer, config.stream, COMPUTE_BYTES[config.sampling.precision]
-    kinds = layer_kinds(transformer.num_layers, transformer.attention)
-    slots = sum(cache_layout(kind, stream.image_grid_size, transformer.conv_kernel_size).num_slots for kind in kinds)
-    kept = 2 * transformer.d_model * (config.sampling.batch_size * slots + len(kinds) * stream.max_text_tokens)
-    return size * (parameter_formula(transformer, stream) + kept)
-
-
 def count_parameters(config: TransformerConfig, stream: StreamShape) -> dict[str, int]:
     """Parameters by part, counted on the network, built on the meta device."""
     import torch

@@ -13,13 +13,24 @@ from dalle_model.dvae import DVAE
 from dalle_model.jobs import train_clip, train_dvae, train_transformer
 from dalle_model.precision import autocast
 from dalle_model.training import memory
-from dalle_model.transformer.cost import sampling_bytes
+from dalle_model.transformer.cache_layout import cache_layout
+from dalle_model.transformer.cost import COMPUTE_BYTES, parameter_formula
+from dalle_model.transformer.masks import layer_kinds
 
 MACHINES = {"small": (1, 16), "medium": (1, 80), "large": (8, 80), "dalle-12b": (64, 80)}
 """Devices, and GB of each (a card of 80 GB has 79.1 GiB, one of 16 GB 15.9)."""
 GIB = 2**30
 ROOM = 0.9
 """Share of a card that a plan may take: the rest is for fragments, libraries and what else shows something on a screen."""
+
+
+def sampling_bytes(config: Config) -> int:
+    """Bytes of the transformer, of one caption's keys and values, and of those of `sampling.batch_size` growing pictures."""
+    transformer, stream, size = config.transformer, config.stream, COMPUTE_BYTES[config.sampling.precision]
+    kinds = layer_kinds(transformer.num_layers, transformer.attention)
+    slots = sum(cache_layout(kind, stream.image_grid_size, transformer.conv_kernel_size).num_slots for kind in kinds)
+    kept = 2 * transformer.d_model * (config.sampling.batch_size * slots + len(kinds) * stream.max_text_tokens)
+    return size * (parameter_formula(transformer, stream) + kept)
 
 
 @pytest.mark.parametrize("name", MACHINES)
