@@ -65,10 +65,11 @@ def kill_when(root: Path, pattern: str, timeout_s: float = 900.0) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, str]:
-    """The data root of a run that nobody disturbed, and what the run printed."""
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, str, dict[str, list[tuple[object, ...]]]]:
+    """The data root of a run that nobody disturbed, what the run printed, and its tables before any test goes on in it."""
     root = tmp_path_factory.mktemp("demo") / "data"
-    return Layout(root), demo(root)
+    printed = demo(root)
+    return Layout(root), printed, tables(Layout(root))
 
 
 def tables(layout: Layout) -> dict[str, list[tuple[object, ...]]]:
@@ -79,7 +80,7 @@ def tables(layout: Layout) -> dict[str, list[tuple[object, ...]]]:
 
 
 def test_it_ends_with_a_summary_a_gallery_and_a_catalog(undisturbed):
-    layout, printed = undisturbed
+    layout, printed, rows = undisturbed
     for words in (
         "kept",
         "dropped: caption short",
@@ -92,21 +93,20 @@ def test_it_ends_with_a_summary_a_gallery_and_a_catalog(undisturbed):
     ):
         assert words in printed
     assert layout.report.stat().st_size > 10_000
-    rows = tables(layout)
     assert len(rows["pairs"]) == 100
     assert len(rows["generations"]) == 3 * 2 * 4
     assert len(rows["stage_times"]) > 15
 
 
 def test_the_second_run_starts_nothing(undisturbed):
-    layout, _ = undisturbed
+    layout, _, _ = undisturbed
     before = tables(layout)
     assert "Everything is there already" in demo(layout.root)
     assert tables(layout) == before
 
 
 def test_going_through_all_stages_again_changes_nothing(undisturbed):
-    layout, _ = undisturbed
+    layout, _, _ = undisturbed
     before = tables(layout)
     for account in (layout.root / "pipelines").iterdir():
         account.unlink()
@@ -115,7 +115,7 @@ def test_going_through_all_stages_again_changes_nothing(undisturbed):
 
 
 def test_a_refresh_of_an_unchanged_site_makes_nothing(undisturbed):
-    layout, _ = undisturbed
+    layout, _, _ = undisturbed
     before = tables(layout)
     demo(layout.root, "run", "run_pipeline", "--refresh")
     after = tables(layout)
@@ -124,7 +124,7 @@ def test_a_refresh_of_an_unchanged_site_makes_nothing(undisturbed):
 
 
 def test_prompts_that_are_dropped_into_a_folder_get_pictures_once(undisturbed):
-    layout, _ = undisturbed
+    layout, _, _ = undisturbed
     folder = layout.root / "prompt_folder"
     folder.mkdir()
     (folder / "prompts.csv").write_text("prompt\na blue apple on a pink background\na red owl\n")
@@ -141,7 +141,7 @@ def test_prompts_that_are_dropped_into_a_folder_get_pictures_once(undisturbed):
 
 
 def test_killed_again_and_again_it_ends_with_the_same_tables(undisturbed, tmp_path):
-    layout, _ = undisturbed
+    _, _, expected = undisturbed
     root = tmp_path / "data"
     for pattern in (
         "images/*/work-*",
@@ -151,7 +151,7 @@ def test_killed_again_and_again_it_ends_with_the_same_tables(undisturbed, tmp_pa
     ):
         kill_when(root, pattern)
     demo(root)
-    assert tables(Layout(root)) == tables(layout)
+    assert tables(Layout(root)) == expected
 
 
 def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(tmp_path):
