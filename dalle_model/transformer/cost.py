@@ -168,13 +168,6 @@ def count_parameters(config: TransformerConfig, stream: StreamShape) -> dict[str
     return counts
 
 
-def parameter_formula(config: TransformerConfig, stream: StreamShape) -> int:
-    """The same total in closed form: per layer 12 d^2 + 13 d; embeddings, pads, positions and start; final norm; heads with biases."""
-    d, vocabulary = config.d_model, stream.text_vocab_size + stream.codebook_size
-    embeddings = (vocabulary + 2 * stream.max_text_tokens + 2 * stream.image_grid_size + 1) * d
-    return config.num_layers * (12 * d**2 + 13 * d) + embeddings + 2 * d + vocabulary * (d + 1)
-
-
 def forward_flops_per_token(config: TransformerConfig, stream: StreamShape) -> dict[str, float]:
     """FLOPs of one forward pass divided by the stream's positions; a multiply-add counts as two."""
     from dalle_model.transformer.masks import image_offsets, layer_kinds

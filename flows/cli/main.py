@@ -18,6 +18,7 @@ from flows.cli import (
     import_model,
     import_weights,
     job,
+    lineage,
     networks,
     prepare,
     query,
@@ -49,6 +50,7 @@ app.command("import", rich_help_panel=MAKE)(import_model.import_model)
 app.command("reconstruct", rich_help_panel=MAKE)(reconstruct.reconstruct)
 app.command("status", rich_help_panel=INSPECT)(status.status)
 app.command("query", rich_help_panel=INSPECT)(query.query)
+app.command("lineage", rich_help_panel=INSPECT)(lineage.lineage)
 app.command("report", rich_help_panel=INSPECT)(report.report)
 app.add_typer(networks.app, name="networks", rich_help_panel=INSPECT)
 app.add_typer(config.app, name="config", rich_help_panel=INSPECT)

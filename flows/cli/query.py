@@ -54,7 +54,7 @@ def query(
         rows = queries.run_sql(layout, sys.stdin.read() if name == "-" else name)
     else:
         rows = queries.run_query(layout, name, parse_params(params))
-    _write(rows, form)
+    write_rows(rows, form)
 
 
 def _print_list() -> None:
@@ -68,7 +68,8 @@ def _print_list() -> None:
     results_console().print(table)
 
 
-def _write(rows: "pa.Table", form: Format) -> None:
+def write_rows(rows: "pa.Table", form: Format) -> None:
+    """Print the rows of a query in one of the formats."""
     if form == "parquet":
         import pyarrow.parquet as pq
 

@@ -18,13 +18,14 @@ from PIL import Image
 from dalle_datasets.catalog.connection import connect
 from dalle_datasets.catalog.ingest import ingest_dropped_pairs, ingest_pairs
 from dalle_datasets.config import DownloadConfig, FilterConfig, ShardsConfig, SourceConfig
-from dalle_datasets.demo.demo_site import build_site, expected_drops
+from dalle_datasets.demo.demo_site import build_site
 from dalle_datasets.download.download_images import download_images
 from dalle_datasets.filters.filter_pairs import filter_pairs
 from dalle_datasets.sources.discover import discover
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.parquet import list_parts, read_parts
+from dalle_datasets.store.parquet import list_parts
 from dalle_datasets.store.schemas import DROPPED_PAIRS, IMAGES, PAIRS
+from tests.parts import read_parts
 
 SOURCE = SourceConfig(name="emoji", kind="emoji_scenes", num_scenes=96, scene_size=32)
 SHARDS = ShardsConfig(rows_per_part=40, row_group_size=20)
@@ -56,7 +57,7 @@ def test_every_drop_is_expected_and_every_pair_is_there(collected):
     counts = {}
     for row in rows:
         counts[row["stage"], row["reason"]] = counts.get((row["stage"], row["reason"]), 0) + 1
-    assert counts == expected_drops(SOURCE)
+    assert counts == site.fates
     assert (found.num_candidates, found.num_pages) == (site.num_candidates, site.num_pages)
     assert images.num_candidates == found.num_candidates
     assert result.num_pairs == site.num_pairs == 96

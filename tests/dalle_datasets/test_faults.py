@@ -18,8 +18,9 @@ from dalle_datasets.filters.filter_pairs import filter_pairs
 from dalle_datasets.sources.base import clean_url
 from dalle_datasets.sources.discover import discover
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.parquet import list_parts, read_parts
+from dalle_datasets.store.parquet import list_parts
 from dalle_datasets.store.schemas import DROPPED_PAIRS, IMAGES, PAIRS
+from tests.parts import read_parts
 
 LIMITS = FilterConfig(min_side=16, min_caption_words=1)
 DEADLINE_S = 2.0

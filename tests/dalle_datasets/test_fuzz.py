@@ -26,10 +26,11 @@ from dalle_datasets.images import ImageError, canonical_bytes, decode_image
 from dalle_datasets.sources.discover import discover
 from dalle_datasets.sources.html import read_page
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.parquet import read_parquet, read_parts
+from dalle_datasets.store.parquet import read_parquet
 from dalle_datasets.store.schemas import DROPPED_PAIRS, PAGES, PAIRS
 from dalle_datasets.web.failures import FAILURES, FetchError
 from dalle_datasets.web.guard import RequestLimits, fetch
+from tests.parts import read_parts
 
 MAX_PIXELS = 1_000_000
 FEW, MANY = 1_000, 10_000

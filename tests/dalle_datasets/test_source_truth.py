@@ -23,8 +23,9 @@ from dalle_datasets.filters.filter_pairs import NoPairsLeft, filter_pairs
 from dalle_datasets.history import record_collection
 from dalle_datasets.sources.discover import discover
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.parquet import list_parts, read_parts
+from dalle_datasets.store.parquet import list_parts
 from dalle_datasets.store.schemas import DROPPED_PAIRS, IMAGES, PAIRS
+from tests.parts import read_parts
 
 DOWNLOAD = DownloadConfig(runner="threads", allow_addresses=("127.0.0.1",), requests_per_s_per_host=0, retries=0)
 LIMITS = FilterConfig(min_caption_words=1, min_side=8, languages=())

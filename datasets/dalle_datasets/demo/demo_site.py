@@ -100,11 +100,6 @@ class Site:
         return make(request) if make else Reply(404, b"There is nothing here.", "text/plain")
 
 
-def expected_drops(source: SourceConfig) -> dict[Fate, int]:
-    """How many drops of each (stage, reason) an honest collection of the site with the default filters has."""
-    return dict(build_site(source).fates)
-
-
 @contextmanager
 def publish_site(source: SourceConfig) -> Iterator[Mapping[str, tuple[str, int]]]:
     """Serve the site on the loopback address; yields what stands behind its name: {site name: (address, port)}.

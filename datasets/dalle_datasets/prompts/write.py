@@ -1,7 +1,6 @@
 """Writer of prompts as a Parquet file: the demo's three sets, captions of validation pairs, or given ones."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,9 +12,7 @@ from dalle_datasets.store.ids import content_id, prompt_id
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.parquet import iter_batches, write_parquet
 from dalle_datasets.store.schemas import DROPPED_PROMPTS, PAIRS, PROMPTS
-from dalle_datasets.texts.captions import clean_caption
 
-OWN = "own"
 VALIDATION = "validation"
 
 
@@ -38,14 +35,6 @@ def validation_prompts(pairs: Path, num_prompts: int) -> pa.Table:
     if not captions:
         raise ValueError(f"{pairs} holds no validation pairs to take prompts from; raise filter.validation_share or give prompts")
     return _table([{"prompt": caption, "prompt_set": VALIDATION, "expected": None} for caption in list(captions)[:num_prompts]])
-
-
-def own_prompts(texts: Sequence[str]) -> pa.Table:
-    """A person's own texts. Raises `ValueError` when there is none, or an empty one."""
-    texts = list(dict.fromkeys(map(clean_caption, texts)))
-    if not texts or not all(texts):
-        raise ValueError("a prompt is empty; say what the picture should show")
-    return _table([{"prompt": text, "prompt_set": OWN, "expected": None} for text in texts])
 
 
 def write_prompts(layout: Layout, prompts: pa.Table, dropped: pa.Table | None = None, query: str = "") -> dict[str, str]:

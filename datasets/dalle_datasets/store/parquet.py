@@ -157,15 +157,6 @@ def list_parts(directory: Path) -> list[Path]:
     return sorted(directory.glob("*.parquet"))
 
 
-def read_parts(directory: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
-    """All parts of a folder as one table (for small artefacts). An empty folder gives an empty table."""
-    tables = [read_parquet(part, schema, columns) for part in list_parts(directory)]
-    if not tables:
-        empty = schema.with_metadata(None).empty_table()
-        return empty.select(columns) if columns else empty
-    return pa.concat_tables(tables)
-
-
 def iter_batches(directory: Path, schema: pa.Schema, columns: list[str], batch_size: int) -> Iterator[pa.RecordBatch]:
     """Stream the parts of a folder without holding more than one batch."""
     for part in list_parts(directory):

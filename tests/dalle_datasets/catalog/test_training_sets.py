@@ -8,8 +8,9 @@ import pytest
 from dalle_datasets.catalog import artifacts, ingest
 from dalle_datasets.catalog.connection import connect
 from dalle_datasets.catalog.training_sets import _cut, export_training_set
-from dalle_datasets.store.parquet import list_parts, read_parts, write_parquet
+from dalle_datasets.store.parquet import list_parts, write_parquet
 from dalle_datasets.store.schemas import PAIRS, SAFETY_SCORES, TRAINING_SET
+from tests.parts import read_parts
 
 SETTINGS = {
     "query": "captioned_pairs",

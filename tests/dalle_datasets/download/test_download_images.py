@@ -17,8 +17,9 @@ from dalle_datasets.download.download_images import download_images
 from dalle_datasets.sources.discover import candidates_path
 from dalle_datasets.store.ids import candidate_id
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.parquet import atomic_path, list_parts, read_parts, write_parquet
+from dalle_datasets.store.parquet import atomic_path, list_parts, write_parquet
 from dalle_datasets.store.schemas import CANDIDATES, DROPPED_PAIRS, IMAGES
+from tests.parts import read_parts
 
 SOURCE = SourceConfig()
 LOCAL = DownloadConfig(

@@ -22,9 +22,10 @@ from dalle_datasets.download.runner import finished_shards, run_img2dataset
 from dalle_datasets.sources.discover import candidates_path
 from dalle_datasets.store.ids import candidate_id
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.parquet import read_parts, write_parquet
+from dalle_datasets.store.parquet import write_parquet
 from dalle_datasets.store.schemas import CANDIDATES, IMAGES
 from dalle_datasets.web.guard import RequestLimits
+from tests.parts import read_parts
 
 pytest.importorskip("ray")
 

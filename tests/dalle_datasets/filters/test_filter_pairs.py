@@ -19,8 +19,9 @@ from dalle_datasets.filters.filter_pairs import filter_pairs
 from dalle_datasets.sources.discover import candidates_path
 from dalle_datasets.store.ids import candidate_id, pair_id
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.parquet import list_parts, read_parts, write_parquet, write_parts
+from dalle_datasets.store.parquet import list_parts, write_parquet, write_parts
 from dalle_datasets.store.schemas import CANDIDATES, DROPPED_PAIRS, IMAGES, PAIRS
+from tests.parts import read_parts
 
 SOURCE, DOWNLOAD, SHARDS = SourceConfig(), DownloadConfig(), ShardsConfig(rows_per_part=3, row_group_size=2)
 LIMITS = FilterConfig(min_side=8)

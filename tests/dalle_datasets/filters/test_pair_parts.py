@@ -7,9 +7,10 @@ import pytest
 from dalle_datasets.config import ShardsConfig
 from dalle_datasets.sources.discover import candidates_path
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.parquet import list_parts, read_parquet, read_parts, write_parquet
+from dalle_datasets.store.parquet import list_parts, read_parquet, write_parquet
 from dalle_datasets.store.schemas import CANDIDATES, PAIRS
 from tests.dalle_datasets.filters.test_filter_pairs import SHARDS, put_images, run
+from tests.parts import read_parts
 
 FINDS = [f"a picture of thing number {i}" for i in range(8)]
 BIG = ShardsConfig(rows_per_part=100, row_group_size=50)

@@ -8,8 +8,8 @@ import pytest
 
 from dalle_datasets.config import SourceConfig
 from dalle_datasets.demo.emoji_scenes import PROMPT_SETS, Scene
-from dalle_datasets.prompts.read import read_prompts
-from dalle_datasets.prompts.write import own_prompts, scene_prompts, validation_prompts, write_prompts
+from dalle_datasets.prompts.read import read_prompts, text_prompts
+from dalle_datasets.prompts.write import scene_prompts, validation_prompts, write_prompts
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.parquet import read_parquet, write_parts
 from dalle_datasets.store.schemas import DROPPED_PROMPTS, PAIRS, PROMPTS
@@ -24,24 +24,18 @@ def test_scene_prompts_know_the_scene_they_ask_for():
         assert scene.object in row["prompt"] or scene.layout == "two"
 
 
-def test_own_prompts_are_tidied_and_listed_once():
-    assert own_prompts(["a red  car", "a red car ", "an owl"]).column("prompt").to_pylist() == ["a red car", "an owl"]
-    with pytest.raises(ValueError, match="a prompt is empty; say what the picture should show"):
-        own_prompts([" "])
-
-
 def test_the_same_prompts_are_the_same_file(tmp_path):
     layout = Layout(tmp_path)
-    named = write_prompts(layout, own_prompts(["a red car"]))
-    assert write_prompts(layout, own_prompts(["a red car"])) == named
-    assert write_prompts(layout, own_prompts(["a blue car"])) != named
+    named = write_prompts(layout, text_prompts(["a red car"]).prompts)
+    assert write_prompts(layout, text_prompts(["a red car"]).prompts) == named
+    assert write_prompts(layout, text_prompts(["a blue car"]).prompts) != named
     assert read_parquet(tmp_path / named["prompts"], PROMPTS).num_rows == 1
 
 
 def test_the_query_that_gave_the_prompts_is_kept_with_them(tmp_path):
     layout = Layout(tmp_path)
-    named = write_prompts(layout, own_prompts(["a red car"]), query="select 'a red car' as prompt")
-    assert named["prompts_id"] != write_prompts(layout, own_prompts(["a red car"]))["prompts_id"]
+    named = write_prompts(layout, text_prompts(["a red car"]).prompts, query="select 'a red car' as prompt")
+    assert named["prompts_id"] != write_prompts(layout, text_prompts(["a red car"]).prompts)["prompts_id"]
     assert pq.read_metadata(tmp_path / named["prompts"]).metadata[b"query"] == b"select 'a red car' as prompt"
 
 
@@ -49,7 +43,7 @@ def test_rows_that_are_no_prompts_have_a_file_of_their_own(tmp_path):
     (tmp_path / "p.jsonl").write_text('"an owl"\n5\n')
     found = read_prompts(str(tmp_path / "p.jsonl"))
     named = write_prompts(Layout(tmp_path), found.prompts, found.dropped)
-    assert named["prompts_id"] == write_prompts(Layout(tmp_path), own_prompts(["an owl"]))["prompts_id"]
+    assert named["prompts_id"] == write_prompts(Layout(tmp_path), text_prompts(["an owl"]).prompts)["prompts_id"]
     assert read_parquet(tmp_path / named["dropped_prompts"], DROPPED_PROMPTS)["reason"].to_pylist() == ["not_text"]
 
 

@@ -17,9 +17,10 @@ from dalle_datasets.download.download_images import download_images
 from dalle_datasets.sources.discover import candidates_path, discover
 from dalle_datasets.sources.local_files import LocalReader
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.parquet import read_parquet, read_parts
+from dalle_datasets.store.parquet import read_parquet
 from dalle_datasets.store.schemas import CANDIDATES, DROPPED_PAIRS, IMAGES
 from dalle_datasets.web.failures import FetchError
+from tests.parts import read_parts
 
 LOCAL = DownloadConfig(runner="threads", allow_addresses=("127.0.0.1",), requests_per_s_per_host=0)
 

@@ -19,11 +19,11 @@ from dalle_datasets.store.parquet import (
     list_column,
     list_parts,
     read_parquet,
-    read_parts,
     write_parquet,
     write_parts,
 )
 from dalle_datasets.store.schemas import CLIP_SCORES, IMAGE_TOKENS
+from tests.parts import read_parts
 
 
 def tokens(num_rows: int) -> pa.Table:

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dalle_datasets.prompts.read import read_prompts, text_prompts
-from dalle_datasets.prompts.write import own_prompts
 from dalle_datasets.sources.html import read_page
 from dalle_datasets.sources.local_files import read_folder
 from dalle_datasets.sources.tables import read_table
@@ -82,7 +81,7 @@ def test_the_same_words_are_the_same_caption_wherever_they_are_from(tmp_path_fac
     read_table(folder / "t.jsonl", "t.jsonl", result)
     found = [item.caption for item in [*page.found, *page.drops, *result.items] if item.image_url.startswith(("http", "folder:"))]
     for prompts in (
-        text_prompts([text]).prompts, own_prompts([text]),
+        text_prompts([text]).prompts,
         *(read_prompts(str(folder / f"p.{kind}")).prompts for kind in ("txt", "csv", "json")),
     ):  # fmt: skip
         found += prompts["prompt"].to_pylist()

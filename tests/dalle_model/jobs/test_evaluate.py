@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dalle_datasets.demo.emoji_scenes import Scene, draw_scene
-from dalle_datasets.prompts.write import own_prompts
+from dalle_datasets.prompts.read import text_prompts
 from dalle_datasets.store.parquet import read_parquet, write_parquet
 from dalle_datasets.store.schemas import EVALUATIONS, GENERATIONS, PROMPTS
 
@@ -73,6 +73,6 @@ def test_every_picture_s_verdict_is_stored(tmp_path, inputs, make_config, run_jo
 
 
 def test_nothing_to_judge_is_an_error(tmp_path, inputs, make_config, run_job):
-    write_parquet(tmp_path / "prompts.parquet", own_prompts(["a feeling"]), PROMPTS)
+    write_parquet(tmp_path / "prompts.parquet", text_prompts(["a feeling"]).prompts, PROMPTS)
     with pytest.raises(ValueError, match="was made for a prompt whose scene is known; nothing can be judged"):
         run_job("evaluate", make_config(), inputs)

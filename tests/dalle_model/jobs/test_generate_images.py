@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from dalle_datasets.demo.emoji_scenes import Scene, all_scenes, caption_scene, draw_scene
-from dalle_datasets.prompts.read import read_prompts
-from dalle_datasets.prompts.write import own_prompts, write_prompts
+from dalle_datasets.prompts.read import read_prompts, text_prompts
+from dalle_datasets.prompts.write import write_prompts
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.parquet import list_parts, read_parquet, write_parquet
 from dalle_datasets.store.schemas import DROPPED_PROMPTS, GENERATION_EMBEDDINGS, GENERATIONS, PROMPTS
@@ -35,7 +35,7 @@ TEXTS = ["a red apple on white", "two blue cats on a pink background", "a small 
 
 @pytest.fixture
 def inputs(tmp_path, networks):
-    write_parquet(tmp_path / "prompts.parquet", own_prompts(TEXTS), PROMPTS)
+    write_parquet(tmp_path / "prompts.parquet", text_prompts(TEXTS).prompts, PROMPTS)
     return {"prompts": "prompts.parquet", "prompts_id": "1", **networks}
 
 
@@ -171,7 +171,7 @@ def test_workers_side_by_side_make_every_part_once_and_the_same_rows(tmp_path, i
 
 def test_a_picture_does_not_depend_on_the_other_prompts_or_on_batches(tmp_path, inputs, make_config, run_job):
     together = rows_of(tmp_path, run_job("generate_images", make_config({"sampling.batch_size": 12}), inputs))
-    write_parquet(tmp_path / "one.parquet", own_prompts(TEXTS[1:2]), PROMPTS)
+    write_parquet(tmp_path / "one.parquet", text_prompts(TEXTS[1:2]).prompts, PROMPTS)
     alone = rows_of(tmp_path, run_job("generate_images", make_config({"sampling.batch_size": 3}), {**inputs, "prompts": "one.parquet"}))
     assert [row["image_tokens"] for row in alone] == [row["image_tokens"] for row in together if row["prompt"] == TEXTS[1]]
 
@@ -189,9 +189,9 @@ def test_precision_is_that_of_the_products(tmp_path, inputs, make_config, run_jo
 
 
 def test_bad_prompts_become_reason_rows_and_the_rest_goes_on(tmp_path, inputs, make_config, run_job):
-    table = own_prompts([TEXTS[0], " ".join(["a red apple"] * 20), TEXTS[1]]).to_pylist()
+    table = text_prompts([TEXTS[0], " ".join(["a red apple"] * 20), TEXTS[1]]).prompts.to_pylist()
     bad = [*table, {**table[0]}, {"prompt_id": "e", "prompt": " \t", "prompt_set": "own", "expected": None}]
-    write_parquet(tmp_path / "prompts.parquet", own_prompts(TEXTS).from_pylist(bad, PROMPTS.with_metadata(None)), PROMPTS)
+    write_parquet(tmp_path / "prompts.parquet", text_prompts(TEXTS).prompts.from_pylist(bad, PROMPTS.with_metadata(None)), PROMPTS)
     result = run_job("generate_images", make_config(), inputs)
     assert result["num_prompts"] == 2
     assert result["dropped"] == {"duplicate": 1, "empty": 1, "too_long": 1}
@@ -203,7 +203,7 @@ def test_bad_prompts_become_reason_rows_and_the_rest_goes_on(tmp_path, inputs, m
 
 
 def test_no_usable_prompt_is_an_error(tmp_path, inputs, make_config, run_job):
-    write_parquet(tmp_path / "prompts.parquet", own_prompts([" ".join(["a red apple"] * 20)]), PROMPTS)
+    write_parquet(tmp_path / "prompts.parquet", text_prompts([" ".join(["a red apple"] * 20)]).prompts, PROMPTS)
     with pytest.raises(ValueError, match=r"none of the 1 prompts can be used; the first is 'a red apple .*: \d+ tokens, but"):
         run_job("generate_images", make_config(), inputs)
     write_parquet(tmp_path / "prompts.parquet", PROMPTS.empty_table(), PROMPTS)
@@ -239,7 +239,7 @@ def test_other_formats(tmp_path, inputs, make_config, run_job, image_format):
 def test_each_part_has_a_contact_sheet_whose_pictures_exist(tmp_path, inputs, make_config, run_job, monkeypatch):
     monkeypatch.setattr(units, "PICTURES_PER_PART", 8)  # two prompts, then one
     texts = ["<b>cat & owl", *TEXTS[1:]]
-    write_parquet(tmp_path / "prompts.parquet", own_prompts(texts), PROMPTS)
+    write_parquet(tmp_path / "prompts.parquet", text_prompts(texts).prompts, PROMPTS)
     result = run_job("generate_images", make_config(), inputs)
     first = tmp_path / result["contact_sheet"]
     page = first.read_text()
@@ -273,7 +273,9 @@ def test_a_picture_is_completed_from_its_upper_rows(tmp_path, inputs, make_confi
 def test_a_batch_of_200_prompts_killed_at_random_ends_with_the_same_rows(tmp_path, inputs, make_config, run_job):
     """kill -9 at any moment: between parts, inside a part, while pictures are half written."""
     scenes = random.Random(3).sample(all_scenes(), 200)
-    write_parquet(tmp_path / "prompts.parquet", own_prompts([caption_scene(s, random.Random(i)) for i, s in enumerate(scenes)]), PROMPTS)
+    write_parquet(
+        tmp_path / "prompts.parquet", text_prompts([caption_scene(s, random.Random(i)) for i, s in enumerate(scenes)]).prompts, PROMPTS
+    )
     config = make_config({"sampling.num_images": 16, "sampling.truncate_prompts": True})
     result = run_job("generate_images", config, inputs)
     run_dir = Layout(tmp_path).run(result["run_id"])

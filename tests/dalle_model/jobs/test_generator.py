@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dalle_datasets.prompts.write import own_prompts
+from dalle_datasets.prompts.read import text_prompts
 from dalle_datasets.store.parquet import read_parquet, write_parquet
 from dalle_datasets.store.schemas import GENERATIONS, PROMPTS
 from dalle_model.config.model import StreamShape, TransformerConfig
@@ -14,7 +14,7 @@ from dalle_model.transformer import DALLETransformer
 
 
 def test_a_drawn_picture_is_the_one_of_the_job(tmp_path, networks, make_config, run_job):
-    write_parquet(tmp_path / "prompts.parquet", own_prompts(["a red apple on white"]), PROMPTS)
+    write_parquet(tmp_path / "prompts.parquet", text_prompts(["a red apple on white"]).prompts, PROMPTS)
     made = run_job("generate_images", make_config(), {"prompts": "prompts.parquet", "prompts_id": "1", **networks})
     rows = sorted(read_parquet(tmp_path / made["generations"], GENERATIONS).to_pylist(), key=lambda row: row["rank"])
     generator = Generator.open(make_config(), networks)

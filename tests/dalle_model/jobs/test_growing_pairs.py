@@ -7,10 +7,11 @@ import torch
 
 from dalle_datasets.demo.emoji_scenes import all_scenes
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.parquet import list_parts, read_parquet, read_parts, write_parquet
+from dalle_datasets.store.parquet import list_parts, read_parquet, write_parquet
 from dalle_datasets.store.schemas import CLIP_SCORES, DROPPED_PAIRS, IMAGE_TOKENS, PAIRS, TEXT_TOKENS
 from dalle_model.jobs import score_pairs, tokenize_captions, tokenize_images
 from tests.dalle_model.jobs.conftest import TINY, pairs_table
+from tests.parts import read_parts
 
 WORK = {
     "tokenize_images": (tokenize_images, "decode_image", lambda data, *rest: 1, IMAGE_TOKENS, "image_tokens"),

@@ -14,7 +14,7 @@ from dalle_model.jobs import train_clip, train_dvae, train_transformer
 from dalle_model.precision import autocast
 from dalle_model.training import memory
 from dalle_model.transformer.cache_layout import cache_layout
-from dalle_model.transformer.cost import COMPUTE_BYTES, parameter_formula
+from dalle_model.transformer.cost import COMPUTE_BYTES, count_parameters
 from dalle_model.transformer.masks import layer_kinds
 
 MACHINES = {"small": (1, 16), "medium": (1, 80), "large": (8, 80), "dalle-12b": (64, 80)}
@@ -30,7 +30,7 @@ def sampling_bytes(config: Config) -> int:
     kinds = layer_kinds(transformer.num_layers, transformer.attention)
     slots = sum(cache_layout(kind, stream.image_grid_size, transformer.conv_kernel_size).num_slots for kind in kinds)
     kept = 2 * transformer.d_model * (config.sampling.batch_size * slots + len(kinds) * stream.max_text_tokens)
-    return size * (parameter_formula(transformer, stream) + kept)
+    return size * (sum(count_parameters(transformer, stream).values()) + kept)
 
 
 @pytest.mark.parametrize("name", MACHINES)

@@ -13,10 +13,11 @@ from PIL import Image
 from dalle_datasets.images import decode_image
 from dalle_datasets.loading.image_batches import centre
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.parquet import list_parts, read_parquet, read_parts, write_parquet
+from dalle_datasets.store.parquet import list_parts, read_parquet, write_parquet
 from dalle_datasets.store.schemas import DROPPED_PAIRS, IMAGE_TOKENS, PAIRS
 from dalle_model.dvae import DVAE, load_dvae, save_dvae
 from dalle_model.dvae.pixels import as_floats, as_tensor
+from tests.parts import read_parts
 
 RGB = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8))
 

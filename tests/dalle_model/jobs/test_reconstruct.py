@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.parquet import read_parquet, read_parts
+from dalle_datasets.store.parquet import read_parquet
 from dalle_datasets.store.schemas import PAIRS, RECONSTRUCTIONS
 from dalle_model.dvae import DVAE, save_dvae
 from dalle_model.dvae.pixels import as_bytes, as_floats, as_tensor
 from dalle_model.jobs.reconstruct import grid, psnr
+from tests.parts import read_parts
 
 TINY = {"dvae.codebook_size": 16, "dvae.hidden_width": 8, "dvae.codebook_width": 8, "dvae.codebook_init": "random"}
 

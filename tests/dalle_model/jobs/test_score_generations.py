@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from dalle_datasets.prompts.write import own_prompts
+from dalle_datasets.prompts.read import text_prompts
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.parquet import read_parquet, write_parquet
 from dalle_datasets.store.schemas import GENERATION_EMBEDDINGS, GENERATIONS, PROMPTS, RERANK_SCORES
@@ -17,7 +17,7 @@ from dalle_model.text import BpeTokenizer
 
 @pytest.fixture
 def made(tmp_path, networks, make_config, run_job):
-    write_parquet(tmp_path / "prompts.parquet", own_prompts(["a red apple on white", "two blue cats on pink"]), PROMPTS)
+    write_parquet(tmp_path / "prompts.parquet", text_prompts(["a red apple on white", "two blue cats on pink"]).prompts, PROMPTS)
     return run_job("generate_images", make_config(), {"prompts": "prompts.parquet", "prompts_id": "1", **networks})
 
 

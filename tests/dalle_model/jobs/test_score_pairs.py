@@ -8,12 +8,13 @@ import torch
 from PIL import Image
 
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.parquet import list_parts, read_parts
+from dalle_datasets.store.parquet import list_parts
 from dalle_datasets.store.schemas import CLIP_SCORES, PAIRS
 from dalle_model.clip import build_clip, cosine, save_clip
 from dalle_model.config.model import ClipConfig, TokenizerConfig
 from dalle_model.sampling.rerank import load_scorer
 from dalle_model.text import BpeTokenizer
+from tests.parts import read_parts
 
 
 @pytest.fixture

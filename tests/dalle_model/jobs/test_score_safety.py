@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.parquet import list_parts, read_parts, write_parquet
+from dalle_datasets.store.parquet import list_parts, write_parquet
 from dalle_datasets.store.schemas import CLIP_SCORES, SAFETY_SCORES
 from dalle_model.clip import build_clip, save_clip
 from dalle_model.config.model import ClipConfig, TokenizerConfig
@@ -15,6 +15,7 @@ from dalle_model.config.safety import SafetyConfig
 from dalle_model.safety import Head, ZeroShot, load_classifier
 from dalle_model.sampling.rerank import load_scorer
 from dalle_model.text import BpeTokenizer
+from tests.parts import read_parts
 
 ZERO_SHOT = {"safety.classifier": "zero_shot"}
 

@@ -1,10 +1,11 @@
 """Text tokens are stored without padding, cut where the stream ends, and a killed run continues."""
 
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.parquet import list_parts, read_parts
+from dalle_datasets.store.parquet import list_parts
 from dalle_datasets.store.schemas import PAIRS, TEXT_TOKENS
 from dalle_model.running.run_dir import prepare
 from dalle_model.text import BpeTokenizer
+from tests.parts import read_parts
 
 
 def inputs_of(config, pairs, run_job):

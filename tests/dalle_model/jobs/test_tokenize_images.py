@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.parquet import SchemaError, list_parts, read_parquet, read_parts, write_parquet
+from dalle_datasets.store.parquet import SchemaError, list_parts, read_parquet, write_parquet
 from dalle_datasets.store.schemas import CODEBOOK_USAGE, DROPPED_PAIRS, IMAGE_TOKENS, PAIRS
 from dalle_model.config.model import DVAEConfig
 from dalle_model.config.presets import preset
@@ -25,6 +25,7 @@ from dalle_model.dvae.image_tokenizer import ImageTokenizer, bytes_per_picture
 from dalle_model.dvae.pixels import as_floats, as_tensor
 from dalle_model.jobs import tokenize_images
 from dalle_model.running.run_dir import execute, open_run, prepare, read_result
+from tests.parts import read_parts
 
 TINY = {"dvae.codebook_size": 16, "dvae.hidden_width": 8, "dvae.codebook_width": 8}
 

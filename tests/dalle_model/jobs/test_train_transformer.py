@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
-from dalle_datasets.store.parquet import read_parquet, read_parts, write_parquet, write_parts
+from dalle_datasets.store.parquet import read_parquet, write_parquet, write_parts
 from dalle_datasets.store.schemas import TRAINING_SET
 from dalle_model.config.model import TokenizerConfig
 from dalle_model.config.presets import preset
@@ -21,6 +21,7 @@ from dalle_model.text import BpeTokenizer
 from dalle_model.training import settled
 from dalle_model.training.metrics import read_metrics
 from dalle_model.transformer import NO_TOKEN, load_transformer
+from tests.parts import read_parts
 
 CAPTIONS = ["a red apple on a pink background", "two blue cats", "a small owl on the left side on white"]
 

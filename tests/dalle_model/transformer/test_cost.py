@@ -14,13 +14,19 @@ from dalle_model.transformer.cost import (
     activation_bytes_per_pair,
     count_parameters,
     forward_flops_per_token,
-    parameter_formula,
     plan_transformer,
 )
 from dalle_model.transformer.masks import stream_mask
 
 STREAM = StreamShape(text_vocab_size=20, max_text_tokens=6, codebook_size=11, image_grid_size=8)
 CONFIG = TransformerConfig(num_layers=4, num_heads=2, d_model=16, conv_kernel_size=5)
+
+
+def parameter_formula(config: TransformerConfig, stream: StreamShape) -> int:
+    """Per layer 12 d^2 + 13 d; embeddings, pads, positions and start; final norm; heads with biases."""
+    d, vocabulary = config.d_model, stream.text_vocab_size + stream.codebook_size
+    embeddings = (vocabulary + 2 * stream.max_text_tokens + 2 * stream.image_grid_size + 1) * d
+    return config.num_layers * (12 * d**2 + 13 * d) + embeddings + 2 * d + vocabulary * (d + 1)
 
 
 @pytest.mark.parametrize("name", PRESETS)

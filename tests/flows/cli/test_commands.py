@@ -5,11 +5,14 @@ import io
 import json
 import sys
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from dalle_datasets.catalog.queries import run_sql
 from dalle_model.config.presets import PRESETS
+from dalle_model.generated.image_files import save_picture
 from flows.cli.generate import draw_in_terminal
 from flows.cli.main import main
 from flows.cli.run import FLOWS
@@ -36,6 +39,7 @@ def test_version_and_help(capsys):
         "generate",
         "rerank",
         "query",
+        "lineage",
         "catalog",
         "config",
         "report",
@@ -118,6 +122,22 @@ def test_query_writes_valid_json_and_csv(capsys, catalogued_root):
 def test_query_writes_parquet(capfdbinary, catalogued_root):
     run("query", "runs", "--format", "parquet", "--set", f"paths.data_root={catalogued_root.layout.root}")
     assert pq.read_table(io.BytesIO(capfdbinary.readouterr().out)).num_rows > 5
+
+
+def test_a_picture_file_tells_its_lineage_wherever_it_is(capsys, catalogued_root, tmp_path):
+    root = ("--set", f"paths.data_root={catalogued_root.layout.root}")
+    made = run_sql(catalogued_root.layout, "select generation_id, prompt from generations limit 1").to_pylist()[0]
+    save_picture(tmp_path / "copied.png", np.zeros((8, 8, 3), np.uint8), made)
+    run("lineage", made["generation_id"], "--format", "csv", *root)
+    by_id = capsys.readouterr().out
+    assert "training set" in by_id
+    run("lineage", str(tmp_path / "copied.png"), "--format", "csv", *root)
+    assert capsys.readouterr().out == by_id
+    save_picture(tmp_path / "other.webp", np.zeros((8, 8, 3), np.uint8), {"generation_id": "0" * 16, "transformer_id": "away"})
+    run("lineage", str(tmp_path / "other.webp"), "--format", "csv", *root)
+    printed = capsys.readouterr()
+    assert printed.out == f"fact,value\ngeneration_id,{'0' * 16}\ntransformer_id,away\n"
+    assert "other.webp itself says" in printed.err
 
 
 def test_the_list_names_every_query(capsys):
