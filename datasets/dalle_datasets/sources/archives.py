@@ -24,6 +24,7 @@ ZLIB_OR_GZIP = zlib.MAX_WBITS | 32
 ZSTD_DICTIONARY_MAGIC, ZIP_MAGIC = b"\x5d\x2a\x4d\x18", b"PK\x03\x04"
 RECORD_END = b"\r\n\r\n"
 HTML_TYPES = ("text/html", "application/xhtml+xml")
+OTHERS = "ARC and other archives have to be converted to WARC, e.g. by `warcio recompress`"
 
 
 def read_archive(path: Path, document: str, result: DiscoveryWriter, user_agent_token: str) -> None:
@@ -66,11 +67,13 @@ def _read_stream(file: BinaryIO, document: str, result: DiscoveryWriter, user_ag
                 skipped[reason] += 1
             num_records += 1
     except OSError as error:
+        if not num_records and not stream.error:
+            raise OSError(f"no WARC record at its start ({error}); {OTHERS}") from error
         raise OSError(f"damaged after {num_records} records, within {stream.num_bytes} unpacked bytes ({error})") from error
     if stream.error:
         raise OSError(f"cut off or damaged after {num_records} records, {stream.num_bytes} unpacked bytes ({stream.error})")
     if not num_records:
-        raise OSError(f"no WARC record in {stream.num_bytes} bytes; ARC and other archives have to be converted to WARC")
+        raise OSError(f"no WARC record in {stream.num_bytes} bytes; {OTHERS}")
     if stream.num_bytes < expected_bytes or stream.end != RECORD_END:
         raise OSError(f"cut off in or after record {num_records}, after {stream.num_bytes} bytes")
 

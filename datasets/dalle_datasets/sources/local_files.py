@@ -160,19 +160,25 @@ def read_tar(path: Path, document: str, result: DiscoveryWriter, caption_lines: 
     """
     pictures: list[str] = []
     captions: dict[str, _Captions] = {}
+    texts: list[str] = []
+    unread: list[str] = []
     num_members = 0
     try:
         with _open_tar(path) as tar:
             for num_members, member in enumerate(tar, 1):  # noqa: B007 - for the error
-                if not member.isfile():
-                    continue
                 suffix = PurePosixPath(member.name).suffix.lower()
-                if suffix in IMAGE_SUFFIXES:
+                address = encodable(f"tar:{path.name}/{member.name}")
+                if not member.isfile():
+                    if suffix in IMAGE_SUFFIXES | UNREAD_SUFFIXES and not member.isdir():
+                        result.add(drops=[Drop("missing_file", "a link, which is not followed; store the file itself", document, address)])
+                        unread.append(member.name)
+                elif suffix in IMAGE_SUFFIXES:
                     pictures.append(member.name)
                 elif suffix in UNREAD_SUFFIXES:
-                    address = encodable(f"tar:{path.name}/{member.name}")
                     result.add(drops=[Drop("unread_format", UNREAD.format(suffix), document, address)])
+                    unread.append(member.name)
                 elif suffix in TEXT_SUFFIXES and member.size <= MAX_CAPTION_BYTES:
+                    texts.append(member.name)
                     file = tar.extractfile(member)
                     found = _captions_of(file.read(), suffix, caption_lines) if file is not None else _NONE
                     for key in _keys_of(member.name):
@@ -186,6 +192,11 @@ def read_tar(path: Path, document: str, result: DiscoveryWriter, caption_lines: 
         for position, member_name in enumerate(dict.fromkeys(pictures)):
             found = next((captions[key] for key in _keys_of(member_name) if key in captions), _NONE)
             _add(result, f"tar:{path.name}/{member_name}", found, document, position)
+        keys = {key for name in [*pictures, *unread] for key in _keys_of(name)}
+        for name in texts:
+            if not name.lower().endswith(".json") and keys.isdisjoint(_keys_of(name)) and not _ABOUT.fullmatch(PurePosixPath(name).name):
+                address = encodable(f"tar:{path.name}/{name}")
+                result.add(drops=[Drop("no_picture", "a caption without a picture of its name", document, address)])
 
 
 def _keys_of(member_name: str) -> tuple[str, ...]:

@@ -63,6 +63,8 @@ def _read_row(record: Record, position: int, document: str, result: DiscoveryWri
         item = judge(found, record.decoded, nothing, is_local=PICTURE in row)
         if isinstance(item, Drop) and item.reason == "bad_scheme":
             item = item._replace(detail=f"{where} has {image_url[:40]!r}")
+        elif isinstance(item, Drop) and not item.detail.startswith(where):
+            item = item._replace(detail=f"{where}: {item.detail}")
         result.take(item)
 
 

@@ -222,7 +222,10 @@ def test_bodies_that_are_packed(read):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"filedesc://x.arc 0.0.0.0 20080101000000 text/plain 76\n", r"damaged after 0 records, .* \(Invalid WARC header\)"),
+        (
+            b"filedesc://x.arc 0.0.0.0 20080101000000 text/plain 76\n",
+            r"no WARC record at its start \(Invalid WARC header\); ARC and other archives have to be converted",
+        ),
         (b"", "no WARC record in 0 bytes; ARC and other archives have to be converted to WARC"),
         (b"\x5d\x2a\x4d\x18" + bytes(20), "compressed with a zstd dictionary of its own; unpack it first"),
     ],

@@ -147,7 +147,7 @@ def test_mojibake_is_no_caption(tmp_path, read):
     result = read(path)
     assert [found.caption for found in result.found] == ["a cat"]
     assert [(d.reason, d.detail) for d in result.drops] == [
-        ("broken_text", "no encoding is declared, and it makes no sense as windows-1252")
+        ("broken_text", "line 2: no encoding is declared, and it makes no sense as windows-1252")
     ]
 
 
