@@ -59,7 +59,7 @@ def read_settings(path: Path) -> Config:
         )
     name = values.pop("preset", DEFAULT_PRESET)
     try:
-        return preset(str(name), _dotted(values))
+        return preset(str(name), dotted(values))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -74,7 +74,7 @@ def write_settings(path: Path, config: Config) -> None:
 
 def differences(config: Config, other: Config) -> dict[str, tuple[Any, Any]]:
     """Dotted settings whose values differ, the preset's name aside: (value in `config`, value in `other`)."""
-    ours, theirs = _dotted(to_dict(config)), _dotted(to_dict(other))
+    ours, theirs = dotted(to_dict(config)), dotted(to_dict(other))
     return {name: (ours[name], theirs[name]) for name in ours if ours[name] != theirs[name] and name != "preset"}
 
 
@@ -83,10 +83,11 @@ def overrides_of(config: Config) -> dict[str, Any]:
     return {name: value for name, (value, _) in differences(config, PRESETS[config.preset]()).items()}
 
 
-def _dotted(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+def dotted(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Tables as dotted settings: `{"source": {"name": "birds"}}` is `{"source.name": "birds"}`."""
     found: dict[str, Any] = {}
     for key, value in values.items():
-        found |= _dotted(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
+        found |= dotted(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
     return found
 
 

@@ -29,6 +29,7 @@ from flows.cli import (
     site,
     status,
     train,
+    up,
 )
 from flows.cli.errors import INTERRUPTED, exit_status, one_line
 
@@ -39,7 +40,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-MAKE, INSPECT, TOOLS = "Make", "Inspect", "Single parts and upkeep"
+MAKE, OPERATE, INSPECT, TOOLS = "Make", "Operate", "Inspect", "Single parts and upkeep"
 app.command("demo", rich_help_panel=MAKE)(demo.demo)
 app.command("train", rich_help_panel=MAKE)(train.train)
 app.command("run", rich_help_panel=MAKE, help=run.HELP)(run.run)
@@ -48,6 +49,8 @@ app.command("rerank", rich_help_panel=MAKE)(rerank.rerank)
 app.command("export", rich_help_panel=MAKE)(export.export)
 app.command("import", rich_help_panel=MAKE)(import_model.import_model)
 app.command("reconstruct", rich_help_panel=MAKE)(reconstruct.reconstruct)
+app.command("up", rich_help_panel=OPERATE)(up.up)
+app.command("down", rich_help_panel=OPERATE)(up.down)
 app.command("status", rich_help_panel=INSPECT)(status.status)
 app.command("query", rich_help_panel=INSPECT)(query.query)
 app.command("lineage", rich_help_panel=INSPECT)(lineage.lineage)

@@ -61,10 +61,7 @@ def private_server(home: Path) -> Iterator["PrefectServer"]:
     url, log = f"http://127.0.0.1:{_free_port()}/api", home / "server.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"),
-                *("--host", "127.0.0.1", "--port", url.split(":")[2].split("/")[0], "--log-level", "error", "--lifespan", "on"),
-            ],
+            server_command("127.0.0.1", int(url.split(":")[2].split("/")[0])),
             env={**os.environ, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING"},
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -85,6 +82,12 @@ def private_server(home: Path) -> Iterator["PrefectServer"]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def server_command(host: str, port: int) -> list[str]:
+    """The program that is a Prefect server; its settings are in its environment."""
+    program = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    return [*program, "--host", host, "--port", str(port), "--log-level", "error", "--lifespan", "on"]
 
 
 _private_urls: set[str] = set()
