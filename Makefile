@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 CODE := open_dalle dalle_model datasets flows tests benchmarks
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup demo test test-slow test-torch-min fuzz test-gpu gpu check bench format lock clean
+.PHONY: help setup demo up down test test-slow test-torch-min fuzz test-gpu gpu check bench format lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,12 @@ $(STAMP): requirements.lock pyproject.toml
 
 demo: $(STAMP)  ## the whole pipeline, from web pages to reranked pictures (about ten minutes on 2 cores)
 	@$(BIN)/dalle demo
+
+up: $(STAMP)  ## serve a data root: Prefect server, deployments, schedules, workers, until Ctrl-C or make down (SITE=site.toml)
+	@$(BIN)/dalle up $(if $(SITE),--site $(SITE))
+
+down: $(STAMP)  ## end what make up started, from another terminal, and whatever was left by one that was killed (SITE=site.toml)
+	@$(BIN)/dalle down $(if $(SITE),--site $(SITE))
 
 test: $(STAMP)  ## all tests but the slow ones and those that need a GPU
 	@echo "==> pytest, without the tests marked slow or gpu"

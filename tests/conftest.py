@@ -431,17 +431,20 @@ def catalogued_root(_catalogued_template: DataRoot, tmp_path: Path) -> DataRoot:
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a private server with a database of its own.
-
-    Migrating a fresh database takes 13 s of CPU, so a migrated one is kept in the temporary folder, for its Prefect version only.
-    """
+def migrated_database() -> Path:
+    """Where a database of this Prefect version is kept that needs no migration, which takes 13 s of CPU; made by `prefect_server`."""
     from importlib import metadata
 
+    return Path(tempfile.gettempdir()) / f"open-dalle-prefect-{metadata.version('prefect')}-{os.getuid()}.db"
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Iterator[str]:
+    """The address of a private server with a database of its own."""
     from flows.runtime.prefect_server import private_server
 
     home = tmp_path_factory.mktemp("prefect")
-    template = Path(tempfile.gettempdir()) / f"open-dalle-prefect-{metadata.version('prefect')}-{os.getuid()}.db"
+    template = migrated_database
     if template.exists():
         shutil.copy(template, home / "prefect.db")
     with pytest.MonkeyPatch.context() as patch:

@@ -176,7 +176,10 @@ class Children:
 
     def _is_online(self, server: ServerApi, name: str) -> bool:
         pool, number = name.split("-")[1:]
-        workers = server.post(f"/work_pools/{pool}/workers/filter", {})
+        try:
+            workers = server.post(f"/work_pools/{pool}/workers/filter", {})
+        except PrefectServerFailed:  # busy; if it has ended, that is noticed
+            return False
         return any(worker["name"] == worker_name(pool, int(number)) and worker["status"] == "ONLINE" for worker in workers)
 
     def keep_alive(self) -> None:

@@ -96,6 +96,25 @@ def test_loopback_is_never_proxied(environment, exempt):
     assert environment == (before if exempt is None else {**before, "no_proxy": exempt, "NO_PROXY": exempt})
 
 
+def test_a_worker_goes_to_its_own_checkout_and_refuses_other_code(monkeypatch, tmp_path):
+    from flows import deploy_steps
+
+    (step,) = FILE["pull"]
+    assert step == {"flows.deploy_steps.enter_checkout": {"version": "{{ code.version }}"}}, "nothing of the deploying machine"
+    monkeypatch.chdir(tmp_path)
+    deployed = deploy_steps.read_code_version()
+    monkeypatch.delenv("DALLE_HOME", raising=False)
+    assert deploy_steps.enter_checkout(**deployed) == {"directory": str(ROOT)}
+    assert Path.cwd() == ROOT
+    monkeypatch.setenv("DALLE_HOME", str(tmp_path))
+    deploy_steps.enter_checkout(**deployed)
+    assert Path.cwd() == tmp_path
+    with pytest.raises(
+        ValueError, match=r"other code \(.*\) than what was deployed \(0.0.1\+0\); bring its checkout up to date, or deploy"
+    ):
+        deploy_steps.enter_checkout("0.0.1+0")
+
+
 def test_gpu_machines_run_nothing_but_jobs():
     on_gpu = {name for name, entry in DEPLOYMENTS.items() if entry["work_pool"]["name"] == "gpu"}
     assert on_gpu == {"run_job/gpu"}
