@@ -378,7 +378,7 @@ def write_metadata(root: Path, name: str, rows: list[tuple[str, str]], encoding:
         csv.writer(text, delimiter="," if name.endswith("csv") else "\t").writerows([["file_name", "caption"], *rows])
     data = text.getvalue().encode(encoding, "replace")
     path.write_bytes(data)
-    return 2 + 2 * len(text.getvalue().splitlines())
+    return 2 * (1 + len(rows) + len(text.getvalue().splitlines()))
 
 
 # Tables and prompts ---------------------------------------------------------------------------------------------------------------

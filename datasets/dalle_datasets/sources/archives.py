@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import zipfile
 import zlib
 from collections import Counter
@@ -22,6 +23,9 @@ from dalle_datasets.web.opt_outs import header_opt_out, meta_opt_out
 GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 ZLIB_OR_GZIP = zlib.MAX_WBITS | 32
 ZSTD_DICTIONARY_MAGIC, ZIP_MAGIC = b"\x5d\x2a\x4d\x18", b"PK\x03\x04"
+_STATUS = re.compile(rb"\s*(?:HTTP/[\d.]+|ICY)[ \t]+(\d{3})[^\n]*\n")
+_HEAD_END = re.compile(rb"\n\r?\n")
+"""Servers end lines in both ways, and archives keep what they sent."""
 RECORD_END = b"\r\n\r\n"
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 OTHERS = "ARC and other archives have to be converted to WARC, e.g. by `warcio recompress`"
@@ -61,7 +65,7 @@ def _read_stream(file: BinaryIO, document: str, result: DiscoveryWriter, user_ag
     num_records = expected_bytes = 0
     try:
         # Of all types, so that the last one is known.
-        for record in ArchiveIterator(cast(BinaryIO, stream), record_types=WarcRecordType.any_type):
+        for record in ArchiveIterator(cast(BinaryIO, stream), record_types=WarcRecordType.any_type, parse_http=False):
             expected_bytes = record.stream_pos + _num_bytes(record)
             if reason := _read_record(record, document, result, user_agent_token):
                 skipped[reason] += 1
@@ -123,21 +127,22 @@ def _read_record(record: WarcRecord, document: str, result: DiscoveryWriter, use
     # GNU Wget puts the URL in angle brackets, as an old edition of the standard had it.
     page_url = encodable((record.headers.get("WARC-Target-URI") or "").strip().removeprefix("<").removesuffix(">").strip())
     content_type = (record.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
-    kind = record.record_type
-    is_resource = kind == WarcRecordType.resource and content_type in HTML_TYPES
-    is_wat = kind == WarcRecordType.metadata and content_type == "application/json"
-    if kind != WarcRecordType.response and not is_resource and not is_wat:
-        return f"of type {encodable(record.headers.get('WARC-Type') or 'unknown')[:20]}"
+    kind = " ".join(encodable(record.headers.get("WARC-Type") or "unknown").lower().split())[:20]
+    is_resource = kind == "resource" and content_type in HTML_TYPES
+    is_wat = kind == "metadata" and content_type == "application/json"
+    if kind != "response" and not is_resource and not is_wat:
+        return f"of type {kind}"
     if not page_url.lower().startswith(("http://", "https://")):
         return "without an http or https URL"
     date = record.headers.get("WARC-Date")
     if record.content_length > MAX_PAGE_BYTES:
         result.add(drops=[Drop("too_many_bytes", f"{record.content_length} bytes, {MAX_PAGE_BYTES} allowed", page_url)])
         return None
-    if kind == WarcRecordType.response:
-        return _read_response(record, page_url, document, date, result, user_agent_token)
-    if (body := _read_body(record, page_url, result)) is None:
-        return None
+    body: bytes = record.reader.read()
+    if len(body) < record.content_length:
+        return None  # the end of the archive says so
+    if kind == "response":
+        return _read_response(body, page_url, document, date, result, user_agent_token)
     if is_wat:
         return _read_wat(body, page_url, document, date, result, user_agent_token)
     page = read_page(body, page_url, _message([("Content-Type", record.headers.get("Content-Type") or "")]), user_agent_token)
@@ -145,15 +150,11 @@ def _read_record(record: WarcRecord, document: str, result: DiscoveryWriter, use
     return None
 
 
-def _read_body(record: WarcRecord, page_url: str, result: DiscoveryWriter) -> bytes | None:
-    """The body of a record, unless it is cut off, or cannot be unpacked within the limit."""
-    body: bytes = record.reader.read()
-    if len(body) < record.content_length:
-        return None  # the end of the archive says so
-    http = record.http_headers
-    if http is not None and (http.get("Transfer-Encoding") or "").strip().lower() == "chunked":
+def _unpack(body: bytes, headers: Message, page_url: str, result: DiscoveryWriter) -> bytes | None:
+    """The body of an answer, unless it cannot be unpacked within the limit."""
+    if str(headers.get("Transfer-Encoding") or "").strip().lower() == "chunked":
         body = _join_chunks(body)
-    encoding = (http.get("Content-Encoding") or "").strip().lower() if http is not None else ""
+    encoding = str(headers.get("Content-Encoding") or "").strip().lower()
     # Some crawlers keep the header of a body that they have unpacked.
     is_packed = {"gzip": GZIP_MAGIC, "x-gzip": GZIP_MAGIC, "zstd": ZSTD_MAGIC}.get(encoding)
     if encoding in ("", "identity", "none") or (is_packed and not body.startswith(is_packed)):
@@ -194,21 +195,24 @@ def _join_chunks(body: bytes) -> bytes:
 
 
 def _read_response(
-    record: WarcRecord, page_url: str, document: str, date: str | None, result: DiscoveryWriter, user_agent_token: str
+    answer: bytes, page_url: str, document: str, date: str | None, result: DiscoveryWriter, user_agent_token: str
 ) -> str | None:
     """A page as it was served; returns why it is none. Redirects and errors have their targets as records of their own."""
-    http = record.http_headers
-    if http is None:
+    start = _STATUS.match(answer)
+    if start is None:
         return "without an answer of HTTP"
-    if http.status_code != 200:
-        return f"with status {http.status_code}"
-    headers = _message(list(http.astuples()))
+    if start[1] != b"200":
+        return f"with status {start[1].decode()}"
+    head_end = _HEAD_END.search(answer, start.end() - 1)  # the line before may be the last one
+    head, body = (answer[start.end() : head_end.start()], answer[head_end.end() :]) if head_end else (answer[start.end() :], b"")
+    lines = re.sub(rb"\r?\n[ \t]+", b" ", head).decode("utf-8", "replace").splitlines()
+    headers = _message([(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in lines)])
     if headers.get_content_type() not in HTML_TYPES:
         return "of pages that are no HTML"
     if against := header_opt_out(headers, user_agent_token):
         result.add(drops=[Drop(against.code, against.detail, page_url)])
-    elif (body := _read_body(record, page_url, result)) is not None:
-        page = read_page(body, page_url, headers, user_agent_token)
+    elif (unpacked := _unpack(body, headers, page_url, result)) is not None:
+        page = read_page(unpacked, page_url, headers, user_agent_token)
         result.add([found._replace(document=document, date=date) for found in page.found], page.drops)
     return None
 

@@ -151,6 +151,9 @@ def _image_url(image: LexborNode) -> str | None:
         return max(fitting, key=lambda size: size[0])[1] if fitting else min(sizes, key=lambda size: size[0])[1]
     values = [(image.attributes.get(name) or "").strip() for name in (*ADDRESS_ATTRIBUTES, *LAST_ATTRIBUTES)]
     given = [*filter(None, values), *(address for _, address in entries)]
+    if all(map(_is_placeholder, given)):  # of a program for lazy loading that is not known here
+        unknown = [value for name, value in image.attributes.items() if value and name.startswith("data-")]
+        given = [*filter(_PICTURE.match, unknown), *given]
     return next((value for value in given if not _is_placeholder(value)), given[0] if given else None)
 
 
@@ -160,6 +163,7 @@ def _is_placeholder(address: str) -> bool:
     return not address or bool(_NO_ADDRESS.match(address) or _PLACEHOLDER.search(address))
 
 
+_PICTURE = re.compile(r"[^\s{}\"<>]+\.(?:jpe?g|png|webp|gif|avif|bmp|jfif)(?:[?#]\S*)?$", re.IGNORECASE)
 _NO_ADDRESS = re.compile(r"(?:data|about|blob|javascript):|[#\[{]|\S*\{\{", re.IGNORECASE)
 
 

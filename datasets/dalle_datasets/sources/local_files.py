@@ -10,6 +10,7 @@ import os
 import re
 import tarfile
 import threading
+import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -62,11 +63,12 @@ def read_folder(root: Path, document: str, result: DiscoveryWriter, caption_line
     `.parquet` in the same folder or one above.
 
     (These are the habits of img2dataset's `files` output and of Hugging Face's image folders, with a folder for each split.) Suffixes
-    count in any letter case. What cannot be read becomes a drop: a picture in an unknown format, a caption without a picture, a link
-    that leads out of the folder.
+    count in any letter case; a name in another letter case, or with accents in another Unicode form, is that of the picture, unless
+    there is one of exactly that name. What cannot be read becomes a drop: a picture in an unknown format, a caption without a
+    picture, a link that leads out of the folder.
     """
     bounds = _Bounds(root)
-    listed: dict[str, _Captions] = {}
+    listed = _Listed()
     seen: set[str] = set()
     position = 0
     for folder, folder_names, names in os.walk(root, onerror=lambda error: _drop_unreadable(result, document, error)):
@@ -79,23 +81,30 @@ def read_folder(root: Path, document: str, result: DiscoveryWriter, caption_line
             if name.lower() in METADATA_NAMES:
                 _read_metadata(here / name, root, bounds, document, result, listed)
         beside = _texts_of(here, names)
+        beside_as = {_fold_spelling(stem): stem for stem in beside}
+        stems = {stem for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES for stem in (Path(name).stem, name)}
         used: set[str] = set()
         for name in sorted(names):
             path, suffix = here / name, Path(name).suffix.lower()
             inside = path.relative_to(root).as_posix()
             if suffix in UNREAD_SUFFIXES or suffix in IMAGE_SUFFIXES:
-                seen.add(inside)
+                listed_name = listed.spelled.get(_fold_spelling(inside), inside)
+                listed_name = inside if inside in listed or (root / listed_name).exists() else listed_name
+                seen.add(listed_name)
             if suffix in UNREAD_SUFFIXES:
                 used.add(Path(name).stem)
                 address = encodable(f"folder:{root.name}/{inside}")
                 result.add(drops=[Drop("unread_format", UNREAD.format(suffix), document, address)])
             elif suffix in IMAGE_SUFFIXES:
-                used |= {Path(name).stem, name}
+                keys = [Path(name).stem, name]  # a.txt, or a.png.txt
+                others = [beside_as.get(_fold_spelling(key), key) for key in keys]
+                keys += [key for key in others if key not in stems]
+                used.update(keys)
                 if not bounds.holds(path) or not path.is_file():
                     _drop_link(result, root, document, path, "its link leads out of the folder, or nowhere; put the file itself there")
                     continue
-                captions = listed.get(inside, _NONE)
-                files = [*beside.get(Path(name).stem, ()), *beside.get(name, ())]  # a.txt, or a.png.txt
+                captions = listed.get(listed_name, _NONE)
+                files = [path for key in keys for path in beside.get(key, ())]
                 for text_path in files if not captions.texts else ():
                     if bounds.holds(text_path) and text_path.is_file() and text_path.stat().st_size <= MAX_CAPTION_BYTES:
                         captions = _captions_of(text_path.read_bytes(), text_path.suffix.lower(), caption_lines)
@@ -114,6 +123,24 @@ def read_folder(root: Path, document: str, result: DiscoveryWriter, caption_line
 
 def _drop_unreadable(result: DiscoveryWriter, document: str, error: OSError) -> None:
     result.add(drops=[Drop("missing_file", encodable(f"{error.filename} cannot be read: {error.strerror}")[:200], document)])
+
+
+class _Listed(dict[str, _Captions]):
+    """Captions of metadata by path inside the folder, which may be spelled in another way than the picture's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spelled: dict[str, str] = {}
+        """Folded spelling -> path."""
+
+    def __setitem__(self, inside: str, captions: _Captions) -> None:
+        super().__setitem__(inside, captions)
+        self.spelled.setdefault(_fold_spelling(inside), inside)
+
+
+def _fold_spelling(name: str) -> str:
+    """A name without what systems and spreadsheets change in it: letter case, and whether accents stand alone."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _texts_of(folder: Path, names: list[str]) -> dict[str, list[Path]]:
@@ -339,7 +366,7 @@ def _add(result: DiscoveryWriter, image_url: str, captions: _Captions, document:
         result.take(judge(found, captions.decoded, "no caption file or entry", is_local=True))
 
 
-def _read_metadata(path: Path, root: Path, bounds: _Bounds, document: str, result: DiscoveryWriter, listed: dict[str, _Captions]) -> None:
+def _read_metadata(path: Path, root: Path, bounds: _Bounds, document: str, result: DiscoveryWriter, listed: "_Listed") -> None:
     """Add to `listed` (path inside the folder -> captions) what a file of metadata says. Lines that cannot be read become drops."""
     if not path.is_file() or not bounds.holds(path):
         _drop_link(result, root, document, path, "its link leads out of the folder, or nowhere; put the file itself there")

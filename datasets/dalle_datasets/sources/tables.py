@@ -7,6 +7,7 @@ Parquet may hold the pictures themselves, as Hugging Face and img2dataset store 
 import itertools
 import logging
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def read_table(path: Path, document: str, result: DiscoveryWriter) -> None:
     records = _records(path, document)
     while some := list(itertools.islice(records, BATCH_ROWS)):
         if not num_rows:
-            _check_columns(some, document)
+            _check_columns(dict.fromkeys(name for row in some if isinstance(row.value, dict) for name in row.value), document)
         for record in some:
             _read_row(record, num_rows, document, result)
             num_rows += 1
@@ -86,9 +87,9 @@ def _text(value: Any) -> str:
     return encodable(value) if isinstance(value, str) else ""
 
 
-def _check_columns(records: list[Record], document: str) -> None:
-    """Raises `ValueError` if none of the first rows has a URL, or none a caption."""
-    names = dict.fromkeys(name for record in records if isinstance(record.value, dict) for name in record.value)
+def _check_columns(names: Iterable[str], document: str) -> None:
+    """Raises `ValueError` if none of the columns, or fields of the first rows, is one of URLs, or none one of captions."""
+    names = dict.fromkeys(names)
     if not names:
         return
     for known, what in (((PICTURE, *URL_COLUMNS), "addresses"), (CAPTION_COLUMNS, "captions")):
@@ -110,15 +111,16 @@ def _records(path: Path, document: str) -> Iterator[Record]:
                 yield record._replace(value={fold_name(name): item for name, item in value.items()}) if isinstance(value, dict) else record
     elif kind in (".csv", ".tsv", ".tab", ".txt"):
         with pa.input_stream(path, compression="detect") as stream:
-            yield from read_csv(TextFile(stream), "," if kind == ".csv" else "\t", _names_without_header)
+            yield from read_csv(TextFile(stream), "," if kind == ".csv" else "\t", partial(_names_of, document))
     else:
         raise ValueError(f"{document}: tables end in .csv, .tsv, .json, .jsonl or .parquet, perhaps with .gz")
 
 
-def _names_without_header(fields: list[str]) -> list[str] | None:
-    """Column names for a file whose first row is data already (a URL among its fields); None if it has a header."""
+def _names_of(document: str, fields: list[str]) -> list[str] | None:
+    """Column names for a file whose first row is data already (a URL among its fields); None if it has a header, which is checked."""
     where = [i for i, field in enumerate(fields) if field.strip().lower().startswith(("http://", "https://"))]
     if not where:
+        _check_columns(map(fold_name, fields), document)
         return None
     caption = next((i for i in range(len(fields)) if i not in where), None)
     return ["url" if i == where[0] else "caption" if i == caption else f"column {i}" for i in range(len(fields))]

@@ -21,6 +21,10 @@ MAX_LIST_CHARS = 100_000
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8})*")
 _QUOTED = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _WRITTEN_LIST = re.compile(rf"\[\s*{_QUOTED}(?:(?:\s*,\s*|\s+){_QUOTED})*\s*,?\s*\]", re.DOTALL)
+_CONTAINER = re.compile(r"""\[|\{|\(\s*['"]|array\(|b['"]""")
+_ARRAY = re.compile(r"array\((.*?)(?:,\s*dtype=[^()]*)?\)", re.DOTALL)
+_NOTHING = frozenset({"[]", "{}", "()", "None", "null", "NULL", "nan", "NaN", "<NA>"})
+"""How programs write that there is no caption."""
 _NO_LANGUAGES = frozenset({"url", "src", "key", "img", "uid", "tag", "pos", "set"})
 """Names of fields that look like codes of languages."""
 _JOINERS = "\u200c\u200d"
@@ -84,7 +88,11 @@ def _texts_in(value: Any, depth: int) -> Iterator[str]:
     if isinstance(value, bytes):
         value = decode_text(value).text
     if isinstance(value, str):
-        yield from _written_list(value) or [value]
+        written = _written(value)
+        if written is None:
+            yield value
+        else:
+            yield from _texts_in(written, depth + 1)
     elif depth < 4:
         if isinstance(value, Mapping):
             value = _mapped(value)
@@ -103,21 +111,27 @@ def _mapped(value: Mapping[Any, Any]) -> list[Any]:
     return list(value.values()) if is_by_language else []
 
 
-def _written_list(text: str) -> list[str]:
-    """The texts of a list that a program wrote into one field, as JSON or as Python writes it; empty if it is none."""
+def _written(text: str) -> Any:
+    """What a program wrote into a field as JSON or Python write it: a list, a mapping, bytes, nothing. None if it is just text.
+
+    A list or mapping counts only if there are texts in it: "[1, 2]" may be what somebody said.
+    """
     stripped = text.strip()
-    if not stripped.startswith("[") or len(stripped) > MAX_LIST_CHARS:
+    if stripped in _NOTHING:
         return []
-    try:
-        items = json.loads(stripped)
-    except (ValueError, RecursionError):
-        if not _WRITTEN_LIST.fullmatch(stripped):
-            return []
+    if len(stripped) > MAX_LIST_CHARS or not _CONTAINER.match(stripped):
+        return None
+    stripped = _ARRAY.sub(r"\1", stripped)
+    if _WRITTEN_LIST.fullmatch(stripped):  # NumPy writes no commas, which Python would take for one text
+        stripped = f"[{', '.join(item.replace(chr(10), ' ') for item in re.findall(_QUOTED, stripped, re.DOTALL))}]"
+    for read in (json.loads, ast.literal_eval):
         try:
-            items = [ast.literal_eval(item.replace("\n", "\\n")) for item in re.findall(_QUOTED, stripped, re.DOTALL)]
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return []
-    return items if isinstance(items, list) and items and all(isinstance(item, str) for item in items) else []
+            value = read(stripped)
+        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+            continue
+        items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+        return value if isinstance(value, bytes) or any(isinstance(item, str | list | tuple | dict) for item in items) else None
+    return None
 
 
 def fold_name(name: str) -> str:

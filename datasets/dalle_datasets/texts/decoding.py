@@ -18,7 +18,10 @@ MARKS = (
 _CODECS = {"gbk": "gb18030", "euc-jp": "euc_jis_2004"} | {
     f"windows-{number}": f"sloppy-windows-{number}" for number in (1250, 1251, 1252, 1253, 1254, 1255, 1256, 1257, 1258)
 }
-_UTF_32 = {"utf-32": "utf-32", "utf-32le": "utf-32-le", "utf-32be": "utf-32-be", "utf32": "utf-32"}
+_UNKNOWN_TO_BROWSERS = {
+    "utf-32": "utf-32", "utf-32le": "utf-32-le", "utf-32be": "utf-32-be", "utf32": "utf-32",
+    "hz-gb-2312": "hz", "iso-2022-kr": "iso2022_kr", "csiso2022kr": "iso2022_kr",
+}  # fmt: skip
 SAMPLE_BYTES = 1 << 20
 
 
@@ -83,17 +86,15 @@ def codec_of(label: str | None) -> str | None:
     if not label or not label.isascii():
         return None
     found = webencodings.lookup(label)
-    if found is None:
-        return _UTF_32.get(label.strip().lower())
-    if found.name == "replacement":  # encodings that browsers refuse; the codecs of webencodings cannot be had by name
-        return None
+    if found is None or found.name == "replacement":  # browsers refuse some, but their pages still lie in archives
+        return _UNKNOWN_TO_BROWSERS.get(label.strip().lower())
     return _CODECS.get(found.name, str(found.codec_info.name))
 
 
 def guess_codec(data: bytes, is_whole: bool = True) -> tuple[str, bool]:
     """(codec, whether it is a guess) of bytes without a mark that nothing is declared about; unless `is_whole`, of their start."""
     sample = data[:SAMPLE_BYTES]
-    if b"\x00" in sample and (wide := _guess_wide(sample)):
+    if b"\x00" in sample and not _is_narrow(sample) and (wide := _guess_wide(sample)):
         return wide, True
     try:
         codecs.getincrementaldecoder("utf-8")().decode(data, is_whole)
@@ -105,6 +106,22 @@ def guess_codec(data: bytes, is_whole: bool = True) -> tuple[str, bool]:
 def decode_line(data: bytes) -> Decoded:
     """Text of a line that is not UTF-8, of a file of which nothing else is known."""
     return _decoded(data, _guess_narrow(data), is_guess=True)
+
+
+def _is_narrow(sample: bytes) -> bool:
+    """Whether bytes with zeros among them are no text of two or four bytes a letter all the same.
+
+    Either most neighbours are two letters of ASCII, or all of it is UTF-8 with few control characters, which UTF-16 is full of.
+    """
+    start = sample[:8_192]
+    if sum(32 <= first < 127 and 32 <= second < 127 for first, second in zip(start[::2], start[1::2], strict=False)) > len(start) // 4:
+        return True
+    num_controls = sum(start.count(byte) for byte in range(32) if byte not in b"\t\n\r")
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(sample)
+    except UnicodeDecodeError:
+        return False
+    return num_controls * 20 < len(start)
 
 
 def _guess_narrow(sample: bytes) -> str:

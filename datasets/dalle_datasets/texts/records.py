@@ -23,6 +23,7 @@ DELIMITERS = ",;\t|"
 MAX_SHOWN = 200
 """Characters that are kept of what cannot be read."""
 _CHUNK_CHARS = 1 << 16
+_SEPARATOR = re.compile(r"\s*\"?sep=(.)\"?\s*", re.IGNORECASE)
 _BETWEEN = re.compile(r"[\s,]*")
 _NEXT_ITEM = re.compile(r'\n[ \t\r,]*(?=[{"\]])')
 
@@ -177,6 +178,8 @@ def read_csv(
     first = next((line for line in lines if line.text.strip()), None)
     if first is None:
         return
+    if said := _SEPARATOR.fullmatch(first.text):  # spreadsheets write it, and read it
+        usual, first = said[1], next((line for line in lines if line.text.strip()), first)
     delimiter = usual if usual in first.text else max(DELIMITERS, key=first.text.count)
     if delimiter not in first.text:
         delimiter = usual

@@ -101,20 +101,22 @@ def parse_robots(body: bytes, user_agent_token: str) -> Protego:
     lines = re.split(r"\r\n|\r|\n", text)
     if len(body) >= MAX_BYTES:
         lines.pop()  # half an `Allow` would allow more
-    rules = []
+    rules: list[str] = []
+    others: list[str] = []
     has_agent = False
     for line in lines:
         line = line.partition("#")[0].strip()
         match = _FIELD.fullmatch(line)
         if match is None:
-            rules.append(line)
+            # Between agents and their first rule it would end the group, which only rules do (RFC 9309, 2.2.4).
+            (others if rules and rules[-1].startswith("User-agent") else rules).append(line)
         elif match[1].lower().startswith("user"):
             has_agent = True
             rules += [f"User-agent: {_agent(name, user_agent_token)}" for name in match[2].split(",")]
         else:
-            rules += [line] if has_agent else ["User-agent: *", line]
-            has_agent = True
-    return Protego.parse("\n".join(rules))
+            rules += [line, *others] if has_agent else ["User-agent: *", line]
+            has_agent, others = True, []
+    return Protego.parse("\n".join([*rules, *others]))
 
 
 def _agent(name: str, user_agent_token: str) -> str:

@@ -180,8 +180,19 @@ def test_what_wget_writes(read):
     assert [(d.reason, d.detail) for d in result.drops] == [("skipped_records", "1 of type resource")]
 
 
-def test_headers_without_spaces(read):
-    assert found_in(read(response("http://a.example/", CAT).replace(b": ", b":", 5))) == [("http://a.example/x.png", "a red cat")]
+def test_headers_as_they_come(read):
+    """Without spaces, in any letter case, of another version of HTTP, and with the line ends that servers send."""
+    page = response("http://a.example/", CAT)
+    head, answer = page.split(b"\r\n\r\n", 1)
+    http, body = answer.split(b"\r\n\r\n", 1)
+    lines = http.replace(b"\r\n", b"\n") + b"\n\n" + body
+    for data in (
+        page.replace(b": ", b":", 5),
+        head.replace(b"WARC-Type", b"warc-type").replace(b"Content-Type", b"content-type") + b"\r\n\r\n" + answer,
+        page.replace(b"HTTP/1.1 200 OK", b"HTTP/2 200     "),
+        head.replace(b"Length: %d" % len(answer[:-4]), b"Length: %d" % len(lines[:-4])) + b"\r\n\r\n" + lines,
+    ):
+        assert found_in(read(data)) == [("http://a.example/x.png", "a red cat")]
 
 
 def test_pages_that_were_no_answer_of_a_server(read):

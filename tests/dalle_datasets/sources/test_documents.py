@@ -267,6 +267,18 @@ def test_the_habits_of_folders(tmp_path, layout):
     assert drops == {"e.heic": "unread_format", "i.tga": "unread_format", "f": "no_picture"}
 
 
+def test_names_in_another_spelling(tmp_path, layout):
+    """Macs take accents apart, spreadsheets and cameras change the letter case; what is exactly so called comes first."""
+    files = {"B.JPG": b"x", "b2.png": b"x", "C.png": b"x", "é.png": b"x", "ö.png": b"x", "D.TXT": "a dog", "d.png": b"x", "Z.png": b"x"}
+    files |= {"e\u0301.txt": "a cat", "c.png": b"x", "c.txt": "small", "z.png": b"x"}
+    files["metadata.csv"] = "file_name,text\nb.jpg,a car\no\u0308.png,an owl\nz.png,zebra\n"
+    found, drops = outcome(make_folder(tmp_path / "f", files), layout)
+    assert {name: caption for name, (caption,) in found.items()} == {
+        "B.JPG": "a car", "c.png": "small", "d.png": "a dog", "z.png": "zebra", "é.png": "a cat", "ö.png": "an owl",
+    }  # fmt: skip
+    assert drops == {"C.png": "no_caption", "Z.png": "no_caption", "b2.png": "no_caption"}
+
+
 def test_every_line_of_a_caption_file_is_a_caption(tmp_path, layout):
     root = make_folder(tmp_path / "lines", {"a.png": b"x", "a.txt": "a red cat\n\na cat that is red\r\n"})
     assert sorted(outcome(root, layout)[0]["a.png"]) == ["a cat that is red", "a red cat"]

@@ -202,6 +202,9 @@ DATA = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw
         (f'src="{DATA}" data-src="{DATA}" data-hi-res-src="a.png"', "/blog/a.png"),
         ('src="/img/placeholder-300x200.png" data-image="a.png"', "/blog/a.png"),
         ('src="spacer.gif" data-original="a.png"', "/blog/a.png"),
+        (f'src="{DATA}" data-of-some-program="a.png?w=9"', "/blog/a.png?w=9"),
+        ('data-settings="{&quot;a&quot;: &quot;b.png&quot;}" data-page="/an-article" src="spacer.gif"', "/blog/spacer.gif"),
+        ('src="a.png" data-full-size="b.png"', "/blog/a.png"),  # what is there already serves
         ('src="a.png" data-url="/an-article"', "/blog/a.png"),  # not a picture's address
         ('src="a.png" data-src="{{item.src}}"', "/blog/a.png"),
         ('src="spacer.gif"', "/blog/spacer.gif"),  # there is no other; filters judge the picture

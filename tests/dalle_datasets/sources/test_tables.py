@@ -49,9 +49,10 @@ def test_parquet_with_pages(tmp_path, read):
 
 def test_a_table_without_the_columns(tmp_path, read):
     path = tmp_path / "t.csv"
-    path.write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match=r"t\.csv: no column of addresses among a, b; name it 'image_url'"):
-        read(path)
+    for text in ("a,b\n1,2\n", "a,b\n"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"t\.csv: no column of addresses among a, b; name it 'image_url'"):
+            read(path)
 
 
 def test_a_file_that_is_no_table(tmp_path, read):

@@ -23,6 +23,8 @@ TEXT = "a café, 12 o'clock"
         ("①".encode("euc_jis_2004"), "EUC-JP", "①", "euc_jis_2004", False),
         ("똠양꿍".encode("cp949"), "ks_c_5601-1987", "똠양꿍", "cp949", False),
         ("一邨".encode("big5hkscs"), "big5", "一邨", "big5hkscs", False),
+        ("红色的船".encode("hz"), "HZ-GB-2312", "红色的船", "hz", False),
+        ("빨간 배".encode("iso2022_kr"), "iso-2022-kr", "빨간 배", "iso2022_kr", False),
         # One bad byte is one sign, and the rest stays what it is.
         ("рыба ".encode() + b"\xff" + " рыба".encode(), "utf-8", "рыба \ufffd рыба", "utf-8", False),
         ("рыба ".encode() + b"\xff" + " рыба".encode(), None, "рыба \ufffd рыба", "utf-8", True),
@@ -33,6 +35,11 @@ TEXT = "a café, 12 o'clock"
         (TEXT.encode("utf-16-be"), None, TEXT, "utf-16-be", True),
         (TEXT.encode("utf-32-le"), None, TEXT, "utf-32-le", True),
         ("日本の城".encode("iso2022_jp"), None, "日本の城", "iso2022_jp", True),
+        ("кошка \0 и собака".encode() * 9, None, "кошка \0 и собака" * 9, "utf-8", False),
+        ("猫の写真\r\n".encode("utf-16-le") * 9, None, "猫の写真\r\n" * 9, "utf-16-le", True),
+        ("красная лодка".encode("utf-16-be") * 9, None, "красная лодка" * 9, "utf-16-be", True),
+        (b"caf\xe9\0 of a red house and a car", None, "caf\xe9\0 of a red house and a car", "windows-1252", True),
+        (b"a cat\0and a dog" * 9, None, "a cat\0and a dog" * 9, "utf-8", False),
         # Labels that nobody knows count as none.
         (TEXT.encode(), "utf-7", TEXT, "utf-8", False),
         (TEXT.encode(), "no\0such", TEXT, "utf-8", False),

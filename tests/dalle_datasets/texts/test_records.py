@@ -34,7 +34,8 @@ def test_columns():
     assert csv('url\tcaption\nu\t"hi" he said\nu\t"a ""b"""\n'.encode("utf-16"), "\t") == [
         (2, {"url": "u", "caption": '"hi" he said'}), (3, {"url": "u", "caption": 'a "b"'}),
     ]  # fmt: skip
-    assert csv(b"\n\n") == []
+    assert csv(b"\xef\xbb\xbfsep=;\r\nurl;caption\r\nu;a, b\r\n") == [(3, {"url": "u", "caption": "a, b"})]
+    assert csv(b"\n\n") == csv(b"sep=,\n") == []
     with pytest.raises(ValueError, match="its first line is no header: a quotation mark is never closed"):
         csv(b'"url\n')
 

@@ -68,6 +68,7 @@ def test_rules_of_any_editor(web, encoding, end):
         "user agent : OPEN-DALLE\nDisalow: /",
         "User-agent: a\nUser-agent: *\n\nDisallow: / # all of it",
         "User-agent: *\nAllow: /open/\nCrawl-delay: 5\nSitemap: /s.xml\nDisallow: /",
+        "User-agent: *\nCrawl-delay: 5\nUser-agent: somebot\nSitemap: /s.xml\nDisallow: /",  # one group of two agents
     ],
 )
 def test_rules_that_others_overlook(web, rules):
