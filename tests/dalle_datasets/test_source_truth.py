@@ -133,7 +133,14 @@ def test_a_page_that_opts_out_takes_its_pairs_with_it(site, web, how, reason):
     assert pairs == ALL - OF_A
     assert {drops[caption] for caption in OF_A} == {reason}
     assert changes == {("newly left out", reason): 2, ("new, left out", reason): 1}  # the pictures, and the page
+    assert bytes_of(site) == ALL - OF_A
     assert site.collect()[2] == {}, "a quiet night"
+
+
+def bytes_of(world):
+    """Captions of the rows whose bytes are in the data root."""
+    rows = read_parts(world.layout.images("web"), IMAGES).to_pylist()
+    return {row["caption"] for row in rows if row["image"] is not None}
 
 
 def test_an_opt_out_is_seen_on_a_page_that_no_link_leads_to_any_more(site, web):
@@ -182,6 +189,7 @@ def test_a_picture_that_its_page_does_not_show_any_more(site):
     pairs, drops, changes = site.collect()
     assert pairs == ALL - {"a first thing"}
     assert drops["a first thing"] == "no_longer_shown"
+    assert bytes_of(site) == pairs
     assert changes == {("gone", "no_longer_shown"): 1}
     assert site.collect()[2] == {}
     site.publish("/a.html", '<img src="/1.png" alt="a first thing"><img src="/2.png" alt="a second thing">')
@@ -206,8 +214,7 @@ def test_a_picture_that_opts_out(site, web, headers, reason, etag):
     assert pairs == ALL - {"a first thing"}
     assert drops["a first thing"] == reason
     assert changes == {("newly left out", reason): 1}
-    images = read_parts(site.layout.images("web"), IMAGES).to_pylist()
-    assert {row["caption"]: row["image"] is None for row in images} == {caption: caption == "a first thing" for caption in ALL}
+    assert bytes_of(site) == ALL - {"a first thing"}
     web.put("/1.png", png(1), **etag)
     web.answers.pop("/robots.txt", None)
     assert site.collect()[0] == ALL, "and may opt in again"
@@ -293,7 +300,7 @@ def test_a_picture_that_another_page_still_shows_stays(site):
     site.publish("/a.html", '<img src="/2.png" alt="a second thing">')
     assert site.collect()[0] == ALL
     site.publish("/a.html", '<meta name=robots content=noai><img src="/2.png" alt="a second thing">')
-    assert site.collect()[0] == ALL - {"a second thing"}
+    assert site.collect()[0] == bytes_of(site) == ALL - {"a second thing"}
     site.publish("/b.html", '<img src="/3.png" alt="a third thing">')
     assert site.collect()[0] == {"a third thing"}
 
@@ -340,7 +347,7 @@ def test_a_whole_site_that_opts_out_leaves_nothing(site, web):
     assert site.collect()[0] == ALL
     web.put("/robots.txt", b"User-agent: *\nDisallow: /\n", "text/plain")
     pairs, drops, changes = site.collect()
-    assert pairs == set()
+    assert pairs == bytes_of(site) == set()
     assert {drops[caption] for caption in ALL} == {"robots_txt"}
     assert changes[("newly left out", "robots_txt")] == 4
     assert not list_parts(site.layout.pairs("web"))
@@ -412,6 +419,7 @@ def test_one_of_two_folders_is_empty_today_or_taken_out(folder, tmp_path, caplog
     pairs, drops, _ = folder.collect()
     assert pairs == ALL
     assert drops["a fifth thing"] == "not_in_source"
+    assert bytes_of(folder) == ALL | {"a fifth thing"}, "the folder may be put in again"
 
 
 def test_a_document_that_was_deleted(tmp_path, web):

@@ -1,7 +1,8 @@
 """Stage 2: fetch the bytes behind every candidate, exactly as they came, with one row for every candidate whatever happens.
 
 Every address is asked for once, however many captions it has. A first pass goes through img2dataset; URLs whose failure may
-be temporary are asked again in a few passes. Rows of earlier runs are kept, so a later run fetches only what is new.
+be temporary are asked again in a few passes. Rows of earlier runs are kept, so a later run fetches only what is new; those that the
+source has withdrawn since go, with their bytes.
 """
 
 import itertools
@@ -36,6 +37,7 @@ from dalle_datasets.download.shards import Shards, write_shards
 from dalle_datasets.sources.discover import candidates_id, candidates_path, recorded_documents_id
 from dalle_datasets.sources.local_files import LocalReader
 from dalle_datasets.sources.opening import open_source
+from dalle_datasets.sources.settle import NOT_IN_SOURCE, WITHDRAWN
 from dalle_datasets.sources.tables import IN_TABLE
 from dalle_datasets.store.buckets import by_key, read_tables
 from dalle_datasets.store.identity import deciding, fingerprint
@@ -51,6 +53,8 @@ VERSION = 1
 OUTCOMES_FILE = "outcomes.json"
 _TAKEN_BACK = OPT_OUTS | {"http_4xx", "missing_file"}
 """Failures that last, but not for ever."""
+_UNWANTED = pa.array(sorted((OPT_OUTS | WITHDRAWN) - {NOT_IN_SOURCE}))
+"""Reasons of discovery for which bytes that are here go. What other settings left out may come back with them."""
 FROM_CANDIDATE = ("candidate_id", "image_url", "caption", "page_url", "source")
 
 
@@ -96,10 +100,12 @@ def download_images(
             shutil.rmtree(other)
     was_killed = (work / OUTCOMES_FILE).exists()
     if not (work / "plan.json").exists():
-        _keep_earlier_rows(folder, work / "parts", settings, asks_again=refresh or bool(documents))
+        work.mkdir(parents=True, exist_ok=True)
+        unwanted = _withdrawn_ids(layout, source.name, work)
+        _keep_earlier_rows(folder, work / "parts", settings, unwanted, asks_again=refresh or bool(documents))
         outcomes = _recheck(path, layout, work, source, download, refresh, report)
         shards = _plan_shards(path, work, source, download, outcomes)
-        if earlier is not None and not outcomes and not len(shards):
+        if earlier is not None and not outcomes and not len(shards) and not len(unwanted):
             write_seen(layout.source(source.name) / SEEN_FILE, work / "seen", work)
             shutil.rmtree(work)
             return DownloadResult(**{**earlier, "num_fetched": 0, "skipped": True})
@@ -134,8 +140,23 @@ def _settings_id(source: SourceConfig, download: DownloadConfig) -> str:
     return fingerprint(source.user_agent, *settings.values())
 
 
-def _keep_earlier_rows(folder: Path, parts_dir: Path, settings: str, asks_again: bool) -> None:
-    """Put rows that need not be fetched again into `parts_dir`.
+def _withdrawn_ids(layout: Layout, source: str, work: Path) -> pa.Array:
+    """Ids of the rows here that are no candidates any more because of their page: it opted out, is gone, or shows something else."""
+    drops = layout.dropped(source) / "discover.parquet"
+    said = read_tables([drops] if drops.exists() else [], DROPPED_PAIRS, ["candidate_id", "reason"])
+    reasons = (table.filter(pc.is_in(table["reason"], _UNWANTED)) for table in said)
+    here = read_tables(list_parts(layout.images(source)), IMAGES, ["candidate_id"])
+    current = read_tables([candidates_path(layout, source)], CANDIDATES, ["candidate_id"])
+    ids: list[str] = []
+    for bucket in by_key(work, "candidate_id", here=here, dropped=reasons, current=current):
+        here_ids, dropped, candidates = (bucket[name]["candidate_id"].combine_chunks() for name in ("here", "dropped", "current"))
+        is_withdrawn = pc.and_(pc.is_in(here_ids, dropped), pc.invert(pc.is_in(here_ids, candidates)))
+        ids += here_ids.filter(is_withdrawn).to_pylist()
+    return pa.array(ids, pa.string())
+
+
+def _keep_earlier_rows(folder: Path, parts_dir: Path, settings: str, unwanted: pa.Array, asks_again: bool) -> None:
+    """Put rows that need not be fetched again into `parts_dir`, but those with the ids `unwanted`.
 
     Failures that may have passed since are asked for again, with `asks_again` also what was withdrawn or missing; fetched under other
     settings, every failure may be none now.
@@ -148,10 +169,13 @@ def _keep_earlier_rows(folder: Path, parts_dir: Path, settings: str, asks_again:
     for part in list_parts(folder):
         target = _next_part(parts_dir)
         same_settings = (pq.read_metadata(part).metadata or {}).get(b"settings") == settings.encode()
-        keep = pc.is_in(read_parquet(part, IMAGES, ["status"])["status"], final if same_settings else final[:1])
-        if same_settings and pc.all(keep).as_py():
+        rows = read_parquet(part, IMAGES, ["candidate_id", "status"])
+        keep = pc.is_in(rows["status"], final if same_settings else final[:1])
+        is_unwanted = pc.is_in(rows["candidate_id"], unwanted)
+        keep = pc.and_(keep, pc.invert(is_unwanted))
+        if same_settings and pc.all(keep, min_count=0).as_py():
             target.hardlink_to(part)
-        elif pc.any(keep).as_py():
+        elif pc.any(keep).as_py() or pc.any(is_unwanted).as_py():  # an empty part keeps the numbers of the others
             write_parquet(target, read_parquet(part, IMAGES).filter(keep), IMAGES, metadata={"settings": settings})
 
 
