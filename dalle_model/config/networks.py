@@ -6,7 +6,11 @@ from typing import Literal
 from dalle_datasets.ranges import check_ranges
 
 ROLES = ("tokenizer", "dvae", "clip", "transformer")
-"""Roles of a data root, in the order in which a pipeline fills them."""
+"""Roles of a data root, in the order in which a pipeline fills them.
+
+There is none for safety: nothing is trained for it. `score_safety` judges with the current CLIP, by phrases or by the head that
+`safety.head` names, and its scores are kept under an id of both; what judges changes with the CLIP or with that setting.
+"""
 
 METRICS: dict[str, Literal["lower", "higher"]] = {
     "tokenizer.truncated_share": "lower",
@@ -32,7 +36,7 @@ class NetworksConfig:
     """ROLE=ID of registered networks to use instead of the current ones, e.g. `dvae=3f0c…`; `dalle networks` lists them."""
     policy: Literal["manual", "if_better", "always"] = "always"
     """When a network that was trained anew becomes current: `manual` leaves that to `dalle networks use`, `if_better` compares
-    `metrics`. The first of a role becomes current in any case."""
+    `metrics`, each recorded on the validation pairs of its training. The first of a role becomes current in any case."""
     metrics: tuple[str, ...] = (
         "tokenizer.truncated_share", "dvae.psnr", "clip.validation_loss", "transformer.validation_image_loss",
     )  # fmt: skip

@@ -207,7 +207,13 @@ def _named(layout: Layout, role: str, registered: list[Registration], network_id
 
 
 def _judge(layout: Layout, role: str, networks: NetworksConfig, new: Registration, now: Registration | None) -> tuple[bool, str]:
-    """Whether a new network takes over, and why."""
+    """Whether a new network takes over, and why.
+
+    `if_better` compares the figures that the two trainings recorded, each on the validation pairs of its day; the older network is not
+    measured again. A picture's split follows from its pixels, so pairs that stay keep theirs and the later set is the earlier one with
+    what came and without what went: a fair comparison while pairs grow by a share, and a rough one after the source has changed much.
+    The reason says when the pairs were others; `manual` leaves the decision to a person who has drawn with both.
+    """
     if now is None:
         return True, "the first with these settings"
     if networks.policy != "if_better":
@@ -222,7 +228,8 @@ def _judge(layout: Layout, role: str, networks: NetworksConfig, new: Registratio
     if role == "transformer" and _tokens_of(layout, now) != _tokens_of(layout, new):
         return False, f"it was trained on other tokens than {now.network_id}, so {metric} cannot be compared"
     is_better = later < then if METRICS[name] == "lower" else later > then
-    return is_better, f"{metric} {later:.6g}, {'better' if is_better else 'not better'} than {then:.6g} of {now.network_id}"
+    of_then = ", on the validation pairs of then" if now.pairs_id != new.pairs_id else ""
+    return is_better, f"{metric} {later:.6g}, {'better' if is_better else 'not better'} than {then:.6g} of {now.network_id}{of_then}"
 
 
 def _tokens_of(layout: Layout, registered: Registration) -> list[str] | None:

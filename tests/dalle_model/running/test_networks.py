@@ -77,7 +77,10 @@ def test_of_losses_the_lower_is_better_and_without_figures_nothing_changes(tmp_p
     assert history(Layout(tmp_path), "clip")[-1].why == "validation_loss is not known of clip1"
     train(config, "clip", "clip2", "pairs2", validation_loss=1.5)
     assert serves(config, "clip") == "clip2"
-    assert history(Layout(tmp_path), "clip")[-1].why == "validation_loss 1.5, better than 2 of clip0"
+    assert history(Layout(tmp_path), "clip")[-1].why == "validation_loss 1.5, better than 2 of clip0, on the validation pairs of then"
+    same_pairs = {"pairs": "pairs/emoji_scenes", "pairs_id": "pairs2"}
+    register(Layout(tmp_path), "train_clip", config, same_pairs, "by hand", {"clip_id": "clip3", "checkpoint": "x", "validation_loss": 1.6})
+    assert history(Layout(tmp_path), "clip")[-1].why == "validation_loss 1.6, not better than 1.5 of clip2"
 
 
 def test_losses_on_other_tokens_are_not_compared(tmp_path):
