@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 CODE := open_dalle dalle_model datasets flows tests benchmarks
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup demo up down test test-slow test-torch-min fuzz test-gpu gpu check bench format lock clean
+.PHONY: help setup demo up down test test-slow test-torch-min fuzz test-gpu gpu check bench soak format lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ check: $(STAMP)  ## what a change must pass: format, lint, types, import contrac
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not gpu and not fuzz"
+
+soak: $(STAMP)  ## an installation left alone for half an hour while a site and a folder change (MINUTES=30): report in soak-results/
+	@$(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),30) --out $(or $(OUT),soak-results)
 
 bench: $(STAMP)  ## print the figures of benchmarks/ (results are kept in benchmarks/RESULTS.md by hand)
 	@for script in benchmarks/bench_*.py; do echo "==> $$script"; $(BIN)/python "$$script" || exit 1; done

@@ -1,9 +1,14 @@
-"""Flow: judge the demo's pictures with the strict checker: do object, colour, background and layout agree with the prompt?"""
+"""Flow: judge the pictures for the source's own prompts: do they show what was asked for?
+
+The demo's scenes are known exactly, so a strict checker compares object, colour, background and layout. Of other sources CLIP says
+whether it finds the prompt of a picture among all prompts.
+"""
 
 from typing import Any
 
 from prefect import flow
 
+from dalle_model.running.networks import inputs_of_run
 from dalle_model.running.run_dir import read_result, run_directory
 from flows.generate_images import choose_prompts
 from flows.runtime.parameters import Overrides, config_from_parameters
@@ -15,11 +20,9 @@ from flows.runtime.upstream import inputs_of
 def evaluate_model(preset: str = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
     """Judge the pictures that `generate_images` made for the source's own prompts. Returns the result.
 
-    Raises `ValueError` when there are none yet, or when the prompts have no known content to compare with.
+    Raises `ValueError` when there are none yet.
     """
     config = config_from_parameters(preset, overrides)
-    if config.source.kind != "emoji_scenes":
-        raise ValueError(f"source.kind={config.source.kind} has no checker: only the scenes of source.kind=emoji_scenes are known exactly")
     prompts = choose_prompts(config, None)
     run_dir = run_directory("generate_images", config, inputs_of("generate_images", config, **prompts))
     generated = read_result(run_dir)
@@ -27,6 +30,10 @@ def evaluate_model(preset: str = "demo", overrides: Overrides | None = None) -> 
         raise ValueError(
             f"there are no pictures for these settings yet ({run_dir} has no result.json); run `dalle run generate_images` first"
         )
-    judged = run_stage("evaluate", config, {"generations": generated["generations"], "generations_run": generated["run_id"], **prompts})
+    inputs = {"generations": generated["generations"], "generations_run": generated["run_id"], **prompts}
+    if config.source.kind != "emoji_scenes":
+        drawn_with = inputs_of_run(run_dir)
+        inputs |= {name: drawn_with[name] for name in ("clip", "clip_id")} | {"image_embeddings": generated["image_embeddings"]}
+    judged = run_stage("evaluate", config, inputs)
     catalogue(config, judged)
     return {"evaluate": judged}

@@ -1,4 +1,7 @@
-"""Job: do the pictures show what was asked for? The demo's strict checker judges every candidate, CLIP's choice is compared with chance."""
+"""Job: do the pictures show what was asked for? Of the demo's scenes a strict checker judges every candidate, of other prompts CLIP does.
+
+CLIP's choice is compared with chance in both cases.
+"""
 
 import json
 from pathlib import Path
@@ -15,7 +18,7 @@ from dalle_datasets.store.parquet import check_parquet, open_parquet, read_parqu
 from dalle_datasets.store.schemas import EVALUATIONS, GENERATIONS, PROMPTS
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
-from dalle_model.sampling.rerank import best_of, bootstrap_interval
+from dalle_model.sampling.rerank import best_of, bootstrap_interval, load_scorer
 
 GROUP_SIZES = (1, 4, 8, 16, 32, 64, 128, 256, 512)
 """The n of "best of n" in the table, as far as there are candidates."""
@@ -24,7 +27,12 @@ COLUMNS = ["generation_id", "prompt_id", "prompt_set", "candidate_index", "clip_
 
 
 def run(run: JobRun) -> dict[str, Any]:
-    """Judge all candidates, store the verdicts, and make the agreement table with the interval of reranking's lift."""
+    """Judge all candidates, store the verdicts, and make the agreement table with the interval of reranking's lift.
+
+    With the input `clip` the prompts are taken for free text, and the result is `retrieval`.
+    """
+    if "clip" in run.inputs:
+        return retrieval(run)
     asked = asked_scenes(run.input_path("prompts"))
     rows = judge(run, run.input_path("generations"), asked)
     if not rows:
@@ -38,6 +46,37 @@ def run(run: JobRun) -> dict[str, Any]:
         lift[prompt_set] = lift_of_reranking(right["all"], scores)
         num_prompts[prompt_set] = len(scores)
     return {"evaluations": run.layout.relative(path), "agreement": agreement, "lift": lift, "num_prompts": num_prompts}
+
+
+def retrieval(run: JobRun) -> dict[str, Any]:
+    """How often a picture is more like its own prompt than like every other prompt of the batch, beside chance.
+
+    "n=1" counts every candidate, "n=k" CLIP's best of k. The CLIP that judges is the one that chose, so best-of-k is an upper bound.
+    Raises `ValueError` for a batch of one prompt.
+    """
+    rows = read_parquet(
+        run.input_path("generations"), GENERATIONS, ["generation_id", "prompt_id", "prompt", "candidate_index", "clip_score"]
+    )
+    prompts = {row["prompt_id"]: row["prompt"] for row in rows.select(["prompt_id", "prompt"]).to_pylist()}
+    if len(prompts) < 2:
+        raise ValueError(f"{run.input_path('generations')} has one prompt; how well pictures are told apart takes two, so draw more")
+    texts = load_scorer(run.input_path("clip")).encode_texts(list(prompts.values())).float().cpu().numpy()
+    places = {prompt_id: place for place, prompt_id in enumerate(prompts)}
+    right: dict[str, bool] = {}
+    prompt_of = dict(zip(rows["generation_id"].to_pylist(), rows["prompt_id"].to_pylist(), strict=True))
+    with open_parquet(run.input_path("image_embeddings")) as file:
+        for batch in file.iter_batches(PICTURES_AT_ONCE, columns=["generation_id", "image_embedding"]):
+            pictures = np.stack(batch["image_embedding"].to_numpy(zero_copy_only=False)).astype(np.float32)
+            nearest = (pictures @ texts.T).argmax(1)
+            ids = batch["generation_id"].to_pylist()
+            right |= {id: bool(place == places[prompt_of[id]]) for id, place in zip(ids, nearest, strict=True)}
+            report_progress(len(right), rows.num_rows, "pictures")
+    judged: dict[str, list[tuple[float, float]]] = {}
+    for row in rows.sort_by("candidate_index").to_pylist():
+        judged.setdefault(row["prompt_id"], []).append((float(right[row["generation_id"]]), row["clip_score"]))
+    values, scores = np.moveaxis(np.array(list(judged.values())), 2, 0)
+    table = {f"n={n}": float(best_of(values, scores, n).mean()) for n in GROUP_SIZES if n <= scores.shape[1]}
+    return {"retrieval": {**table, "chance": 1 / len(prompts)}, "num_prompts": len(prompts)}
 
 
 def asked_scenes(prompts: Path) -> dict[str, Scene]:

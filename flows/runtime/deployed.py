@@ -26,9 +26,14 @@ from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled
 
 from flows.runtime.parameters import Setting
+from flows.runtime.progress import note
+from flows.runtime.upstream import NoNetworkYet
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+TRAINING_LINK = "retrain-on-new-scores"
+"""The link of the chain that trains networks."""
 
 SKIPS_OVERLAP = "skip-overlap"
 """Tag of a deployment whose scheduled runs are skipped, instead of waiting, when another run was under way at their time."""
@@ -42,6 +47,20 @@ def announce(what: str, preset: str, overrides: Mapping[str, Setting] | None) ->
     if is_deployed():
         payload = {"preset": preset, "overrides": dict(overrides or {})}
         emit_event(f"dalle.{what}.ready", resource={"prefect.resource.id": f"dalle.{what}.{preset}"}, payload=payload)
+
+
+def leave_to_training(what: str, missing: NoNetworkYet, preset: str, overrides: Mapping[str, Setting] | None) -> None:
+    """Announce `what` in the first night of an installation: `retrain_networks` then trains the first networks and does this flow's work.
+
+    Raises `missing` when nothing would come of that: in a run by hand, or with that link of the chain switched off.
+    """
+    if not is_deployed():
+        raise missing
+    with get_client(sync_client=True) as client:
+        if not any(found.enabled for found in client.read_automations_by_name(TRAINING_LINK)):
+            raise missing
+    note(f"{missing}; the link {TRAINING_LINK} is on, so retrain_networks trains the first ones and does this work then")
+    announce(what, preset, overrides)
 
 
 def is_deployed() -> bool:

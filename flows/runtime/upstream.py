@@ -19,6 +19,11 @@ from dalle_model.running.run_dir import read_result, run_directory
 from flows.runtime.collected import check_collected
 from flows.runtime.jobs import lost_files
 
+
+class NoNetworkYet(ValueError):
+    """No network has been trained for these settings; the message names the flow that does."""
+
+
 FLOW_OF = {
     "pairs": "collect_pairs",
     "training_set": "train_transformer",
@@ -56,7 +61,8 @@ def find(kind: str, config: Config) -> dict[str, str]:
     run_dir = run_directory(job, config, inputs_of(job, config))
     result = read_result(run_dir)
     if result is None:
-        raise ValueError(f"there is no {kind} for these settings yet ({run_dir} has no result.json); {_remedy(kind)}")
+        error = NoNetworkYet if kind in ROLES else ValueError
+        raise error(f"there is no {kind} for these settings yet ({run_dir} has no result.json); {_remedy(kind)}")
     if lost := lost_files(layout, result):
         raise ValueError(f"the {kind} of {run_dir} is gone: {lost[0]} does not exist; {_remedy(kind)}")
     return {name: result[key] for name, key in ((kind, path_key), (f"{kind}_id", f"{kind}_id")) if key in result}

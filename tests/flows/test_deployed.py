@@ -1,10 +1,21 @@
-"""Deployed runs: a skipped one ends with the reason. `tests/end_to_end/test_deployments.py` has real schedules and events."""
+"""Deployed runs: a skipped one ends with the reason, the first night is left to the training.
+
+`tests/end_to_end/test_deployments.py` has real schedules and events.
+"""
 
 import pytest
 from prefect import flow
+from prefect.automations import Automation
+from prefect.client.orchestration import get_client
+from prefect.events.actions import DoNothing
+from prefect.events.schemas.automations import EventTrigger, Posture
 
+from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.manifest import commit
 from flows.runtime import deployed
-from flows.runtime.deployed import no_catching_up
+from flows.runtime.deployed import TRAINING_LINK, no_catching_up
+from flows.score_pairs import score_pairs
+from flows.tokenize_pairs import tokenize_pairs
 
 pytestmark = pytest.mark.prefect
 
@@ -26,3 +37,26 @@ def test_a_run_that_need_not_run_ends_as_cancelled_with_the_reason(prefect_serve
     assert state.message == reasons[0]
     with pytest.raises(TypeError):
         double.validate_parameters({"numbr": 3})
+
+
+def test_the_first_night_is_left_to_the_training_if_that_will_come(prefect_server, monkeypatch, tmp_path):
+    emitted = []
+    monkeypatch.setattr(deployed, "emit_event", lambda event, **_: emitted.append(event))
+    layout, overrides = Layout(tmp_path), {"paths.data_root": str(tmp_path), "flow.check_pairs": False}
+    layout.pairs("emoji_scenes").mkdir(parents=True)
+    commit(layout.pairs("emoji_scenes"), "inputs", {"pairs_id": "pairs0"})
+    trigger = EventTrigger(expect={"never"}, posture=Posture.Reactive, threshold=1)
+    link = Automation(name=TRAINING_LINK, trigger=trigger, actions=[DoNothing()]).create()
+    with get_client(sync_client=True) as client:
+        try:
+            with pytest.raises(ValueError, match="there is no dvae for these settings yet"):
+                tokenize_pairs("demo", overrides)  # by hand
+            monkeypatch.setattr(deployed, "is_deployed", lambda: True)
+            monkeypatch.setattr(deployed, "settle", lambda run_id: "")
+            assert (tokenize_pairs("demo", overrides), score_pairs("demo", overrides)) == ({}, {})
+            assert emitted == ["dalle.tokens.ready", "dalle.scores.ready"]
+            client.pause_automation(link.id)
+            with pytest.raises(ValueError, match="there is no dvae for these settings yet .*; run `dalle run train_tokenizers`"):
+                tokenize_pairs("demo", overrides)
+        finally:
+            client.delete_automation(link.id)
