@@ -318,7 +318,8 @@ class Installation:
     def begin(self, schedules: dict[str, dict[str, Any]], period: timedelta) -> None:
         """Everything that README tells an operator to do, and a schedule of the collection for each source."""
         self.start("prefect", "server", "start", "--port", self.environment["PREFECT_SERVER_API_PORT"])
-        wait_for(lambda: urllib.request.urlopen(f"{self.api}/health", timeout=5).status == 200, 900, "the server")
+        if not poll(lambda: urllib.request.urlopen(f"{self.api}/health", timeout=5).status == 200, 900):
+            raise SystemExit(f"no server within 15 minutes; {self.folder} has its log")
         self.run("flows.bootstrap", "cpu=2", "gpu=2")
         self.run("prefect", "--no-prompt", "deploy", "--all")
         from prefect.client.orchestration import get_client
@@ -405,17 +406,17 @@ class Installation:
                 process.wait()
 
 
-def wait_for(is_so: Any, timeout_s: float, what: str) -> None:
-    """Poll until something is so; `SystemExit` if it takes too long."""
+def poll(is_so: Any, timeout_s: float) -> bool:
+    """Wait until something is so; False if it takes too long. What cannot be asked yet is not so."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         try:
             if is_so():
-                return
+                return True
         except OSError:
             pass
         time.sleep(2)
-    raise SystemExit(f"{what}: not within {timeout_s:g} s")
+    return False
 
 
 def settings(source: str, data_root: Path, **more: Any) -> dict[str, Any]:
@@ -502,14 +503,18 @@ def find_faults(runs: list[dict[str, Any]], sources: list[Any], tables: Tables, 
 
 def faults_of(source: Any, runs: list[dict[str, Any]], tables: Tables, overrides: dict[str, Any]) -> list[str]:
     """What the data root holds of a source, against what the source shows."""
-    from dalle_datasets.store.parquet import read_parquet, read_parts
+    from dalle_datasets.store.parquet import list_parts, read_parquet
     from dalle_datasets.store.schemas import CLIP_SCORES, IMAGE_TOKENS, IMAGES, PAIRS, TEXT_TOKENS, TRAINING_SET
     from flows.runtime.upstream import find
 
     layout, config, faults = tables.layout, config_of(overrides), []
     done = {run["flow"] for run in runs if source_of(run) == source.name and run["type"] == "COMPLETED"}
     faults += [f"no {flow} completed" for flow in CHAIN if flow not in done]
-    pairs = {row["caption"]: row for row in read_parts(layout.pairs(source.name), PAIRS).to_pylist()}
+
+    def rows(folder: Path, schema: Any, names: list[str] | None = None) -> list[dict[str, Any]]:
+        return [row for part in list_parts(folder) for row in read_parquet(part, schema, names).to_pylist()]
+
+    pairs = {row["caption"]: row for row in rows(layout.pairs(source.name), PAIRS)}
     ids = {row["pair_id"] for row in pairs.values()}
 
     def complain(what: str, captions: set[str]) -> None:
@@ -520,7 +525,7 @@ def faults_of(source: Any, runs: list[dict[str, Any]], tables: Tables, overrides
     complain("pairs are in the files or in the catalog, not in both", set(pairs) ^ set(tables.select("pairs", source.name)))
     complain("captions that are shown are no pairs", source.captions() - set(pairs) - set(tables.select("dropped_pairs", source.name)))
     complain("pairs are not shown any more", set(pairs) - source.captions())
-    here = {row["caption"] for row in read_parts(layout.images(source.name), IMAGES).to_pylist() if row["image"] is not None}
+    here = {row["caption"] for row in rows(layout.images(source.name), IMAGES) if row["image"] is not None}
     complain("withdrawn pictures have bytes here", here & set(source.withdrawn))
     complain("replaced pictures are still the old ones", {
         caption for caption, digest in source.replaced.items() if caption in pairs and pairs[caption]["sha256"] != digest
@@ -532,8 +537,8 @@ def faults_of(source: Any, runs: list[dict[str, Any]], tables: Tables, overrides
         if found != ids:
             faults.append(f"{kind} of {len(found - ids)} withdrawn pairs are here, those of {len(ids - found)} pairs are not")
     training_set = find("training_set", config)
-    rows = read_parts(layout.root / training_set["training_set"], TRAINING_SET, ["caption"])
-    complain("captions of the newest training set are no pairs", set(rows["caption"].to_pylist()) - set(pairs))
+    chosen = {row["caption"] for row in rows(layout.root / training_set["training_set"], TRAINING_SET, ["caption"])}
+    complain("captions of the newest training set are no pairs", chosen - set(pairs))
     if not (layout.root / overrides["flow.prompt_folder"] / "prompts.csv.pictures" / "batch.json").exists():
         faults.append("the prompt folder has no pictures")
     return faults
@@ -678,16 +683,23 @@ def main() -> int:
                 f"{(time.monotonic() - began) / 60:4.1f} min:", dict(Counter(f"{run['flow']} {run['state']}" for run in runs)), flush=True
             )
         here.stop_schedules()
-        wait_for(lambda: here.is_idle(30), 1_200, "the end of what runs")
+        poll(lambda: here.is_idle(30), 1_800)
         here.build_training_sets(overrides)
-        wait_for(lambda: here.is_idle(30), 600, "the training sets")
+        poll(lambda: here.is_idle(30), 600)
+        print(f"{(time.monotonic() - began) / 60:4.1f} min: idle", flush=True)
         tables.look("end")
         runs = here.runs()
         here.end()
+        (out / "runs.json").write_text(json.dumps(runs, indent=1, default=str))
+        shutil.copy(here.work_log, out)
+        world = {
+            each.name: {"captions": sorted(each.captions()), "withdrawn": each.withdrawn, "replaced": each.replaced}
+            for each in (site, folder)
+        }
+        (out / "world.json").write_text(json.dumps(world, indent=1))
         faults = find_faults(runs, [site, folder], tables, overrides)
         report = tell(runs, [site, folder], tables, here, overrides, faults)
         (out / "report.md").write_text(report)
-        (out / "runs.json").write_text(json.dumps(runs, indent=1, default=str))
         print(report)
     return 1 if faults else 0
 

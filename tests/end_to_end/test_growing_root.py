@@ -21,7 +21,7 @@ from dalle_datasets.filters import measure
 from dalle_datasets.filters.filter_pairs import FilterResult, filter_pairs
 from dalle_datasets.sources.discover import discover
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.parquet import list_parts, read_parts
+from dalle_datasets.store.parquet import list_parts
 from dalle_datasets.store.schemas import PAIRS
 from dalle_model.config.presets import preset
 from dalle_model.config.tree import Config
@@ -30,6 +30,7 @@ from dalle_model.running.run_dir import execute, prepare
 from flows.runtime.collected import collecting
 from flows.runtime.upstream import find, inputs_of
 from flows.train_transformer import choose_training_set
+from tests.parts import read_parts
 
 pytestmark = pytest.mark.slow
 
