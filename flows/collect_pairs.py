@@ -20,15 +20,17 @@ from flows.report.collection_data import collect_collection
 from flows.runtime.artifacts import show_collection
 from flows.runtime.collected import collecting
 from flows.runtime.deployed import announce, no_catching_up
-from flows.runtime.parameters import Overrides, config_from_parameters
+from flows.runtime.flow_parameters import Overrides, Preset, Refresh
+from flows.runtime.names import run_name
+from flows.runtime.parameters import config_from_parameters
 from flows.runtime.progress import reporter, watched
 from flows.runtime.stage_times import timed
 from flows.runtime.tasks import ingest_in_catalog, publish_catalog
 
 
-@flow(name="collect-pairs", flow_run_name="collect-pairs-{preset}")
+@flow(name="collect-pairs", flow_run_name=run_name)
 @no_catching_up
-def collect_pairs(preset: str = "demo", overrides: Overrides | None = None, refresh: bool = False) -> dict[str, Any]:
+def collect_pairs(preset: Preset = "demo", overrides: Overrides | None = None, refresh: Refresh = False) -> dict[str, Any]:
     """Read pages, download their images, filter, and catalogue pairs and drops. Returns the results of the three stages.
 
     With `refresh` (scheduled runs) the source is asked what changed since; without, a source that was read is not asked again.

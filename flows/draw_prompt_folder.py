@@ -14,7 +14,9 @@ from dalle_datasets.store.layout import Layout, open_data_root
 from dalle_model.config.tree import Config
 from flows.runtime.best_pictures import copy_best_pictures
 from flows.runtime.deployed import no_catching_up
-from flows.runtime.parameters import Overrides, config_from_parameters
+from flows.runtime.flow_parameters import Overrides, Preset
+from flows.runtime.names import run_name
+from flows.runtime.parameters import config_from_parameters
 from flows.runtime.progress import note
 from flows.runtime.prompts import ask_for
 from flows.runtime.tasks import catalogue, publish_catalog, run_stage
@@ -32,9 +34,9 @@ KEPT = 4
 BATCH = "batch.json"
 
 
-@flow(name="draw-prompt-folder", flow_run_name="draw-prompt-folder-{preset}")
+@flow(name="draw-prompt-folder", flow_run_name=run_name)
 @no_catching_up
-def draw_prompt_folder(preset: str = "demo", overrides: Overrides | None = None) -> dict[str, str]:
+def draw_prompt_folder(preset: Preset = "demo", overrides: Overrides | None = None) -> dict[str, str]:
     """Draw every file of `flow.prompt_folder` that has no pictures of the present networks. Returns file name -> run.
 
     `NAME.csv` gets a folder `NAME.csv.pictures` with the best pictures and the contact sheet, or a file `NAME.csv.error.txt` with the

@@ -11,13 +11,15 @@ from prefect import flow
 from dalle_model.running.networks import inputs_of_run
 from dalle_model.running.run_dir import read_result, run_directory
 from flows.generate_images import choose_prompts
-from flows.runtime.parameters import Overrides, config_from_parameters
+from flows.runtime.flow_parameters import Overrides, Preset
+from flows.runtime.names import run_name
+from flows.runtime.parameters import config_from_parameters
 from flows.runtime.tasks import catalogue, run_stage
 from flows.runtime.upstream import inputs_of
 
 
-@flow(name="evaluate-model", flow_run_name="evaluate-model-{preset}")
-def evaluate_model(preset: str = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
+@flow(name="evaluate-model", flow_run_name=run_name)
+def evaluate_model(preset: Preset = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
     """Judge the pictures that `generate_images` made for the source's own prompts. Returns the result.
 
     Raises `ValueError` when there are none yet.

@@ -5,17 +5,21 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from dalle_datasets.store.layout import open_data_root
 from dalle_model.config.tree import Config
 from flows.runtime.deployed import announce
-from flows.runtime.parameters import Overrides, config_from_parameters
+from flows.runtime.flow_parameters import Overrides, Preset
+from flows.runtime.names import run_name
+from flows.runtime.parameters import config_from_parameters
 from flows.runtime.prompts import ask_for
+from flows.runtime.stage_artifacts import show_pictures
 from flows.runtime.tasks import catalogue, run_stage
 from flows.runtime.upstream import inputs_of
 
 
-@flow(name="generate-images", flow_run_name="generate-images-{preset}")
+@flow(name="generate-images", flow_run_name=run_name)
 def generate_images(
-    preset: str = "demo",
+    preset: Preset = "demo",
     overrides: Overrides | None = None,
     prompts: list[str] | None = None,
     prompts_file: str | None = None,
@@ -30,6 +34,7 @@ def generate_images(
     asked = choose_prompts(config, prompts, prompts_file, prompts_query)
     made = run_stage("generate_images", config, inputs_of("generate_images", config, **asked))
     catalogue(config, made)
+    show_pictures(open_data_root(config.paths.data_root), made)
     if prompts is None and prompts_file is None and prompts_query is None:
         announce("pictures", preset, overrides)
     return {"generate_images": made}

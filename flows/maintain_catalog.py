@@ -7,13 +7,15 @@ from dalle_datasets.catalog.ingest import ingest_everything
 from dalle_datasets.store.layout import open_data_root
 from dalle_model.config.tree import Config
 from flows.runtime.deployed import no_catching_up
-from flows.runtime.parameters import Overrides, config_from_parameters
+from flows.runtime.flow_parameters import Overrides, Preset
+from flows.runtime.names import run_name
+from flows.runtime.parameters import config_from_parameters
 from flows.runtime.tasks import ingest_in_catalog, publish_catalog
 
 
-@flow(name="maintain-catalog", flow_run_name="maintain-catalog-{preset}")
+@flow(name="maintain-catalog", flow_run_name=run_name)
 @no_catching_up
-def maintain_catalog(preset: str = "demo", overrides: Overrides | None = None) -> str:
+def maintain_catalog(preset: Preset = "demo", overrides: Overrides | None = None) -> str:
     """Ingest what is missing and publish the readers' copy, if `sql/checks/` finds no fault. Returns its path."""
     config = config_from_parameters(preset, overrides)
     ingest_all(config)

@@ -11,7 +11,9 @@ from dalle_model.running.networks import history, num_pairs_now, settings_id
 from dalle_model.running.registry import MADE_BY
 from flows.runtime.artifacts import raise_codebook_alarm, show_training
 from flows.runtime.deployed import announce, no_catching_up
-from flows.runtime.parameters import Overrides, config_from_parameters
+from flows.runtime.flow_parameters import Overrides, Preset
+from flows.runtime.names import run_name
+from flows.runtime.parameters import config_from_parameters
 from flows.runtime.progress import note
 from flows.runtime.tasks import catalogue, run_stage
 from flows.runtime.upstream import inputs_of
@@ -20,9 +22,9 @@ from flows.tokenize_pairs import tokenize_pairs
 from flows.train_transformer import train_transformer
 
 
-@flow(name="retrain-networks", flow_run_name="retrain-networks-{preset}")
+@flow(name="retrain-networks", flow_run_name=run_name)
 @no_catching_up
-def retrain_networks(preset: str = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
+def retrain_networks(preset: Preset = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
     """Train the roles of `networks.retrain` whose pairs have grown by `networks.retrain_growth` since their last training.
 
     Before the transformer, pairs that lack tokens or scores of the networks that are current by then get them.

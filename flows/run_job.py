@@ -7,12 +7,14 @@ from typing import Any
 from prefect import flow
 
 from dalle_model.running.run_dir import open_run, read_result
+from flows.runtime.flow_parameters import Job, NumProcesses
 from flows.runtime.jobs import is_finished, start_job
+from flows.runtime.names import current_job_name
 from flows.runtime.own_run import kept_in_touch
 
 
-@flow(name="run-job", flow_run_name="{job}")
-def run_job(job: str, run_dir: str, num_processes: int = 1) -> dict[str, Any]:
+@flow(name="run-job", flow_run_name=current_job_name)
+def run_job(job: Job, run_dir: str, num_processes: NumProcesses = 1) -> dict[str, Any]:
     """Run a prepared job in `num_processes` processes. Returns its result.
 
     Raises `ValueError` when this machine does not see the run directory.

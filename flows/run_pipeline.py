@@ -16,7 +16,9 @@ from flows.evaluate_model import evaluate_model
 from flows.generate_images import generate_images
 from flows.report import write_report
 from flows.runtime.artifacts import show_in_prefect
-from flows.runtime.parameters import Overrides, config_from_parameters
+from flows.runtime.flow_parameters import Overrides, Preset, Refresh
+from flows.runtime.names import run_name
+from flows.runtime.parameters import config_from_parameters
 from flows.runtime.pipeline_result import pipeline_id, save_pipeline
 from flows.runtime.progress import watched
 from flows.runtime.stage_times import StageTime, collected_times, timed, write_stage_times
@@ -28,8 +30,8 @@ from flows.train_tokenizers import train_tokenizers
 from flows.train_transformer import train_transformer
 
 
-@flow(name="run-pipeline", flow_run_name="run-pipeline-{preset}")
-def run_pipeline(preset: str = "demo", overrides: Overrides | None = None, refresh: bool = False) -> dict[str, Any]:
+@flow(name="run-pipeline", flow_run_name=run_name)
+def run_pipeline(preset: Preset = "demo", overrides: Overrides | None = None, refresh: Refresh = False) -> dict[str, Any]:
     """Run every stage that has not been run with these settings. Returns what was made, the figures and the stage times.
 
     With `refresh` the source is asked first what changed since. The networks are those that these settings and the

@@ -4,14 +4,16 @@ from typing import Any
 
 from prefect import flow
 
-from flows.runtime.parameters import Overrides, config_from_parameters
+from flows.runtime.flow_parameters import Overrides, Preset
+from flows.runtime.names import run_name
+from flows.runtime.parameters import config_from_parameters
 from flows.runtime.scorers import score_batch
 from flows.runtime.tasks import catalogue, run_stage
 
 
-@flow(name="score-generations", flow_run_name="score-generations-{preset}")
+@flow(name="score-generations", flow_run_name=run_name)
 def score_generations(
-    preset: str = "demo", overrides: Overrides | None = None, generations_run: str | None = None, clip: str = ""
+    preset: Preset = "demo", overrides: Overrides | None = None, generations_run: str | None = None, clip: str = ""
 ) -> dict[str, Any]:
     """Score the pictures of the run `generations_run` (the newest if not given) with `clip`.
 

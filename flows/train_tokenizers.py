@@ -6,13 +6,15 @@ from prefect import flow
 
 from dalle_datasets.store.layout import open_data_root
 from flows.runtime.artifacts import raise_codebook_alarm, show_training
-from flows.runtime.parameters import Overrides, config_from_parameters
+from flows.runtime.flow_parameters import Overrides, Preset
+from flows.runtime.names import run_name
+from flows.runtime.parameters import config_from_parameters
 from flows.runtime.tasks import catalogue, run_stage
 from flows.runtime.upstream import inputs_of
 
 
-@flow(name="train-tokenizers", flow_run_name="train-tokenizers-{preset}")
-def train_tokenizers(preset: str = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
+@flow(name="train-tokenizers", flow_run_name=run_name)
+def train_tokenizers(preset: Preset = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
     """Train BPE and dVAE on the collected pairs. Returns both results."""
     config = config_from_parameters(preset, overrides)
     bpe = run_stage("train_bpe", config, inputs_of("train_bpe", config))

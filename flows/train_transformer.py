@@ -14,15 +14,17 @@ from dalle_datasets.store.layout import open_data_root
 from dalle_model.config.tree import Config
 from flows.runtime.artifacts import show_training
 from flows.runtime.deployed import announce
-from flows.runtime.parameters import Overrides, config_from_parameters
+from flows.runtime.flow_parameters import Overrides, Preset
+from flows.runtime.names import run_name
+from flows.runtime.parameters import config_from_parameters
 from flows.runtime.progress import note
 from flows.runtime.stage_times import timed
 from flows.runtime.tasks import catalogue, ingest_in_catalog, run_stage
 from flows.runtime.upstream import find, inputs_of
 
 
-@flow(name="train-transformer", flow_run_name="train-transformer-{preset}")
-def train_transformer(preset: str = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
+@flow(name="train-transformer", flow_run_name=run_name)
+def train_transformer(preset: Preset = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
     """Export the training set and train on it. Returns the result and the training set."""
     config = config_from_parameters(preset, overrides)
     chosen = choose_training_set(config)

@@ -28,7 +28,7 @@ def to_dict(section: Any) -> dict[str, Any]:
 
 def from_dict(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
     """Build `cls` from JSON values. Raises `ValueError` naming the dotted path of the first bad setting."""
-    hints = _hints_of(cls)
+    hints = hints_of(cls)
     kwargs: dict[str, Any] = {}
     for key, value in values.items():
         where = f"{path}.{key}" if path else key
@@ -54,16 +54,16 @@ def with_overrides(section: T, overrides: Mapping[str, Any]) -> T:
         path: list[str] = []
         *parents, leaf = dotted.split(".")
         for name in parents:
-            hints = _hints_of(cls)
+            hints = hints_of(cls)
             if name not in hints or not dataclasses.is_dataclass(hints[name]):
                 raise ValueError(f"{dotted}: no such setting{_suggest(name, hints, '.'.join(path), [*parents[len(path) + 1 :], leaf])}")
             cls, node, path = typing.cast(type, hints[name]), node[name], [*path, name]
-        hints = _hints_of(cls)
+        hints = hints_of(cls)
         if leaf not in hints:
             raise ValueError(f"{dotted}: no such setting{_suggest(leaf, hints, '.'.join(path))}")
         if dataclasses.is_dataclass(hints[leaf]):
             raise ValueError(
-                f"{dotted} is a group of settings; set one of its fields: {', '.join(_hints_of(typing.cast(type, hints[leaf])))}"
+                f"{dotted} is a group of settings; set one of its fields: {', '.join(hints_of(typing.cast(type, hints[leaf])))}"
             )
         node[leaf] = _coerce(hints[leaf], value, dotted)
     return from_dict(type(section), values)
@@ -72,7 +72,7 @@ def with_overrides(section: T, overrides: Mapping[str, Any]) -> T:
 def meanings(cls: type, path: str = "") -> dict[str, str]:
     """Dotted setting -> the text below its field in the source, on one line. Fields of a base class count."""
     found: dict[str, str] = {}
-    hints = _hints_of(cls)
+    hints = hints_of(cls)
     for base in reversed(cls.__mro__[:-1]):
         body = typing.cast(ast.ClassDef, ast.parse(inspect.getsource(base)).body[0]).body
         for node, below in itertools.pairwise(body):
@@ -90,7 +90,7 @@ def _cached_hints(cls: type) -> dict[str, Any]:
     return get_type_hints(cls)
 
 
-def _hints_of(cls: Any) -> dict[str, Any]:
+def hints_of(cls: Any) -> dict[str, Any]:
     """Field -> type of a class, looked up once."""
     return _cached_hints(cls)
 

@@ -13,6 +13,7 @@ from flows.cli import (
     catalog,
     config,
     demo,
+    doctor,
     export,
     generate,
     import_model,
@@ -51,6 +52,7 @@ app.command("import", rich_help_panel=MAKE)(import_model.import_model)
 app.command("reconstruct", rich_help_panel=MAKE)(reconstruct.reconstruct)
 app.command("up", rich_help_panel=OPERATE)(up.up)
 app.command("down", rich_help_panel=OPERATE)(up.down)
+app.command("doctor", rich_help_panel=OPERATE)(doctor.doctor)
 app.command("status", rich_help_panel=INSPECT)(status.status)
 app.command("query", rich_help_panel=INSPECT)(query.query)
 app.command("lineage", rich_help_panel=INSPECT)(lineage.lineage)

@@ -79,6 +79,14 @@ def running(data_root: Path) -> Record | None:
         return None
 
 
+def server_of(data_root: Path) -> ServerApi | None:
+    """The server of a data root's installation, else that of PREFECT_API_URL, else none."""
+    if (record := running(data_root)) is not None:
+        return record.server()
+    url = os.environ.get("PREFECT_API_URL")
+    return ServerApi(url, os.environ.get("PREFECT_API_AUTH_STRING", "")) if url else None
+
+
 def up(site: Site, say: Callable[[str], None], on_ready: Callable[[Record], None]) -> None:
     """Start everything, call `on_ready`, then keep it alive until SIGINT or SIGTERM ends this process.
 

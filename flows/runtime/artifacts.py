@@ -142,14 +142,14 @@ def _page(layout: Layout, account: Mapping[str, Any]) -> str:
             "",
             f"{results['filter']['num_pairs']:,} pairs; dVAE {dvae['psnr']:.1f} dB with {dvae['codes_used']:,.0f} codes in use.",
             "",
-            f"![best picture of each prompt]({_contact_sheet(layout, results['generate_images']['generations'])})",
+            f"![best picture of each prompt]({contact_sheet(layout, results['generate_images']['generations'])})",
             "",
             f"Gallery: `{layout.root / account['report']}`. Tables: `{layout.root / account['catalog']}`.",
         ]
     )
 
 
-def _contact_sheet(layout: Layout, generations: str) -> str:
+def contact_sheet(layout: Layout, generations: str) -> str:
     """The best picture of some prompts of every set as a data URL: one row of cells per set."""
     from PIL import Image
 

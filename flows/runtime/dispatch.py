@@ -24,6 +24,7 @@ from prefect.states import Cancelling, Running
 
 from dalle_model.running.run_dir import JobCancelled, JobFailed, is_under_way, read_result
 from flows.runtime.jobs import PROGRESS_FILE, read_progress, title_of
+from flows.runtime.names import job_name
 from flows.runtime.prefect_server import PrefectServerFailed, is_private
 from flows.runtime.progress import Progress, Stage, note, watched
 
@@ -81,7 +82,7 @@ def _under_way(client: SyncPrefectClient, pool: str, run_dir: Path) -> list[UUID
 def _start(job: str, run_dir: Path, pool: str, num_processes: int) -> UUID:
     parameters = {"job": job, "run_dir": str(run_dir), "num_processes": num_processes}
     try:
-        run = run_deployment(f"run-job/{pool}", parameters=parameters, flow_run_name=run_dir.name, timeout=0)
+        run = run_deployment(f"run-job/{pool}", parameters=parameters, flow_run_name=job_name(run_dir), timeout=0)
     except ObjectNotFound:
         raise ValueError(
             f"flow.pool={pool}: the Prefect server has no deployment run-job/{pool}; run `python -m flows.bootstrap` and "

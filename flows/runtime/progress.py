@@ -5,11 +5,12 @@ every such line to the `Stage` of that job.
 """
 
 import json
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -149,6 +150,7 @@ class PrefectStage:
 
         self._title = title
         self._logger = get_run_logger()
+        self._context = copy_context()  # the run's: a crawl reports from threads that know of none
         self._artifact: object = None
         self._last_artifact = self._last_log = -float("inf")
 
@@ -161,18 +163,20 @@ class PrefectStage:
         percent = 100 * progress.done / max(progress.total, 1)
         if is_last or now - self._last_artifact > self.ARTIFACT_EVERY_S:
             self._last_artifact = now
+            ours = self._context.copy()  # two threads cannot be in the same one
             with suppress(HTTPError):  # work goes on while the server is away
                 if self._artifact is None:
-                    self._artifact = create_progress_artifact(percent, key=artifact_key(self._title), description=self._title)
+                    key = artifact_key(self._title)
+                    self._artifact = ours.run(create_progress_artifact, percent, key=key, description=self._title)
                 else:
-                    update_progress_artifact(self._artifact, progress=percent)  # type: ignore[arg-type]
+                    ours.run(update_progress_artifact, self._artifact, progress=percent)  # type: ignore[arg-type]
         if is_last or now - self._last_log > self.LOG_EVERY_S:
             self._last_log = now
             self._logger.info("%s: %s", self._title, progress.describe())
 
     def log(self, line: str) -> None:
-        """Pass the line on."""
-        self._logger.info(line)
+        """Pass the line on, as grave as the job said it is."""
+        self._logger.log(*level_of(line))
 
 
 def in_prefect_run() -> bool:
@@ -184,6 +188,20 @@ def in_prefect_run() -> bool:
     from prefect.context import FlowRunContext, TaskRunContext
 
     return FlowRunContext.get() is not None or TaskRunContext.get() is not None
+
+
+_LEVEL = re.compile(r"\S+ \S+ \S+ (DEBUG|INFO|WARNING|ERROR|CRITICAL) (.*)")
+"""A line of Python's logging as `dalle_model.jobs` writes it: date, time, logger, level, text."""
+
+_WARNS = re.compile(r"\S+:\d+: \w*Warning: |W\d{4} ")
+"""A line of Python's warnings, or of torch's own log."""
+
+
+def level_of(line: str) -> tuple[int, str]:
+    """A job's line as (level, text) of Python's logging; what says no level is information."""
+    if said := _LEVEL.fullmatch(line):
+        return logging.getLevelNamesMapping()[said[1]], said[2]
+    return logging.WARNING if _WARNS.match(line) else logging.INFO, line
 
 
 def artifact_key(title: str) -> str:

@@ -1,15 +1,20 @@
 """What a person who only looks at Prefect is told."""
 
+import base64
+import json
+import re
 from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import iter_batches
+from dalle_datasets.store.schemas import CLIP_SCORES
 from dalle_model.config.presets import preset
 from flows.report.collection_data import collect_collection
 from flows.report.curves import Logged
-from flows.runtime import artifacts
+from flows.runtime import artifacts, stage_artifacts
 from flows.runtime.progress import shown_on
 
 
@@ -100,3 +105,23 @@ def test_gradients_by_layer_are_a_chart_and_no_rows_of_the_table():
     page = artifacts.training_page("train-transformer-1", "train_transformer", Logged(curves, {}, {}))
     assert "### Gradient norm by layer, at the end" in page
     assert "| attention_00 |" not in page
+
+
+def test_tokens_scores_and_pictures_are_artifacts_with_histograms_and_samples(made, monkeypatch, catalogued_root):
+    layout = catalogued_root.layout
+    monkeypatch.setattr(stage_artifacts, "create_markdown_artifact", lambda page, key, description: made.update({key: page}))
+    results = {path.parent.name.rsplit("-", 1)[0]: json.loads(path.read_text()) for path in layout.runs.glob("*/result.json")}
+    num_scores = sum(batch.num_rows for batch in iter_batches(layout.clip_scores("clip0"), CLIP_SCORES, ["clip_score"], 100))
+    stage_artifacts.show_tokens(layout, {"num_images": 12, "codes_used": 8, "perplexity": 12.5, **results["tokenize-images"]})
+    stage_artifacts.show_scores(layout, {"mean_score": 0.25, "num_scores": num_scores, **results["score-pairs"]})
+    stage_artifacts.show_safety(
+        layout, {"num_scores": num_scores, "mean_nsfw_score": 0.1, "mean_watermark_score": 0.2, **results["score-safety"]}
+    )
+    stage_artifacts.show_pictures(layout, {"num_prompts": 6, "images_per_s": 1.5, **results["generate-images"]})
+    assert "| perplexity | 12.5 |" in made["image-tokens"]
+    assert "| mean score | 0.25 |" in made["clip-scores"]
+    assert made["safety-scores"].count("data:image/svg+xml;base64,") == 2
+    assert "![best picture of each prompt](data:image/png;base64," in made["pictures"]
+    svg = base64.b64decode(made["clip-scores"].partition("base64,")[2].partition(")")[0]).decode()
+    shown = [int(said.replace(",", "")) for said in re.findall(r"to [-\d.]+: ([\d,]+)</title>", svg)]
+    assert sum(shown) == num_scores, "every pair is in a bar"

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from prefect.client.orchestration import get_client
 
 from dalle_datasets.catalog.connection import connect
 from dalle_datasets.store.layout import Layout
@@ -40,6 +41,9 @@ def test_pairs_are_collected_catalogued_and_published_once(capsys, tmp_path, pre
     assert fresh["filter"]["pairs_id"] == first["filter"]["pairs_id"]
     path, _ = run_flow(capsys, "maintain_catalog", tmp_path)
     assert path == str(layout.published_catalog)
+    with get_client(sync_client=True) as client:
+        names = {run.name for run in client.read_flow_runs()}
+    assert {"collect-pairs emoji_scenes demo 32px", "maintain-catalog emoji_scenes demo 32px"} <= names
     with connect(layout.catalog) as con:
         assert con.execute("select count(*) from pairs").fetchall() == [(first["filter"]["num_pairs"],)]
         assert con.execute("select count(*) from dropped_pairs").fetchall()[0][0] > 50
@@ -48,7 +52,6 @@ def test_pairs_are_collected_catalogued_and_published_once(capsys, tmp_path, pre
 def test_flow_and_task_runs_are_recorded(prefect_server):
     """Prefect's own temporary server loses most records of a short run; ours must not."""
     from prefect import flow, task
-    from prefect.client.orchestration import get_client
 
     @task
     def double(number: int) -> int:

@@ -1,6 +1,7 @@
 """A flow and its jobs: results are reused, progress arrives, failures carry the job's last words."""
 
 import json
+import logging
 import platform
 import subprocess
 import sys
@@ -297,3 +298,19 @@ def test_of_several_processes_the_furthest_is_shown_and_kept_for_others(tmp_path
 def test_a_log_on_a_full_disk_ends_early_and_hides_nothing():
     with jobs.Log(Path("/dev/full")) as log:
         log.write("the job's own error is worth more")
+
+
+@pytest.mark.parametrize(
+    ("line", "level", "text"),
+    [
+        ("2026-11-28 10:08:03,123 dalle_model.training.loop WARNING loss is far off", "WARNING", "loss is far off"),
+        ("2026-11-28 10:08:03,123 dalle_model.training.loop INFO step 10", "INFO", "step 10"),
+        ("/x/y.py:12: UserWarning: slow", "WARNING", "/x/y.py:12: UserWarning: slow"),
+        ("W1128 10:08:03.000000 123 torch/distributed/run.py:793] ranks", "WARNING", None),
+        ("an ERROR in the text of a line", "INFO", None),
+    ],
+)
+def test_lines_of_jobs_keep_their_level(line, level, text):
+    from flows.runtime.progress import level_of
+
+    assert level_of(line) == (getattr(logging, level), text or line)

@@ -61,12 +61,31 @@ def test_progress_and_watching_outlast_a_server_that_is_away(prefect_server, mon
 
         @flow
         def train() -> int:
-            stage, over = PrefectStage("train"), threading.Event()
+            over = threading.Event()
             run_id = FlowRunContext.get().flow_run.id
             with temporary_settings(away):
+                stage = PrefectStage("train")
                 stage.advance(Progress(1, 2, "steps", {}))
                 threading.Timer(0.5, over.set).start()
                 own_run.watch(run_id, over)
             return 42
 
         assert train() == 42
+
+
+def test_progress_of_a_thread_that_knows_no_run_belongs_to_the_run_all_the_same(prefect_server):
+    @flow
+    def crawl() -> str:
+        stage = PrefectStage("discover in a thread")
+        for done in (1, 2):
+            thread = threading.Thread(target=stage.advance, args=(Progress(done, 2, "pages", {}),))
+            thread.start()
+            thread.join()
+        return str(FlowRunContext.get().flow_run.id)
+
+    run_id = crawl()
+    with get_client(sync_client=True) as client:
+        body = {"artifacts": {"key": {"any_": ["discover-in-a-thread"]}}}
+        (artifact,) = client.request("POST", "/artifacts/filter", json=body).json()
+    assert artifact["flow_run_id"] == run_id
+    assert artifact["data"] == 100

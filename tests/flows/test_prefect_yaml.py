@@ -4,12 +4,20 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from flows.cli.run import FLOWS
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = yaml.safe_load((ROOT / "prefect.yaml").read_text())
 DEPLOYMENTS = {f"{entry['entrypoint'].rpartition('.')[2]}/{entry['name']}": entry for entry in FILE["deployments"]}
+
+RIGHT = {"overrides": {"transformer.num_layers": 8, "train_dvae.min_log_scale": None, "source.inputs": ["a"], "networks.policy": "manual"}}
+WRONG = [{"preset": "smal"}] + [
+    {"overrides": {name: value}}
+    for name, value in {"transformer.num_layer": 8, "transformer.num_layers": "x", "networks.policy": "never", "source.inputs": "a"}.items()
+]
 
 TOP_KEYS = {"name", "prefect-version", "build", "push", "pull", "definitions", "deployments"}
 KEYS = {
@@ -59,6 +67,12 @@ def test_the_entrypoint_exists_and_takes_the_parameters(name):
         flow.validate_parameters(entry["parameters"])
     with pytest.raises(TypeError):  # Prefect's ParameterBindError: the signature is strict
         flow.validate_parameters({**entry.get("parameters", {}), "presett": "demo"})
+    for wrong in WRONG if "parameters" in entry else ():
+        given = {**entry["parameters"], **wrong}
+        with pytest.raises(ValidationError):  # as the server does when a run is asked for
+            validate(given, parameter_schema(flow.fn).model_dump(), raise_on_error=True)
+    given = {"job": "train_dvae", "run_dir": "runs/x"} if name.startswith("run_job") else {**entry["parameters"], **RIGHT}
+    validate(given, parameter_schema(flow.fn).model_dump(), raise_on_error=True)
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
