@@ -26,6 +26,7 @@ from dalle_datasets.store.layout import open_data_root
 from dalle_datasets.store.locks import held, is_held
 from dalle_datasets.store.parquet import atomic_path
 from flows.operation.deployments import deployments_of
+from flows.operation.lost_runs import LOOK_EVERY_S, LostRuns
 from flows.operation.processes import MARK, command_of, end, listener_of, marked
 from flows.operation.server_api import ServerApi
 from flows.operation.site import Site, read_site
@@ -191,8 +192,13 @@ class Children:
         return any(worker["name"] == worker_name(pool, int(number)) and worker["status"] == "ONLINE" for worker in workers)
 
     def keep_alive(self) -> None:
-        """Start again what ends, until this process is told to end."""
+        """Start again what ends, and runs whose process is gone, until this process is told to end."""
+        lost, next_look = LostRuns(ServerApi(api_url(self._site), self._site.auth)), time.monotonic() + LOOK_EVERY_S
         while True:
+            if time.monotonic() > next_look:
+                next_look = time.monotonic() + LOOK_EVERY_S
+                for line in lost.look():
+                    self._say(line)
             for name, process in list(self._processes.items()):
                 status = process.poll()
                 if status is not None:

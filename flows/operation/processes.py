@@ -19,13 +19,18 @@ _POLL_S = 0.1
 
 def marked(home: Path) -> set[int]:
     """Processes of the installation in `home`, other than this one."""
-    wanted = f"{MARK}={home}".encode()
-    found = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # of another user, or gone
-            if wanted in (folder / "environ").read_bytes().split(b"\0"):  # empty once a process has ended
-                found.add(int(folder.name))
-    return found - {os.getpid()}
+    pids = (int(folder.name) for folder in Path("/proc").glob("[0-9]*"))
+    return {pid for pid in pids if variable_of(pid, MARK) == str(home)} - {os.getpid()}
+
+
+def variable_of(pid: int, name: str) -> str | None:
+    """What a process was given in an environment variable; None where it was not, or has ended, or is somebody else's."""
+    try:
+        entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    start = f"{name}=".encode()
+    return next((entry.removeprefix(start).decode(errors="replace") for entry in entries if entry.startswith(start)), None)
 
 
 def command_of(pid: int) -> str:
