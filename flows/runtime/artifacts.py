@@ -5,10 +5,12 @@ import io
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from httpx import HTTPError
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from dalle_datasets.catalog.connection import connect
@@ -33,13 +35,23 @@ SHEET_COLUMNS, SHEET_ROWS, SHEET_CELL = 8, 3, 64
 def show_in_prefect(layout: Layout, account: Mapping[str, Any]) -> None:
     """Make the artifacts of the current flow run. An artifact is a row of Prefect's database, so the sheet is small."""
     results = account["results"]
-    create_markdown_artifact(_page(layout, account), key="pipeline-report", description="What the pipeline made")
-    create_table_artifact(drop_table(results), key="dropped-pairs", description="Candidates that were left out, by stage and reason")
-    create_table_artifact(account["stage_times"], key="stage-times", description="Seconds per stage")
+    show_page(_page(layout, account), key="pipeline-report", description="What the pipeline made")
+    show_table(drop_table(results), key="dropped-pairs", description="Candidates that were left out, by stage and reason")
+    show_table(account["stage_times"], key="stage-times", description="Seconds per stage")
     if "evaluate" in results:
-        create_table_artifact(
-            agreement_table(results["evaluate"]), key="agreement", description="Share of pictures with all four attributes right"
-        )
+        show_table(agreement_table(results["evaluate"]), key="agreement", description="Share of pictures with all four attributes right")
+
+
+def show_page(markdown: str, key: str, description: str) -> None:
+    """Make a page of the current run. What a flow made does not depend on it, so a server that is away costs the page only."""
+    with suppress(HTTPError):
+        create_markdown_artifact(markdown, key=key, description=description)
+
+
+def show_table(rows: list[dict[str, Any]], key: str, description: str) -> None:
+    """Make a table of the current run, as `show_page` makes a page."""
+    with suppress(HTTPError):
+        create_table_artifact(rows, key=key, description=description)
 
 
 def raise_codebook_alarm(layout: Layout, trained: Mapping[str, Any]) -> None:
@@ -49,14 +61,14 @@ def raise_codebook_alarm(layout: Layout, trained: Mapping[str, Any]) -> None:
     note(f"train dvae: {trained['alarm']}")
     chart = max((layout.root / trained["looks"]).glob("*-usage.png"))
     page = [f"# {trained['run_id']}", "", f"**{trained['alarm']}**", "", f"![how often each token is used]({_as_data(chart.read_bytes())})"]
-    create_markdown_artifact("\n".join(page), key="codebook-alarm", description="The dVAE uses few of its tokens")
+    show_page("\n".join(page), key="codebook-alarm", description="The dVAE uses few of its tokens")
 
 
 def show_collection(data: CollectionData, report: Path) -> None:
     """Make the artifacts of a finished collection: a page of what it brought, and two tables."""
-    create_markdown_artifact(collection_page(data, report), key="collection-report", description="What was collected")
-    create_table_artifact(_shown(data.hosts[:50]), key="collection-hosts", description="How far candidates came, by host")
-    create_table_artifact(_shown(data.drops), key="drop-reasons", description="Why candidates were left out, by stage")
+    show_page(collection_page(data, report), key="collection-report", description="What was collected")
+    show_table(_shown(data.hosts[:50]), key="collection-hosts", description="How far candidates came, by host")
+    show_table(_shown(data.drops), key="drop-reasons", description="Why candidates were left out, by stage")
 
 
 def collection_page(data: CollectionData, report: Path) -> str:
@@ -96,7 +108,7 @@ def show_training(config: Config, trained: Mapping[str, Any]) -> None:
     with connect(layout.catalog, config.catalog.lock_timeout_s, note, f"show {trained['run_id']}") as con:
         logged = logged_by(partial(ask, con), trained["job"], trained["run_id"])
     key = f"{trained['job'].replace('_', '-')}-curves"
-    create_markdown_artifact(training_page(trained["run_id"], trained["job"], logged), key=key, description="How the training went")
+    show_page(training_page(trained["run_id"], trained["job"], logged), key=key, description="How the training went")
 
 
 def training_page(run_id: str, job: str, logged: Logged) -> str:

@@ -5,13 +5,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from prefect.artifacts import create_markdown_artifact
 
 from dalle_datasets.store import schemas
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.parquet import iter_batches, read_parquet
 from flows.report.figures import SMALL, as_data_url, histogram
-from flows.runtime.artifacts import contact_sheet
+from flows.runtime.artifacts import contact_sheet, show_page
 
 _BARS = 40
 
@@ -42,7 +41,7 @@ def show_safety(layout: Layout, made: Mapping[str, Any]) -> None:
 
 def show_pictures(layout: Layout, made: Mapping[str, Any]) -> None:
     """The best picture of some prompts."""
-    facts = {"prompts": made["num_prompts"], "pictures": made["num_images"], "pictures per second": made["images_per_s"]}
+    facts = {"prompts": made["num_prompts"], "pictures": made["num_images"], "pictures per second": made.get("images_per_s")}
     facts |= {f"prompts left out: {reason}": number for reason, number in made.get("dropped", {}).items()}
     sheet = f"![best picture of each prompt]({contact_sheet(layout, made['generations'])})"
     _show("pictures", made, facts, [sheet], "The best pictures of a batch")
@@ -74,9 +73,9 @@ def _chart(title: str, label: str, counts: Iterable[Any], edges: Any) -> str:
 
 
 def _show(key: str, made: Mapping[str, Any], facts: Mapping[str, Any], pictures: Iterable[str], description: str) -> None:
-    table = ["| | |", "| --- | ---: |", *(f"| {name} | {_short(value)} |" for name, value in facts.items())]
+    table = ["| | |", "| --- | ---: |", *(f"| {name} | {_short(value)} |" for name, value in facts.items() if value is not None)]
     page = [f"# {made['run_id']}", "", *table, "", *(f"{picture}\n" for picture in pictures if picture)]
-    create_markdown_artifact("\n".join(page), key=key, description=description)
+    show_page("\n".join(page), key=key, description=description)
 
 
 def _short(value: Any) -> str:

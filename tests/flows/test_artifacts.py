@@ -107,9 +107,8 @@ def test_gradients_by_layer_are_a_chart_and_no_rows_of_the_table():
     assert "| attention_00 |" not in page
 
 
-def test_tokens_scores_and_pictures_are_artifacts_with_histograms_and_samples(made, monkeypatch, catalogued_root):
+def test_tokens_scores_and_pictures_are_artifacts_with_histograms_and_samples(made, catalogued_root):
     layout = catalogued_root.layout
-    monkeypatch.setattr(stage_artifacts, "create_markdown_artifact", lambda page, key, description: made.update({key: page}))
     results = {path.parent.name.rsplit("-", 1)[0]: json.loads(path.read_text()) for path in layout.runs.glob("*/result.json")}
     num_scores = sum(batch.num_rows for batch in iter_batches(layout.clip_scores("clip0"), CLIP_SCORES, ["clip_score"], 100))
     stage_artifacts.show_tokens(layout, {"num_images": 12, "codes_used": 8, "perplexity": 12.5, **results["tokenize-images"]})
