@@ -9,7 +9,6 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from dalle_datasets.catalog.migrations import apply_views, migrate
 from dalle_datasets.catalog.queries import bind
 from dalle_datasets.catalog.sql_files import read_sql
 from dalle_datasets.store.parquet import write_parquet
@@ -117,16 +116,6 @@ class Catalog:
     def rows(self, table: str, *columns: str) -> list[tuple[Any, ...]]:
         """Rows of a table, sorted."""
         return sorted(self.con.execute(f"select {', '.join(columns)} from {table}").fetchall())
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty catalog, made once: migrations, views and their comments take seconds."""
-    path = tmp_path_factory.mktemp("migrated") / "catalog.duckdb"
-    with duckdb.connect(str(path)) as con:
-        migrate(con)
-        apply_views(con)
-    return path
 
 
 @pytest.fixture

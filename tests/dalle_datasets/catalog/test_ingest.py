@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +23,9 @@ def root(make_data_root):
 
 
 @pytest.fixture
-def con(root):
+def con(root, migrated):
+    root.layout.catalog.parent.mkdir()
+    shutil.copy(migrated, root.layout.catalog)
     with connect(root.layout.catalog) as con:
         yield con
 
