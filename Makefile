@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 CODE := open_dalle dalle_model datasets flows tests benchmarks
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup demo up down test test-slow test-torch-min fuzz test-gpu gpu check bench soak format lock clean
+.PHONY: help setup demo up down test test-slow test-torch-min fuzz test-gpu gpu check bench soak chaos format lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ soak: $(STAMP)  ## an installation left alone for half an hour while a site and 
 
 bench: $(STAMP)  ## print the figures of benchmarks/ (results are kept in benchmarks/RESULTS.md by hand)
 	@for script in benchmarks/bench_*.py; do echo "==> $$script"; $(BIN)/python "$$script" || exit 1; done
+
+chaos: $(STAMP)  ## kill flows, jobs, workers, server, all at once for half an hour (MINUTES=30); tables must be as undisturbed ones
+	@$(BIN)/python benchmarks/chaos.py --minutes $(or $(MINUTES),30)
 
 format: $(STAMP)  ## format the code and sort the imports
 	$(BIN)/ruff check --fix-only --quiet $(CODE)

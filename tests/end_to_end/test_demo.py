@@ -1,5 +1,6 @@
 """The whole pipeline as a newcomer starts it: it ends, a second run takes seconds, and a killed one ends with the same tables."""
 
+import functools
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -46,10 +48,23 @@ def command(root: Path, *words: str) -> list[str]:
     ]
 
 
-def demo(root: Path, *words: str) -> str:
+OFFLINE = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+"""In front of a command: a namespace in which there is nothing but the loopback address."""
+
+
+@functools.cache
+def can_go_offline() -> bool:
+    """Whether this user may start a program in such a namespace."""
+    if not (shutil.which("unshare") and shutil.which("ip")):
+        return False
+    nobody = subprocess.run([*OFFLINE, "ip", "route", "get", "192.0.2.1"], capture_output=True, text=True, check=False)
+    return "Network is unreachable" in nobody.stderr
+
+
+def demo(root: Path, *words: str, before: Sequence[str] = ()) -> str:
     """Run it, or another command with its settings, to the end; returns what it printed."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    done = subprocess.run(command(root, *words), env=environment, capture_output=True, text=True, check=False, cwd=root.parent)
+    done = subprocess.run([*before, *command(root, *words)], env=environment, capture_output=True, text=True, check=False, cwd=root.parent)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -73,13 +88,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, str, 
     """The data root of a run that nobody disturbed, what the run printed, and its tables before any test goes on in it.
 
     Who has made one with these settings may name it: `DEMO_DATA_ROOT=FOLDER DEMO_PRINTED=FILE` save a run. A copy is used.
+    Otherwise it is made without a network, where that is permitted.
     """
     root = tmp_path_factory.mktemp("demo") / "data"
     if made := os.environ.get("DEMO_DATA_ROOT"):
         shutil.copytree(made, root)
         printed = Path(os.environ["DEMO_PRINTED"]).read_text()
     else:
-        printed = demo(root)
+        printed = demo(root, before=OFFLINE if can_go_offline() else ())
     shutil.copytree(root, root.parent / "before_tests")
     return Layout(root), printed, tables(Layout(root))
 
@@ -108,6 +124,15 @@ def test_it_ends_with_a_summary_a_gallery_and_a_catalog(undisturbed):
     assert len(rows["pairs"]) == 100
     assert len(rows["generations"]) == 3 * 2 * 4
     assert len(rows["stage_times"]) > 15
+
+
+@pytest.mark.skipif(not can_go_offline(), reason="`unshare -rn` is not permitted here, or there is no `ip`")
+def test_nobody_asked_for_a_name_of_the_outer_world(undisturbed):
+    """The run had the loopback address only; telemetry would have left its errors in the server's log."""
+    layout, _, _ = undisturbed
+    logged = (layout.root / "prefect" / "server.log").read_text()
+    assert "Name or service not known" not in logged
+    assert "name resolution" not in logged
 
 
 def test_the_second_run_starts_nothing(undisturbed):
