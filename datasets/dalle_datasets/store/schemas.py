@@ -60,9 +60,10 @@ IMAGES = _schema(
 
 MEASURES = _schema(
     "measures",
-    3,
+    4,
     [
         _required("candidate_id", pa.string()),
+        pa.field("sha256", pa.string()),  # of the bytes that were measured
         _required("has_file_name", pa.bool_()),  # the caption is the name of a file
         _required("num_caption_words", pa.int32()),
         _required("num_caption_letters", pa.int32()),
