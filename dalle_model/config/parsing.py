@@ -102,8 +102,25 @@ def _suggest(name: str, known: Mapping[str, Any], parent: str, tail: list[str] |
     return f"; known here: {', '.join(known)}"
 
 
+def _split_list(text: str) -> list[str]:
+    """The items between commas. A comma of an item has a backslash before it; backslashes of its own before a comma are doubled."""
+    items, item = [], ""
+    for piece in re.split(r"(\\*,)", text):
+        num_backslashes = len(piece) - 1
+        if not piece.endswith(","):
+            item += piece
+        elif num_backslashes % 2:
+            item += "\\" * (num_backslashes // 2) + ","
+        else:
+            items.append(item + "\\" * (num_backslashes // 2))
+            item = ""
+    return [item for item in [*items, item] if item]
+
+
 def _coerce(hint: Any, value: Any, where: str) -> Any:
     origin, args = get_origin(hint), get_args(hint)
+    if isinstance(value, str) and origin is not tuple and str not in (hint, *args):
+        value = value.strip()  # spaces are part of texts alone
     if origin is Literal:
         if value not in args:
             raise ValueError(f"{where}: {value!r} is not one of {', '.join(map(repr, args))}")
@@ -115,8 +132,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
             raise ValueError(f"{where}: needs a value")
         return _coerce(next(a for a in args if a is not type(None)), value, where)
     if origin is tuple:
-        # A comma of the value itself is written with a backslash before it.
-        items = [v.replace("\\,", ",") for v in re.split(r"(?<!\\),", value) if v] if isinstance(value, str) else value
+        items = _split_list(value) if isinstance(value, str) else value
         if not isinstance(items, list | tuple):
             raise ValueError(f"{where}: {value!r} is not a list; separate items with commas (a comma inside one is written \\,)")
         if len(args) == 2 and args[1] is Ellipsis:

@@ -43,7 +43,7 @@ def parse_settings(settings: list[str] | None) -> dict[str, str]:
         path, equals, value = text.partition("=")
         if not equals or not path:
             raise ValueError(f"--set {text}: needs the form PATH=VALUE, e.g. --set transformer.num_layers=8")
-        pairs[path.strip()] = value.strip()
+        pairs[path.strip()] = value
     return pairs
 
 

@@ -2,7 +2,10 @@
 
 import dataclasses
 import math
+import re
+import tempfile
 import typing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +14,9 @@ from hypothesis import strategies as st
 
 from dalle_model.config.parsing import to_dict
 from dalle_model.config.presets import preset
+from dalle_model.config.settings_file import read_settings, render_settings
 from dalle_model.config.tree import Config
+from flows.cli.options import parse_settings
 
 
 def numeric_settings(cls: type, path: str = "") -> dict[str, type]:
@@ -55,6 +60,25 @@ def test_any_number_is_taken_as_it_is_or_refused_with_a_sentence(name: str, valu
 
 
 def test_a_comma_inside_an_item_is_escaped() -> None:
-    inputs = r"/data/birds [2021]\, 'red' \"x\",/data/鳥 é=1,C:\photos"
+    inputs = r"/data/birds [2021]\, 'red' \"x\",/data/鳥 é=1,C:\photos, a\\,b "
     config = preset("demo", {"source.kind": "image_folders", "source.inputs": inputs})
-    assert config.source.inputs == (r"/data/birds [2021], 'red' \"x\"", "/data/鳥 é=1", r"C:\photos")
+    assert config.source.inputs == (r"/data/birds [2021], 'red' \"x\"", "/data/鳥 é=1", r"C:\photos", " a\\", "b ")
+
+
+ITEMS = st.text(st.characters(codec="utf-8") | st.sampled_from(",\\\"'[]{}*?=# \n\x7f\u2028"), min_size=1, max_size=9)
+
+
+@given(st.lists(ITEMS, min_size=1, max_size=4), ITEMS)
+@settings(max_examples=100, deadline=None)
+def test_any_text_survives_the_command_line_and_the_settings_file(inputs: list[str], root: str) -> None:
+    """Brackets, quotes, spaces, commas, backslashes, line ends and every script, in lists and alone."""
+    escaped = [re.sub(r"(\\*),", r"\1\1\\,", item) for item in inputs]
+    escaped = [re.sub(r"(\\+)$", r"\1\1", item) for item in escaped[:-1]] + escaped[-1:]
+    typed = parse_settings([f"source.inputs={','.join(escaped)}", "source.kind= image_folders ", f"paths.data_root={root}"])
+    config = preset("demo", typed)
+    assert config.source.inputs == tuple(inputs)
+    assert config.paths.data_root == root
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "settings.toml"
+        path.write_text(render_settings(config), encoding="utf-8", newline="")
+        assert read_settings(path).source == config.source
