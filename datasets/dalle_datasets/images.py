@@ -93,6 +93,7 @@ def decode_and_check(data: bytes, max_pixels: int) -> tuple[Image.Image, bool]:
         except _DECODER_ERRORS as error:
             raise ImageError("not_an_image", _describe(data)) from error
         full_size = image.size
+        frame = image.tile[0][1] if image.format == "GIF" and image.tile else None
         if image.width * image.height > max_pixels and image.format == "JPEG":
             scale = math.ceil(math.sqrt(image.width * image.height / max_pixels))
             image.draft(None, (image.width // scale, image.height // scale))  # decoded at a half, a quarter or an eighth
@@ -107,6 +108,8 @@ def decode_and_check(data: bytes, max_pixels: int) -> tuple[Image.Image, bool]:
             is_plain = is_whole and is_upright and image.size == full_size
             is_plain = is_plain and image.mode in ("RGB", "L", "1", "P") and "transparency" not in image.info
             colored = _to_srgb(upright, rgb)
+            if frame is not None and frame != (0, 0, *full_size):
+                colored = _on_canvas(colored, frame)
             if colored is not rgb:
                 colored.info.pop("icc_profile", None)  # else it would be saved, and applied once more
             return colored, is_plain and colored is rgb
@@ -163,6 +166,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _on_canvas(image: Image.Image, frame: tuple[int, int, int, int]) -> Image.Image:
+    """What of a GIF its first frame shows; the rest of the canvas is transparent, whatever background the file names."""
+    canvas = Image.new("RGB", image.size, "white")
+    canvas.paste(image.crop(frame), frame)
+    return canvas
 
 
 def _is_transparent(image: Image.Image) -> bool:
@@ -227,13 +237,19 @@ def _describe(data: bytes) -> str:
     """What bytes that are no picture seem to be."""
     if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis"):
         return "a HEIC picture, which is not read; convert it to PNG"
+    if data[4:8] == b"ftyp":
+        return "a damaged AVIF picture" if data[8:12] in (b"avif", b"avis") else "a video, which is not read"
+    if data.startswith((b"\0\0\1\0", b"\0\0\2\0")):
+        return "an icon, which is not read; convert it to PNG"
     if data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
         return "a JPEG XL picture, which is not read; convert it to PNG"
     if data.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")):
         return "a JPEG 2000 picture, which is not read; convert it to PNG"
     if data.startswith(b"8BPS"):
         return "a Photoshop file, which is not read; convert it to PNG"
-    start = data[:512].lstrip().lower()
+    start = data[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if start.startswith(b"<?xml") and b"<svg" in start:
+        return "an SVG drawing"
     for mark, name in (
         (b"<svg", "an SVG drawing"), (b"<?xml", "XML"), (b"<!doctype html", "an HTML page"), (b"<html", "an HTML page"), (b"%pdf", "a PDF"),
         (b"%!ps", "PostScript"), (b"{", "JSON"),
