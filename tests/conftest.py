@@ -445,6 +445,37 @@ def catalogued_root(_catalogued_template: DataRoot, tmp_path: Path) -> DataRoot:
 
 
 @pytest.fixture(scope="session")
+def traces() -> Callable[[Path, set[str], set[bytes]], list[str]]:
+    """Says which files of a folder hold one of some texts or pictures: as bytes, in a column of Parquet, or in a table."""
+    import duckdb
+    import pyarrow.parquet as pq
+
+    def found(root: Path, texts: set[str], pictures: set[bytes]) -> list[str]:
+        def has(value: Any) -> bool:
+            if isinstance(value, bytes):
+                return value in pictures
+            if isinstance(value, list | tuple):
+                return any(map(has, value))
+            return any(text in str(value) for text in texts)
+
+        wanted = [*(text.encode() for text in texts), *(picture[40:] for picture in pictures)]
+        where = []
+        for path in sorted(path for path in root.rglob("*") if path.is_file()):
+            data = path.read_bytes()
+            if any(text in data for text in wanted):
+                where.append(f"{path.relative_to(root)} (bytes: {[text for text in wanted if text in data][:3]})")
+            if data[:4] == b"PAR1" and has([column.to_pylist() for column in pq.read_table(path, partitioning=None).columns]):
+                where.append(f"{path.relative_to(root)} (columns)")
+            if path.suffix == ".duckdb":
+                with duckdb.connect(str(path), read_only=True) as con:
+                    tables = con.execute("select table_name from duckdb_tables()").fetchall()
+                    where += [f"{path.name} ({table})" for (table,) in tables if has(con.table(table).fetchall())]
+        return where
+
+    return found
+
+
+@pytest.fixture(scope="session")
 def migrated_database() -> Path:
     """Where a database of this Prefect version is kept that needs no migration, which takes 13 s of CPU; made by `prefect_server`."""
     from importlib import metadata

@@ -15,6 +15,7 @@ from flows.cli import (
     demo,
     doctor,
     export,
+    forget,
     generate,
     import_model,
     import_weights,
@@ -63,6 +64,7 @@ app.command("job", rich_help_panel=TOOLS)(job.job)
 app.command("prepare", rich_help_panel=TOOLS)(prepare.prepare)
 app.command("import-weights", rich_help_panel=TOOLS)(import_weights.import_weights)
 app.add_typer(catalog.app, name="catalog", rich_help_panel=TOOLS)
+app.command("forget", rich_help_panel=TOOLS)(forget.forget)
 app.command("site", rich_help_panel=TOOLS)(site.site)
 
 

@@ -68,7 +68,8 @@ def show_collection(data: CollectionData, report: Path) -> None:
     """Make the artifacts of a finished collection: a page of what it brought, and two tables."""
     show_page(collection_page(data, report), key="collection-report", description="What was collected")
     show_table(_shown(data.hosts[:50]), key="collection-hosts", description="How far candidates came, by host")
-    show_table(_shown(data.drops), key="drop-reasons", description="Why candidates were left out, by stage")
+    drops = [{name: value for name, value in row.items() if name != "example"} for row in data.drops]  # captions and addresses stay here
+    show_table(_shown(drops), key="drop-reasons", description="Why candidates were left out, by stage")
 
 
 def collection_page(data: CollectionData, report: Path) -> str:

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from dalle_datasets.catalog.connection import connect
+from dalle_datasets.catalog.forget import Request, forget, plan_forgetting
 from dalle_datasets.catalog.ingest import ingest_collections, ingest_dropped_pairs, ingest_pairs
 from dalle_datasets.catalog.queries import ask
 from dalle_datasets.config import DownloadConfig, FilterConfig, ShardsConfig, SourceConfig
@@ -99,6 +100,36 @@ def site(web, tmp_path):
 
 ALL = {"a first thing", "a second thing", "a third thing", "a fourth thing"}
 OF_A = {"a first thing", "a second thing"}
+
+
+def test_what_was_forgotten_stays_out_at_its_address_its_page_and_elsewhere(site, web, tmp_path, traces):
+    """Another page shows the same file, and the same picture in another format, under new names, and links to the page."""
+    site.collect()
+    old = png(2)
+    (tmp_path / "letter.png").write_bytes(old)
+    asked = [Request("page", web.url("/b.html")), Request("like", str(tmp_path / "letter.png"))]
+    forget(site.layout, plan_forgetting(site.layout, asked))
+    assert site.collect(refresh=False)[0] == {"a first thing"}
+    larger = io.BytesIO()
+    Image.open(io.BytesIO(old)).resize((200, 200)).save(larger, "JPEG", quality=90)
+    web.put("/copy.png", old)
+    web.put("/larger.jpg", larger.getvalue(), "image/jpeg")
+    web.put("/5.png", png(5))
+    site.publish("/b.html", '<img src="/3.png" alt="a third thing of today">')
+    site.publish(
+        "/c.html",
+        '<a href="/b.html">b</a><img src="/copy.png" alt="it again"><img src="/larger.jpg" alt="it larger">'
+        '<img src="/5.png" alt="a new thing">',
+    )
+    site.publish("/", '<a href="/a.html">a</a><a href="/c.html">c</a>')
+    num_asked = web.count("/b.html")
+    for _ in range(2):
+        pairs, reasons, _ = site.collect()
+        assert (pairs, reasons) == ({"a first thing", "a new thing"}, {})
+    assert web.count("/b.html") == num_asked
+    texts = {"a second thing", "a third thing", "it again", "it larger", "/b.html", "/copy.png", "/larger.jpg"}
+    files_only = [where for where in traces(site.layout.root, texts, {old, larger.getvalue()}) if not where.startswith("catalog/")]
+    assert files_only == []
 
 
 def opt_out(site, web, how):

@@ -9,13 +9,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dalle_datasets.catalog.connection import open_published
+from dalle_datasets.catalog.queries import run_sql
 from dalle_datasets.catalog.snapshot import contents
 from dalle_datasets.store.layout import Layout
+from dalle_datasets.store.parquet import read_parts
+from dalle_datasets.store.schemas import PAIRS
 
 pytestmark = pytest.mark.slow
 
@@ -166,6 +171,39 @@ def test_prompts_that_are_dropped_into_a_folder_get_pictures_once(undisturbed):
     assert json.loads(demo(layout.root, "run", "draw_prompt_folder")) == drawn
     assert batch.stat().st_ino == before
     shutil.rmtree(folder)
+
+
+def test_ten_pictures_that_are_forgotten_leave_no_trace_and_do_not_come_back(undisturbed, tmp_path, traces):
+    layout = Layout(tmp_path / "data")
+    shutil.copytree(undisturbed[0].root, layout.root)
+    pairs = sorted(read_parts(layout.pairs("emoji_scenes"), PAIRS).to_pylist(), key=itemgetter("image_url"))
+    asked_for = {row["prompt"] for row in rows_of(layout, "select prompt from prompts")}
+    pairs = [pair for pair in pairs if pair["caption"] not in asked_for]  # what was drawn for a caption stays
+    page = "http://emoji-scenes.localhost/gallery/6.html"
+    by_page = [pair for pair in pairs if pair["page_url"] == page]
+    others = [pair for pair in pairs if pair["page_url"] != page]
+    (tmp_path / "letter.png").write_bytes(others[0]["image"])
+    (tmp_path / "requests.csv").write_text("kind,value\n" + "".join(f"url,{pair['image_url']}\n" for pair in others[1:6]))
+    request = ("forget", "--page", page, "--like", str(tmp_path / "letter.png"), "--requests", str(tmp_path / "requests.csv"))
+    said = demo(layout.root, *request, "--yes")
+    gone = [*by_page, *others[:6]]
+    assert len(gone) >= 10
+    trained = {row["transformer_id"] for row in rows_of(layout, "select result ->> 'transformer_id' as transformer_id from runs")} - {None}
+    assert all(f"transformer {name}" in said for name in trained)
+    names = ("caption", "image_url", "candidate_id", "sha256", "pixel_sha256", "pair_id")
+    texts, pictures = {str(pair[name]) for pair in gone for name in names} | {page}, {pair["image"] for pair in gone}
+    assert traces(layout.root, texts, pictures) == []
+    assert "FAULT" not in (checked := demo(layout.root, "catalog", "check", "--files", "--hashed", "1000"))
+    assert "leftover" not in checked
+    demo(layout.root, "run", "collect_pairs", "--refresh")
+    assert traces(layout.root, texts, pictures) == []
+    left = {pair["pair_id"] for pair in read_parts(layout.pairs("emoji_scenes"), PAIRS).to_pylist()}
+    assert left == {row["pair_id"] for row in rows_of(layout, "select pair_id from pairs")}
+    assert len(left) <= 90
+
+
+def rows_of(layout: Layout, sql: str) -> list[dict[str, Any]]:
+    return run_sql(layout, sql).to_pylist()
 
 
 def test_killed_again_and_again_it_ends_with_the_same_tables(undisturbed, tmp_path):

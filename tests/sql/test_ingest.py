@@ -24,6 +24,11 @@ def test_insert_pairs_leaves_the_bytes_in_the_part(catalog, write):
     ]
 
 
+def test_places_of_pairs_are_what_a_block_list_is_compared_with(catalog):
+    catalog.add("pairs", {"image_url": "http://site/7.png", "page_url": "http://site/7", "sha256": "s7", "pixel_sha256": "p7"})
+    assert catalog.query("places_of_pairs", "ingest") == [("http://site/7.png", "http://site/7", "s7", "p7")]
+
+
 def test_insert_dropped_pairs(catalog, write):
     path = write("dropped/web/filter.parquet", schemas.DROPPED_PAIRS, [{"reason": "language", "detail": "de"}])
     run(catalog, "insert_dropped_pairs", file=str(path), part_path="p")

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from dalle_datasets.catalog.queries import bind
 from dalle_datasets.catalog.sql_files import SqlFile, read_sql
+from dalle_datasets.sources.blocked import BlockList, read_blocks
 from dalle_datasets.store.ids import content_id
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.parquet import atomic_path, remove_stale, write_parquet
@@ -55,8 +56,9 @@ def export_training_set(
     The id is a hash of the query's text, its parameters, and the content of every file it can read; equal ids mean equal
     files. `pairs_id` only names the pairs in the lineage. The safety parameters count for queries that ask for safety scores;
     `params` are the query's own, as values or as text. Raises `ValueError` for an unknown query or parameter, when the query selects
-    nothing, and when it asks for safety scores and there are none.
+    nothing, when it asks for safety scores and there are none, and when the catalog holds what was forgotten.
     """
+    _refuse_forgotten(con, read_blocks(layout))
     file = read_sql("training_sets", query)
     if fixed := sorted(set(params or {}) & {"root", "tokenizer_id", "dvae_id", "clip_id", "safety_id"}):
         raise ValueError(f"{fixed[0]} of a training set follows from the settings; choose networks with --with, not with --param")
@@ -103,6 +105,22 @@ def export_training_set(
             partial.write_text(json.dumps(manifest, indent=1, sort_keys=True))
     made = json.loads((folder / "manifest.json").read_text())
     return TrainingSet(id=training_set_id, path=made["path"], num_pairs=made["num_pairs"], num_validation=made["num_validation"])
+
+
+def _refuse_forgotten(con: duckdb.DuckDBPyConnection, blocks: BlockList) -> None:
+    """Raise `ValueError` if the catalog holds pairs that are on the block list, e.g. because their files were brought back by hand."""
+    if not len(blocks):
+        return
+    reader = con.execute(read_sql("ingest", "places_of_pairs").text).to_arrow_reader(10_000)
+    is_there = (
+        blocks.has_address(row["image_url"], row["page_url"]) or blocks.has_picture(row["sha256"], row["pixel_sha256"])
+        for batch in reader
+        for row in batch.to_pylist()
+    )
+    if num_pairs := sum(is_there):
+        raise ValueError(
+            f"{num_pairs} pairs of the catalog are on the block list, so no training set is made; take them out with `dalle forget --yes`"
+        )
 
 
 def _declared(file: SqlFile) -> set[str]:

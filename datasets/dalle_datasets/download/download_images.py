@@ -34,6 +34,7 @@ from dalle_datasets.download.recheck import (
     write_seen,
 )
 from dalle_datasets.download.shards import Shards, write_shards
+from dalle_datasets.sources.blocked import BlockList, read_blocks
 from dalle_datasets.sources.discover import candidates_id, candidates_path, recorded_documents_id
 from dalle_datasets.sources.local_files import LocalReader
 from dalle_datasets.sources.opening import open_source
@@ -47,7 +48,7 @@ from dalle_datasets.store.manifest import Report, commit, invalidate, load_if_cu
 from dalle_datasets.store.parquet import RowsWriter, atomic_path, list_parts, read_parquet, write_parquet
 from dalle_datasets.store.schemas import CANDIDATES, DROPPED_PAIRS, IMAGES
 from dalle_datasets.web.client import PoliteClient
-from dalle_datasets.web.failures import FAILURES, OK, OPT_OUTS
+from dalle_datasets.web.failures import FAILURES, FORGOTTEN, OK, OPT_OUTS
 
 VERSION = 1
 OUTCOMES_FILE = "outcomes.json"
@@ -81,13 +82,13 @@ def download_images(
     """Fetch what the candidates of a source point to.
 
     With `refresh` the pictures that are here are asked for again: their owners may have opted out, taken them down or replaced them.
-    Files on this machine are looked at whenever discovery saw a change.
+    Files on this machine are looked at whenever discovery saw a change. What is on the block list is not asked for, nor its bytes kept.
     Raises `ValueError` when there are no candidates, or when img2dataset cannot be started.
     """
     path = candidates_path(layout, source.name)
     if not path.exists():
         raise ValueError(f"{path} does not exist; run discover for source {source.name!r} first")
-    settings = _settings_id(source, download)
+    settings, blocks = _settings_id(source, download), read_blocks(layout)
     folder = layout.images(source.name)
     documents = recorded_documents_id(layout, source.name)
     inputs = fingerprint("download", VERSION, settings, candidates_id(path), *([documents] if documents else []))
@@ -104,14 +105,14 @@ def download_images(
         unwanted = _withdrawn_ids(layout, source.name, work)
         _keep_earlier_rows(folder, work / "parts", settings, unwanted, asks_again=refresh or bool(documents))
         outcomes = _recheck(path, layout, work, source, download, refresh, report)
-        shards = _plan_shards(path, work, source, download, outcomes)
+        shards = _plan_shards(path, work, source, download, outcomes, blocks)
         if earlier is not None and not outcomes and not len(shards) and not len(unwanted):
             write_seen(layout.source(source.name) / SEEN_FILE, work / "seen", work)
             shutil.rmtree(work)
             return DownloadResult(**{**earlier, "num_fetched": 0, "skipped": True})
         fetch_all(shards, work, source, download, report)
         kept = list_parts(work / "parts")
-        fetched = _write_parts(shards, work, settings, outcomes)
+        fetched = _write_parts(shards, work, settings, outcomes, blocks)
         _withdraw(kept, outcomes, fetched, settings)
         write_seen(layout.source(source.name) / SEEN_FILE, work / "seen", work)
         plan = {"num_fetched": shards.num_urls, "parts": [part.name for part in list_parts(work / "parts")]}
@@ -205,7 +206,9 @@ def _withdraw(parts: list[Path], outcomes: dict[str, Outcome], fetched: dict[str
             write_parquet(part, table, IMAGES, metadata={"settings": settings})
 
 
-def _plan_shards(candidates: Path, work: Path, source: SourceConfig, download: DownloadConfig, outcomes: dict[str, Outcome]) -> Shards:
+def _plan_shards(
+    candidates: Path, work: Path, source: SourceConfig, download: DownloadConfig, outcomes: dict[str, Outcome], blocks: BlockList
+) -> Shards:
     """The candidates that no earlier run has the bytes of, or whose bytes are others now, by URL."""
     changed = pa.array([url for url, outcome in outcomes.items() if outcome.code == CHANGED], pa.string())
     path, schema = work / "wanted.parquet", pa.schema([IMAGES.field(name) for name in FROM_CANDIDATE])
@@ -216,6 +219,8 @@ def _plan_shards(candidates: Path, work: Path, source: SourceConfig, download: D
         for bucket in by_key(work, "candidate_id", found=found, kept=kept):
             is_kept = pc.is_in(bucket["found"]["candidate_id"], bucket["kept"]["candidate_id"].combine_chunks())
             table = bucket["found"].filter(pc.or_(pc.invert(is_kept), pc.is_in(bucket["found"]["image_url"], changed)))
+            places = zip(table["image_url"].to_pylist(), table["page_url"].to_pylist(), strict=True)
+            table = table.filter(pa.array([not blocks.has_address(*place) for place in places], pa.bool_()))
             yield table.append_column("order", pa.array([_place(url, source) for url in table["image_url"].to_pylist()], pa.string()))
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -232,7 +237,7 @@ def _place(image_url: str, source: SourceConfig) -> str:
     return content_id("url", image_url.partition("/")[0] if is_of_one else image_url)
 
 
-def _write_parts(shards: Shards, work: Path, settings: str, outcomes: dict[str, Outcome]) -> dict[str, bool]:
+def _write_parts(shards: Shards, work: Path, settings: str, outcomes: dict[str, Outcome], blocks: BlockList) -> dict[str, bool]:
     """One part for every shard: a row for each candidate of its URLs, in the order of their ids.
 
     Returns changed URL -> whether it brought something that counts: if it only failed for a moment, what was here stays.
@@ -240,7 +245,7 @@ def _write_parts(shards: Shards, work: Path, settings: str, outcomes: dict[str, 
     came: dict[str, bool] = {}
     for number in range(len(shards)):
         part = shards.rows(number).sort_by("candidate_id")
-        fetched = fetched_rows(work, shards, number, FETCHED.names)
+        fetched = _without_forgotten(fetched_rows(work, shards, number, FETCHED.names), blocks)
         for row in fetched.select(["image_url", "status", "error"]).to_pylist():
             if row["image_url"] in outcomes:
                 came[row["image_url"]] = row["status"] == OK or is_withdrawal(row["status"], row["error"])
@@ -250,6 +255,18 @@ def _write_parts(shards: Shards, work: Path, settings: str, outcomes: dict[str, 
         part = part.filter(pa.array([came.get(url, True) for url in part["image_url"].to_pylist()], pa.bool_()))
         write_parquet(_next_part(work / "parts"), part, IMAGES, metadata={"settings": settings})
     return came
+
+
+def _without_forgotten(fetched: pa.Table, blocks: BlockList) -> pa.Table:
+    """The rows of a shard without the bytes of pictures that are on the block list; the filters take out what is left of them."""
+    rows = fetched.drop_columns("image").to_pylist()
+    is_forgotten = [blocks.has_picture(row["sha256"]) for row in rows]
+    if not any(is_forgotten):
+        return fetched
+    blank = {"status": FORGOTTEN, "error": None, "sha256": None}
+    about = pa.Table.from_pylist([row | blank if gone else row for row, gone in zip(rows, is_forgotten, strict=True)], fetched.schema)
+    kept = pc.if_else(pa.array(is_forgotten), pa.scalar(None, pa.binary()), fetched["image"])
+    return about.set_column(about.schema.get_field_index("image"), "image", kept)
 
 
 def _next_part(parts_dir: Path) -> Path:

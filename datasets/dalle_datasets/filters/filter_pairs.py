@@ -5,6 +5,7 @@ All three take one part at a time; what must be known of all candidates at once 
 """
 
 import itertools
+import logging
 import multiprocessing
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -24,9 +25,11 @@ from dalle_datasets.filters.candidate_table import NOT_CURRENT, CandidateTable, 
 from dalle_datasets.filters.candidates import CurrentCandidates, read_candidates
 from dalle_datasets.filters.duplicates import CODES, explain
 from dalle_datasets.filters.evaluation import evaluation_id, read_evaluation_set
+from dalle_datasets.filters.forgetting import find_forgotten, forget_in_source
 from dalle_datasets.filters.judge import judge, judge_together
 from dalle_datasets.filters.measure import measure_part
 from dalle_datasets.filters.pair_parts import Kept, write_pairs
+from dalle_datasets.sources.blocked import add_blocks, read_blocks
 from dalle_datasets.sources.discover import candidates_path
 from dalle_datasets.store.identity import fingerprint
 from dalle_datasets.store.ids import content_id_of
@@ -42,6 +45,8 @@ from dalle_datasets.store.parquet import (
 )
 from dalle_datasets.store.schemas import DROPPED_PAIRS, IMAGES, MEASURES
 from dalle_datasets.web.failures import FAILURES
+
+logger = logging.getLogger(__name__)
 
 VERSION = 5
 STAGES = ("discover", "download", "filter")
@@ -82,21 +87,26 @@ def filter_pairs(
 ) -> FilterResult:
     """Judge the downloaded candidates of a source and write its pairs and the drops of this stage.
 
+    A picture that was forgotten and comes back under another address is taken out of all files of the source.
     Raises `NoPairsLeft` when no pair is left, with the most frequent reasons and what to do about them.
     """
     parts = list_parts(layout.images(source.name))
     if not parts:
         raise ValueError(f"{layout.images(source.name)} holds no images; run download_images for source {source.name!r} first")
     candidates = read_candidates(candidates_path(layout, source.name))
-    evaluation = evaluation_id(settings.evaluation_images)
-    inputs = fingerprint(
-        "filter", VERSION, settings, evaluation, shards, download.max_pixels, content_id_of(_rows_to_judge(parts, candidates))
-    )
+    evaluation, blocks = evaluation_id(settings.evaluation_images), read_blocks(layout)
+    rows_id = content_id_of(_rows_to_judge(parts, candidates))
+    inputs = fingerprint("filter", VERSION, settings, evaluation, shards, download.max_pixels, rows_id, *blocks.ids)
     folder = layout.pairs(source.name)
     if (earlier := load_if_current(folder, inputs)) is not None:
         return FilterResult(**{**earlier, "skipped": True})
     invalidate(folder)
     measures = _measure(parts, layout.measures(source.name), settings, download.max_pixels, report)
+    if len(blocks) and (found := find_forgotten(layout, blocks, [source.name])).candidate_ids:
+        logger.info("%d finds of source %r are on the block list and are taken out", len(found.candidate_ids), source.name)
+        add_blocks(layout, found.blocks)  # their other addresses are not asked again
+        forget_in_source(layout, source.name, found, blocks)
+        return filter_pairs(source, download, settings, shards, layout, report)
     columns, names = _judge(parts, measures, candidates, settings, download.max_pixels)
     dropped = _write_drops(parts, measures, columns, names, settings, layout.dropped(source.name) / "filter.parquet")
     if not (columns.drops.codes == 0).any():

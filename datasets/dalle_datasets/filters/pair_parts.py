@@ -134,7 +134,7 @@ def write_pairs(kept: Kept, folder: Path, shards: ShardsConfig, report: Report) 
                 writer.append(row)
                 done += 1
             report(done, num_kept, "pairs")
-    return _count(folder)
+    return count_pairs(folder)
 
 
 def _update_part(path: Path, kept: Kept, is_placed: NDArray[np.bool_], row_group_size: int) -> None:
@@ -180,7 +180,7 @@ def _number(path: Path) -> int:
     return int(path.stem.rpartition("-")[2])
 
 
-def _count(folder: Path) -> tuple[str, int, int]:
+def count_pairs(folder: Path) -> tuple[str, int, int]:
     """Id of the pairs of a folder and the sizes of their splits."""
     batches = list(iter_batches(folder, PAIRS, ["pair_id", "split"], 65_536))
     pair_ids = np.concatenate([batch["pair_id"].to_numpy() for batch in batches])

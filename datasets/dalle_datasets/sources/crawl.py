@@ -123,9 +123,14 @@ class _Host:
         """Links to the other hosts of the site, in the order in which they were found."""
 
     def follow(self, links: list[str]) -> None:
-        """Queue links to pages of this host that were not seen before, and keep those to the other hosts for later."""
+        """Queue links to pages of this host that were not seen before, and keep those to the other hosts for later.
+
+        Pages on the block list are not asked for.
+        """
         for link in links:
             host = host_of(link)
+            if self.result.blocks.has_page(link):
+                continue
             if host == self.name and link not in self.seen:
                 self.seen.add(link)
                 self.queue.append(link)

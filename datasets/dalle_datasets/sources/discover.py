@@ -18,6 +18,7 @@ from dalle_datasets.config import DownloadConfig, SourceConfig
 from dalle_datasets.demo.demo_site import START_URL
 from dalle_datasets.sources.archives import read_archive
 from dalle_datasets.sources.base import clean_url
+from dalle_datasets.sources.blocked import read_blocks
 from dalle_datasets.sources.crawl import crawl, host_of
 from dalle_datasets.sources.discovered import (
     DROPS_FILE,
@@ -84,9 +85,10 @@ def discover(
 
     Nothing happens if that was done before with the same settings, unless `refresh`, or files on this machine have changed: then only
     what changed since is read, and what the source does not show any more, or has opted out of, is withdrawn with a reason.
+    What is on the block list is not asked for, and not kept.
     Raises `ValueError` when not one captioned image was found; then everything is as it was.
     """
-    folder = layout.source(source.name)
+    folder, blocks = layout.source(source.name), read_blocks(layout)
     inputs = fingerprint("discover", VERSION, source, list(download.allow_addresses))
     work = folder / "work"
     _move_decided(layout, source.name, work)
@@ -97,8 +99,10 @@ def discover(
         return DiscoverResult(**{**earlier, "num_new": 0, "skipped": True})
     known = _known(folder, source) if refresh or earlier is not None else None
     shutil.rmtree(work, ignore_errors=True)
-    with DiscoveryWriter(work, source.name) as read:
+    with DiscoveryWriter(work, source.name, blocks) as read:
         _read(source, download, known, read, report)
+    if read.num_blocked:
+        logger.info("%d things of source %r are on the block list (%s) and stay out", read.num_blocked, source.name, layout.blocked)
     state = folder / FINDS_FILE if _is_of(folder / FINDS_FILE, FINDS) else folder / CANDIDATES_FILE
     settled = _settle(layout, source, (state, known.units) if known else (None, frozenset()), read)
     decided = work / "decided"
@@ -294,7 +298,8 @@ def _explain_empty(layout: Layout, source: SourceConfig, num_candidates: int, ab
 
 def _explain_nothing(source: SourceConfig, read: DiscoveryWriter) -> str:
     where = {"web_pages": "source.start_urls", "emoji_scenes": "source.kind=emoji_scenes"}.get(source.kind, "source.inputs")
-    reasons = ", ".join(f"{reason} {count}" for reason, count in read.reasons.most_common(3)) or "no images"
+    counts = read.reasons + Counter({"blocked": read.num_blocked})
+    reasons = ", ".join(f"{reason} {count}" for reason, count in counts.most_common(3)) or "no images"
     example = f"; for example {read.first_drop.page_url}: {read.first_drop.detail}" if read.first_drop else ""
     return (
         f"{where}: no captioned image in {read.num_pages} documents ({reasons}{example}); "

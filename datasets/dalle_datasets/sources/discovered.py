@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dalle_datasets.sources.base import Drop, FoundImage, SeenPage
+from dalle_datasets.sources.blocked import BlockList
 from dalle_datasets.store.ids import candidate_id, content_id
 from dalle_datasets.store.parquet import RowsWriter, check_parquet
 from dalle_datasets.store.schemas import CANDIDATES, DROPPED_PAIRS, PAGES
@@ -36,11 +37,15 @@ READ, UNCHANGED, PAGE_GONE = "read", "unchanged", "page_gone"
 class DiscoveryWriter:
     """Rows for four files of a folder, which are there when the `with` block ends well. Threads may share it.
 
-    The finds of each `reader` (a number) keep their order, whatever the others do meanwhile.
+    The finds of each `reader` (a number) keep their order, whatever the others do meanwhile. What is on the block list is counted and
+    not written.
     """
 
-    def __init__(self, folder: Path, source: str) -> None:
+    def __init__(self, folder: Path, source: str, blocks: BlockList | None = None) -> None:
         self.folder = folder
+        self.blocks = blocks or BlockList()
+        self.num_blocked = 0
+        """Finds, drops and pages on the block list."""
         self.num_found = 0
         self.num_pages = 0
         """Pages (or documents) read, or unchanged since they were read."""
@@ -70,12 +75,16 @@ class DiscoveryWriter:
         """Keep candidates, and what cannot become one. `unit` is the page or document as it was asked for, if the finds do not say."""
         with self._writing():
             for item in found:
+                if self._is_blocked(item.image_url, item.page_url, unit):
+                    continue
                 place = {"reader": reader, "place": self._found.num_rows, "source": self._source}
                 row = find_row({**place, **item._asdict(), "unit": unit or item.document or item.page_url})
                 self._found.append(row)
                 self.num_finds_of[row["unit"]] += 1
             self.num_found = self._found.num_rows
             for drop in drops:
+                if self._is_blocked(drop.image_url, drop.page_url, unit):
+                    continue
                 self._drops.append(drop_row(drop, self._source))
                 self.reasons[drop.reason] += 1
                 self.first_drop = self.first_drop or drop
@@ -88,7 +97,7 @@ class DiscoveryWriter:
     def add_page(self, page: SeenPage, is_unchanged: bool) -> None:
         """Keep a page that was read, or that did not change since."""
         with self._writing():
-            self._pages.append(page._asdict())
+            self._write_page(page)
             self.num_pages += 1
             self.num_unchanged += is_unchanged
             if is_unchanged:
@@ -97,7 +106,7 @@ class DiscoveryWriter:
     def keep_page(self, page: SeenPage) -> None:
         """Go on knowing a page that could not be asked today."""
         with self._writing():
-            self._pages.append(page._asdict())
+            self._write_page(page)
 
     def add_fate(self, code: str, detail: str, *page_urls: str) -> None:
         """Keep that pages were read, in which case earlier finds and drops of theirs do not count any more, or why they are not to be."""
@@ -108,6 +117,15 @@ class DiscoveryWriter:
     def add_read_anew(self, *page_urls: str) -> None:
         """Keep addresses of pages that were read."""
         self.add_fate(READ, "", *page_urls)
+
+    def _is_blocked(self, image_url: str, *page_urls: str) -> bool:
+        is_blocked = self.blocks.has_address(image_url, *page_urls)
+        self.num_blocked += is_blocked
+        return is_blocked
+
+    def _write_page(self, page: SeenPage) -> None:
+        if not self.blocks.has_page(page.page_url):
+            self._pages.append(page._replace(links=[link for link in page.links if not self.blocks.has_address(link, link)])._asdict())
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

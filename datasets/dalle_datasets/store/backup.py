@@ -4,11 +4,13 @@
     backups/<time>.json                which path had which content; written last, so that an interrupted backup is none
 
 The catalog is left out: `dalle catalog rebuild` makes it from the files. So are locks, claims and files that are being written.
+`backups.jsonl` in the data root says where copies of it are, for requests to forget.
 """
 
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -42,9 +44,9 @@ class BackupPlace:
     """A folder or bucket that holds backups. Raises `ValueError` for an address that cannot be opened."""
 
     def __init__(self, place: str) -> None:
-        self._place = place
+        self._place = place if "://" in place else str(Path(place).expanduser().resolve())
         try:
-            self._files, self._base = fs.FileSystem.from_uri(place if "://" in place else Path(place).expanduser().resolve().as_uri())
+            self._files, self._base = fs.FileSystem.from_uri(place if "://" in place else Path(self._place).as_uri())
         except (OSError, ValueError) as error:
             raise ValueError(f"{place} cannot hold a backup ({error}); name a folder or an address such as s3://bucket/folder") from error
 
@@ -75,6 +77,8 @@ class BackupPlace:
             files[relative] = {"sha256": digest, "num_bytes": state.st_size, "modified_ns": state.st_mtime_ns}
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
         self._write(f"backups/{name}.json", json.dumps({"version": VERSION, "files": files}).encode())
+        with suppress(OSError), layout.backups.open("a") as file:  # a root may be read-only
+            file.write(json.dumps({"place": self._place, "name": name}) + "\n")
         return Backup(name, len(files), num_copied, num_bytes)
 
     def restore(self, layout: Layout, name: str | None = None) -> Backup:
@@ -156,12 +160,24 @@ class BackupPlace:
                 raise ValueError(f"{self._place}: the content of {path} is damaged ({digest}); name another backup with --name")
 
 
+def known_backups(layout: Layout) -> list[dict[str, str]]:
+    """`place` and `name` of every backup that was made of a data root from there. Raises `ValueError` for a damaged list."""
+    if not layout.backups.exists():
+        return []
+    try:
+        found = [json.loads(line) for line in layout.backups.read_text().splitlines()]
+        return [{"place": str(one["place"]), "name": str(one["name"])} for one in found]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{layout.backups} is damaged ({error}); mend the line") from error
+
+
 def _files_of(layout: Layout) -> Iterator[Path]:
     """The files of a data root that a backup keeps."""
     for folder, names, files in os.walk(layout.root):
         place = Path(folder)
         names[:] = sorted(name for name in names if not (place == layout.root and name in _LEFT_OUT) and not _is_passing(name))
-        yield from (place / name for name in sorted(files) if not _is_passing(name) and not (place / name).is_symlink())
+        kept = (place / name for name in sorted(files) if not _is_passing(name))
+        yield from (path for path in kept if not path.is_symlink() and path != layout.backups)
 
 
 def _is_passing(name: str) -> bool:

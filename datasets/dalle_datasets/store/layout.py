@@ -99,6 +99,21 @@ class Layout:
         return self.root / "kept.jsonl"
 
     @property
+    def blocked(self) -> Path:
+        """What must never be collected again, hashed, one JSON object a line."""
+        return self.root / "blocked.jsonl"
+
+    @property
+    def forgotten(self) -> Path:
+        """The records of requests to forget, one JSON file each."""
+        return self.root / "forgotten"
+
+    @property
+    def backups(self) -> Path:
+        """Where copies of this data root were made, one JSON object a line."""
+        return self.root / "backups.jsonl"
+
+    @property
     def catalog(self) -> Path:
         """The live DuckDB file: one writer at a time."""
         return self.root / "catalog" / "catalog.duckdb"

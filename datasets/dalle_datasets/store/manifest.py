@@ -57,6 +57,13 @@ def invalidate(folder: Path) -> None:
     (folder / MANIFEST).unlink(missing_ok=True)
 
 
+def amend(folder: Path, **changes: Any) -> None:
+    """Vouch for the files as they are now, after rows were taken out of them; nothing if the stage has not ended."""
+    manifest = _read(folder)
+    if "inputs_id" in manifest:
+        commit(folder, manifest["inputs_id"], result_of(folder) | changes)
+
+
 def commit(folder: Path, inputs: str, result: dict[str, Any]) -> None:
     """Say that the stage ended well. Written last."""
     with atomic_path(folder / MANIFEST) as partial:

@@ -3,7 +3,7 @@
 import errno
 import os
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import get_native_id
@@ -66,6 +66,8 @@ MAX_PART_BYTES = 4 * 2**30
 """A part of large pictures ends here: one unit of work, of resuming and of copying."""
 _READ_BYTES = 2**20
 """Columns are read in pieces of this size, not a whole row group at once."""
+_FILTERED_AT_ONCE = 1_024
+"""Rows looked at together when some of a file go."""
 
 
 def _options(schema: pa.Schema) -> dict[str, Any]:
@@ -257,6 +259,30 @@ class PartsWriter:
         self._stack.__exit__(kind, error, traceback)
         if error is None:
             remove_stale(self._directory, keep=[*self._keep, *self._paths])
+
+
+def filter_rows(path: Path, columns: list[str], keeps: Callable[[pa.RecordBatch], pa.BooleanArray]) -> int:
+    """Take the rows out of a file for whose `columns` a mask says so; returns how many. The file is as it was or as it is to be.
+
+    Row groups and metadata stay as they are; a file of which no row goes is not written.
+    """
+    with open_parquet(path) as file:
+        masks = [
+            keeps(batch)
+            for group in range(file.num_row_groups)
+            for batch in file.iter_batches(_FILTERED_AT_ONCE, row_groups=[group], columns=columns)
+        ]
+        num_removed: int = sum(len(mask) - mask.true_count for mask in masks)
+        if not num_removed:
+            return 0
+        schema, left = file.schema_arrow, iter(masks)
+        with atomic_path(path) as partial, pq.ParquetWriter(partial, schema, **_options(schema)) as writer:
+            for group in range(file.num_row_groups):
+                batches = file.iter_batches(_FILTERED_AT_ONCE, row_groups=[group])
+                kept = pa.Table.from_batches([batch.filter(mask) for batch, mask in zip(batches, left, strict=False)], schema)
+                if kept.num_rows:
+                    writer.write_table(kept, row_group_size=kept.num_rows)
+    return num_removed
 
 
 def remove_stale(directory: Path, keep: Iterable[Path]) -> None:

@@ -31,10 +31,11 @@ FAILURES: dict[str, Failure] = {
     "incomplete_body": Failure(True, "fewer bytes than announced"),
     "empty_body": Failure(False, "an answer without a body"),
     "missing_file": Failure(False, "a local file that is not there, or outside of its source"),
+    "forgotten": Failure(False, "a picture that was forgotten on request"),
     "worker_lost": Failure(True, "the downloading process ended before it reported"),
 }
 
-OK = "ok"
+OK, FORGOTTEN = "ok", "forgotten"
 OPT_OUTS = frozenset({"robots_txt", "x_robots_tag", "tdm_reserved", "meta_robots"})
 """What an owner says against the use of a page or picture (`meta_robots` is found by discovery only)."""
 GONE_STATUSES = frozenset({404, 410, 451})
