@@ -20,14 +20,17 @@ from flows.runtime.parameters import config_from_parameters
 from flows.runtime.progress import note
 from flows.runtime.stage_times import timed
 from flows.runtime.tasks import catalogue, ingest_in_catalog, run_stage
-from flows.runtime.upstream import find, inputs_of
+from flows.runtime.upstream import find, find_named_training_set, inputs_of
 
 
 @flow(name="train-transformer", flow_run_name=run_name)
-def train_transformer(preset: Preset = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
-    """Export the training set and train on it. Returns the result and the training set."""
+def train_transformer(preset: Preset = "demo", overrides: Overrides | None = None, training_set: str = "") -> dict[str, Any]:
+    """Export the training set and train on it, or on `training_set`, the id of one that is there.
+
+    Returns the result and the training set.
+    """
     config = config_from_parameters(preset, overrides)
-    chosen = choose_training_set(config)
+    chosen = find_named_training_set(training_set, config) if training_set else choose_training_set(config)
     transformer = run_stage("train_transformer", config, inputs_of("train_transformer", config, **chosen))
     catalogue(config, transformer)
     show_training(config, transformer)

@@ -42,6 +42,7 @@ def run(
     refresh: Annotated[bool, typer.Option("--refresh", help="collect_pairs and run_pipeline: ask the source what is new since.")] = False,
     recipe: Annotated[str, typer.Option(help="build_training_set: a query of sql/training_sets/; that of the settings if not given.")] = "",
     params: Annotated[list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="build_training_set: for the recipe.")] = None,
+    training_set: Annotated[str, typer.Option(metavar="ID", help="train_transformer: a training set that is there.")] = "",
 ) -> None:
     """Run one flow and print what it made as JSON. A flow that lacks its inputs says which flow makes them."""
     import difflib
@@ -60,7 +61,10 @@ def run(
         raise ValueError(f"--refresh asks a source what is new, which {name} does not read; run collect_pairs --refresh first")
     if (recipe or params) and name != "build_training_set":
         raise ValueError(f"--recipe and --param choose a training set, which {name} does not build; run build_training_set with them")
+    if training_set and name != "train_transformer":
+        raise ValueError(f"--training-set names what to train on, which {name} does not; run train_transformer with it")
     more: dict[str, Any] = {"refresh": True} if refresh else {}
+    more |= {"training_set": training_set} if training_set else {}
     more |= {"recipe": recipe, "params": parse_params(params)} if name == "build_training_set" else {}
     config = resolve(preset, settings, config_file)
     remember_settings(config)

@@ -7,6 +7,7 @@ is told which flow makes them.
 """
 
 import json
+import re
 from pathlib import Path
 
 from dalle_datasets.store.layout import Layout
@@ -114,6 +115,24 @@ def _find_training_set(layout: Layout, config: Config) -> dict[str, str]:
         ):
             return {"training_set": manifest["path"], "training_set_id": manifest["training_set_id"]}
     raise ValueError(f"{layout.root / 'training_sets'} holds no training set for these settings; {_remedy('training_set')}")
+
+
+def find_named_training_set(training_set_id: str, config: Config) -> dict[str, str]:
+    """`{training_set: path, training_set_id: id}` of a training set that is there, by whatever recipe it was made.
+
+    Raises `ValueError` for an unknown one, and for one whose tokens are not those of the networks in use.
+    """
+    layout = Layout(Path(config.paths.data_root).expanduser())
+    path = layout.training_set(training_set_id) / "manifest.json"
+    if not re.fullmatch(r"[0-9a-f]+", training_set_id) or not path.exists():
+        raise ValueError(f"training set {training_set_id} does not exist under {layout.root}; `dalle query training_sets` lists them")
+    manifest = json.loads(path.read_text())
+    for role in ("tokenizer", "dvae"):
+        if (used := find(role, config)[f"{role}_id"]) != (made_with := manifest[f"{role}_id"]):
+            raise ValueError(
+                f"training set {training_set_id} has tokens of {role} {made_with}, but {used} is in use; add --with {role}={made_with}"
+            )
+    return {"training_set": manifest["path"], "training_set_id": training_set_id}
 
 
 def _remedy(kind: str) -> str:

@@ -1,5 +1,6 @@
 """A flow started by itself finds what earlier flows made, by its settings alone, or says which flow to run."""
 
+import json
 import os
 import shutil
 import threading
@@ -20,7 +21,7 @@ from flows.runtime.collected import collecting
 from flows.runtime.pipeline_result import finished_pipeline, pipeline_id, save_pipeline
 from flows.runtime.progress import shown_on
 from flows.runtime.stage_times import collected_times, timed, write_stage_times
-from flows.runtime.upstream import find, inputs_of
+from flows.runtime.upstream import find, find_named_training_set, inputs_of
 
 
 class Recorder:
@@ -230,3 +231,19 @@ def test_a_stage_that_fails_has_no_time():
     with collected_times() as times, pytest.raises(ZeroDivisionError), timed("train dvae"):
         raise ZeroDivisionError
     assert times == []
+
+
+def test_a_training_set_is_named_by_its_id_and_trained_on_with_its_own_networks(config, tmp_path):
+    collect(config, tmp_path)
+    pretend(config, "train_bpe", tokenizer_id="bpe0", tokenizer="tokenizers/bpe0")
+    pretend(config, "train_dvae", dvae_id="vae0", checkpoint="runs/dvae/checkpoint")
+    for name, dvae_id in (("a0", "vae0"), ("b0", "vae9")):
+        path = Layout(tmp_path).training_set(name) / "manifest.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"path": f"training_sets/{name}", "tokenizer_id": "bpe0", "dvae_id": dvae_id}))
+    assert find_named_training_set("a0", config) == {"training_set": "training_sets/a0", "training_set_id": "a0"}
+    with pytest.raises(ValueError, match="training set b0 has tokens of dvae vae9, but vae0 is in use; add --with dvae=vae9"):
+        find_named_training_set("b0", config)
+    for unknown in ("c0", "../a0"):
+        with pytest.raises(ValueError, match="does not exist under .*; `dalle query training_sets` lists them"):
+            find_named_training_set(unknown, config)
