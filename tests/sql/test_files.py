@@ -6,6 +6,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from dalle_datasets.catalog.examples import HEADING, header_of
 from dalle_datasets.catalog.migrations import migrate
 from dalle_datasets.catalog.sql_files import SqlFile, list_sql, sql_root
 
@@ -102,3 +103,18 @@ def test_the_readme_lists_every_file_with_its_purpose():
     missing = [f"| `{file.folder}/{file.name}.sql` | {file.purpose} |" for file in FILES]
     assert [line for line in missing if line not in readme] == []
     assert len(re.findall(r"^\| `\w+/\w+\.sql` ", readme, re.MULTILINE)) == len(FILES), "the table has a line for a file that is gone"
+
+
+def test_the_readme_answers_every_question():
+    """Written by `python -m dalle_datasets.catalog.examples DATA_ROOT`."""
+    _, _, section = (sql_root() / "README.md").read_text().partition(HEADING)
+    queries = list_sql("queries")
+    assert re.findall(r"^### (\w+)$", section, re.MULTILINE) == [file.name for file in queries]
+    for file in queries:
+        _, _, answer = section.partition(header_of(file) + "\n```\n$ dalle query ")
+        assert answer, f"{file.name}: the README says something else than the file's header; write its section again"
+        asked, shown, *_ = answer.split("\n")
+        needed = {p.name for p in file.parameters if p.name != "root" and not p.is_optional}
+        assert set(re.findall(r"--param (\w+)=", asked)) == needed
+        columns = file.returns.partition(";")[0].split(", ")
+        assert shown.split() == columns or shown.startswith(("(no rows", "query ")), file.name
