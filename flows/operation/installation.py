@@ -7,6 +7,8 @@ elsewhere. Nothing depends on records of earlier processes: what was left by one
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 import signal
 import socket
@@ -23,7 +25,7 @@ from types import FrameType
 import yaml
 
 from dalle_datasets.store.layout import open_data_root
-from dalle_datasets.store.locks import held, is_held
+from dalle_datasets.store.locks import held, holder_of, is_held
 from dalle_datasets.store.parquet import atomic_path
 from flows.operation.deployments import deployments_of
 from flows.operation.lost_runs import LOOK_EVERY_S, LostRuns
@@ -119,24 +121,40 @@ def up(site: Site, say: Callable[[str], None], on_ready: Callable[[Record], None
 
 
 def down(data_root: Path, say: Callable[[str], None]) -> int:
-    """End the installation of a data root, and whatever an earlier one left. Returns how many processes there were."""
+    """End the installation of a data root, and whatever an earlier one left. Returns how many processes there were.
+
+    Raises `ValueError` when it is another machine's.
+    """
     home = data_root.resolve() / "operation"
     there = marked(home)
-    if is_held(home / "lock"):
-        with suppress(ValueError, ProcessLookupError):
-            pid = int((home / "lock").read_text().split()[1])
-            say(f"ending process {pid}; trainings save their state")
-            os.kill(pid, signal.SIGTERM)
-            there.add(pid)
+    keeper = _keeper(home)
+    if keeper is not None:
+        say(f"ending process {keeper}; trainings save their state")
+        there.add(keeper)
+        _signal(keeper, signal.SIGTERM)
         deadline = time.monotonic() + FLOWS_END_S + 2 * SERVER_ENDS_S
         while is_held(home / "lock") and time.monotonic() < deadline:
             time.sleep(_POLL_S)
-        if is_held(home / "lock"):
-            os.kill(pid, signal.SIGKILL)
+        if _keeper(home) == keeper:
+            _signal(keeper, signal.SIGKILL)
     there |= marked(home)
     end(lambda: marked(home), FLOWS_END_S)
     (home / RECORD).unlink(missing_ok=True)
     return len(there)
+
+
+def _keeper(home: Path) -> int | None:
+    """The process of `up` that holds the lock, if one does. Raises `ValueError` when it is on another machine."""
+    if not is_held(home / "lock") or not (said := re.fullmatch(r"process (\d+) on (\S+)", holder_of(home / "lock"))):
+        return None
+    if said[2] != platform.node():
+        raise ValueError(f"{home.parent} is served from {said[2]} (process {said[1]}); run `dalle down` there")
+    return int(said[1])
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 class Children:

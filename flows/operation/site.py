@@ -211,7 +211,7 @@ def find_site(path: Path | None = None) -> Site:
     if path is not None:
         return read_site(path)
     config = find_config()
-    root = Path(config.paths.data_root).expanduser().absolute()
+    root = Path(config.paths.data_root).expanduser().resolve()
     return Site(None, _plain(root.name), root, Operation(), (config,))
 
 

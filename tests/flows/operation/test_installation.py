@@ -86,6 +86,14 @@ def test_down_ends_what_was_left_even_what_hears_nothing(site):
     assert installation.down(site.data_root, print) == 0
 
 
+def test_down_leaves_the_installation_of_another_machine_alone(site, monkeypatch):
+    site.home.mkdir(parents=True)
+    with held(site.home / "lock"):
+        monkeypatch.setattr(installation.platform, "node", lambda: "elsewhere")
+        with pytest.raises(ValueError, match=r"root is served from .* \(process \d+\); run `dalle down` there"):
+            installation.down(site.data_root, print)
+
+
 def test_children_are_told_their_site_and_nothing_of_other_servers(site, monkeypatch):
     monkeypatch.setenv("PREFECT_API_URL", "http://elsewhere/api")
     monkeypatch.setenv("PREFECT_SERVER_DATABASE_CONNECTION_URL", "sqlite:///elsewhere")
