@@ -531,14 +531,17 @@ def faults_of(source: Any, runs: list[dict[str, Any]], tables: Tables, overrides
         caption for caption, digest in source.replaced.items() if caption in pairs and pairs[caption]["sha256"] != digest
     })  # fmt: skip
     made = {"text_tokens": TEXT_TOKENS, "image_tokens": IMAGE_TOKENS, "clip_scores": CLIP_SCORES}
-    for kind, schema in made.items():
-        parts = sorted((layout.root / find(kind, config)[kind]).glob(f"{source.name}-part-*.parquet"))
-        found = {id for part in parts for id in read_parquet(part, schema, ["pair_id"])["pair_id"].to_pylist()}
-        if found != ids:
-            faults.append(f"{kind} of {len(found - ids)} withdrawn pairs are here, those of {len(ids - found)} pairs are not")
-    training_set = find("training_set", config)
-    chosen = {row["caption"] for row in rows(layout.root / training_set["training_set"], TRAINING_SET, ["caption"])}
-    complain("captions of the newest training set are no pairs", chosen - set(pairs))
+    try:
+        for kind, schema in made.items():
+            parts = sorted((layout.root / find(kind, config)[kind]).glob(f"{source.name}-part-*.parquet"))
+            found = {id for part in parts for id in read_parquet(part, schema, ["pair_id"])["pair_id"].to_pylist()}
+            if found != ids:
+                faults.append(f"{kind} of {len(found - ids)} withdrawn pairs are here, those of {len(ids - found)} pairs are not")
+        training_set = find("training_set", config)["training_set"]
+        chosen = {row["caption"] for row in rows(layout.root / training_set, TRAINING_SET, ["caption"])}
+        complain("captions of the newest training set are no pairs", chosen - set(pairs))
+    except ValueError as error:  # the chain did not come so far
+        faults.append(str(error))
     if not (layout.root / overrides["flow.prompt_folder"] / "prompts.csv.pictures" / "batch.json").exists():
         faults.append("the prompt folder has no pictures")
     return faults
