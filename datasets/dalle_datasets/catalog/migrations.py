@@ -57,23 +57,25 @@ def apply_views(con: duckdb.DuckDBPyConnection) -> bool:
     functions_first = sorted(files.values(), key=lambda file: bool(file.reads))  # they read nothing, and all others may call them
     order = TopologicalSorter({file.name: [read for read in file.reads if read in files] for file in functions_first})
     with transaction(con):
-        for name in order.static_order():
+        names = list(order.static_order())
+        for name in names:
             con.execute(files[name].text)
-            _comment(con, files[name])
+        kinds = dict(con.execute(read_sql("ingest", "macro_kinds").text).fetchall())
+        for name in names:
+            _comment(con, files[name], kinds.get(name))
         con.execute("delete from applied_views")
         con.execute(read_sql("ingest", "applied_views").text, {"sha256": digest, "now": utc_now()})
     return True
 
 
-def _comment(con: duckdb.DuckDBPyConnection, file: SqlFile) -> None:
+def _comment(con: duckdb.DuckDBPyConnection, file: SqlFile, macro_kind: str | None) -> None:
     """Give a macro its file's purpose as its comment, and the columns of a view the comments of those it reads."""
-    macros = con.execute(read_sql("ingest", "macro_kind").text, {"name": file.name}).fetchall()
-    for (kind,) in macros:
-        con.execute(f"comment on {kind} {file.name} is {quoted(file.purpose)}")  # `comment` takes no parameters
-    if not macros:
-        values = {"view_name": file.name, "reads": ",".join(file.reads)}
-        for column, comment in con.execute(read_sql("ingest", "inherited_comments").text, values).fetchall():
-            con.execute(f"comment on column {file.name}.{column} is {quoted(comment)}")
+    if macro_kind:
+        con.execute(f"comment on {macro_kind} {file.name} is {quoted(file.purpose)}")  # `comment` takes no parameters
+        return
+    values = {"view_name": file.name, "reads": ",".join(file.reads)}
+    for column, comment in con.execute(read_sql("ingest", "inherited_comments").text, values).fetchall():
+        con.execute(f"comment on column {file.name}.{column} is {quoted(comment)}")
 
 
 def utc_now() -> datetime:
