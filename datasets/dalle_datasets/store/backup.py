@@ -9,6 +9,7 @@ The catalog is left out: `dalle catalog rebuild` makes it from the files. So are
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -78,7 +79,8 @@ class BackupPlace:
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
         self._write(f"backups/{name}.json", json.dumps({"version": VERSION, "files": files}).encode())
         with suppress(OSError), layout.backups.open("a") as file:  # a root may be read-only
-            file.write(json.dumps({"place": self._place, "name": name}) + "\n")
+            place = re.sub("//[^/@]*@", "//", self._place)  # an address may hold a key
+            file.write(json.dumps({"place": place, "name": name}) + "\n")
         return Backup(name, len(files), num_copied, num_bytes)
 
     def restore(self, layout: Layout, name: str | None = None) -> Backup:

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from dalle_datasets.store.backup import BackupPlace
+from dalle_datasets.store.backup import BackupPlace, known_backups
 from dalle_datasets.store.layout import Layout
 
 
@@ -98,3 +98,15 @@ def test_no_backup_there(tmp_path):
         place.restore(Layout(tmp_path / "restored"))
     with pytest.raises(ValueError, match="cannot hold a backup"):
         BackupPlace("gopher://x")
+
+
+def test_a_data_root_knows_its_backups_but_no_key(layout, tmp_path):
+    place = BackupPlace(str(tmp_path / "backups"))
+    first, second = place.save(layout), place.save(layout)
+    assert known_backups(layout) == [{"place": str(tmp_path / "backups"), "name": backup.name} for backup in (first, second)]
+    place._place = "s3://key:secret@bucket/folder"  # as an address of a bucket may be written
+    place.save(layout)
+    assert known_backups(layout)[-1]["place"] == "s3://bucket/folder"
+    layout.backups.write_text("{")
+    with pytest.raises(ValueError, match="is damaged .*; mend the line"):
+        known_backups(layout)
