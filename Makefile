@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 CODE := open_dalle dalle_model datasets flows tests benchmarks
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup demo up down test test-slow test-torch-min fuzz test-gpu gpu check bench soak chaos format lock clean
+.PHONY: help setup demo up down test test-slow test-long test-torch-min fuzz test-gpu gpu check bench soak chaos format lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,15 +43,18 @@ down: $(STAMP)  ## end what make up started, from another terminal, and whatever
 
 test: $(STAMP)  ## all tests but the slow ones and those that need a GPU
 	@echo "==> pytest, without the tests marked slow or gpu"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not gpu and not fuzz"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not long and not gpu and not fuzz"
 
 test-slow: $(STAMP)  ## the tests that take minutes: whole pipelines, kill and resume, deployments
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m "slow and not gpu" $$(grep -rl "mark\.slow" tests --include="test_*.py")
 
+test-long: $(STAMP)  ## tests that CI has no time for: networks of full size, Ray that is killed, thousands of odd pictures
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "long and not gpu" $$(grep -rl "mark\.long" tests --include="test_*.py")
+
 test-torch-min: $(STAMP)  ## the tests of dalle_model on the oldest torch that pyproject.toml allows (an environment of its own, 2 GB)
 	@test -x .venv-torch-min/bin/pytest || { $(PYTHON) -m venv .venv-torch-min; $(VENV)/tools/bin/uv pip install --quiet \
 	  --python .venv-torch-min/bin/python --editable '.[train,dev]' $(shell grep -oE '(torch|torchvision)>=[0-9.]+' pyproject.toml | sed 's/>=/~=/; s/$$/.0/'); }
-	@.venv-torch-min/bin/python -m pytest -m "not slow and not gpu and not fuzz" tests/dalle_model
+	@.venv-torch-min/bin/python -m pytest -m "not slow and not long and not gpu and not fuzz" tests/dalle_model
 
 fuzz: $(STAMP)  ## readers of other people's files, fuzzed by bytes, then by structure for an hour (MINUTES=60 JOBS=auto)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m fuzz tests/dalle_datasets
@@ -69,7 +72,7 @@ check: $(STAMP)  ## what a change must pass: format, lint, types, import contrac
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not gpu and not fuzz"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not long and not gpu and not fuzz"
 
 soak: $(STAMP)  ## an installation left alone for half an hour while a site and a folder change (MINUTES=30): report in soak-results/
 	@$(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),30) --out $(or $(OUT),soak-results)

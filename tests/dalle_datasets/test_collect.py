@@ -122,7 +122,7 @@ def test_img2dataset_brings_the_same(collected, tmp_path):
     assert {row["candidate_id"]: row for row in read_parts(layout.images("emoji"), IMAGES).to_pylist()} == ours
 
 
-@pytest.mark.parametrize("after_s", [2.5, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.3, 4.0))])
+@pytest.mark.parametrize("after_s", [2.5, *(pytest.param(s, marks=pytest.mark.long) for s in (0.3, 4.0))])
 def test_a_killed_collection_ends_with_the_same_pairs(collected, tmp_path, after_s):
     """kill -9 somewhere on the way, then again in peace; no process is left behind."""
     script = tmp_path / "collect.py"

@@ -19,8 +19,8 @@ from dalle_datasets.catalog.connection import open_published
 from dalle_datasets.catalog.queries import run_sql
 from dalle_datasets.catalog.snapshot import contents
 from dalle_datasets.store.layout import Layout
-from dalle_datasets.store.parquet import read_parts
 from dalle_datasets.store.schemas import PAIRS
+from tests.parts import read_parts
 
 pytestmark = pytest.mark.slow
 

@@ -89,7 +89,7 @@ def wait_for(condition, seconds=240.0):
         time.sleep(0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_worker_that_is_killed_is_replaced(web, tmp_path):
     """Ray runs its shard again on another worker; the limit of memory is in force in both, and torch was never loaded."""
     for i in range(7):
@@ -121,7 +121,7 @@ def test_a_worker_that_is_killed_is_replaced(web, tmp_path):
     assert "libtorch" not in maps
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_run_leaves_no_ray_behind_and_is_continued(web, tmp_path):
     for i in range(11):
         web.put(f"/{i}.png", b"%d" % i)
@@ -164,7 +164,7 @@ def processes_with(mark):
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_cluster_that_is_not_there(web, tmp_path, monkeypatch):
     """Ray would ask for ever."""
     monkeypatch.setattr(runner, "RAY_START_S", 10.0)

@@ -39,7 +39,7 @@ def test_logits_tokens_and_pictures_are_those_of_the_published_network(published
     torch.testing.assert_close(torch.cat([mu, log_scale], 1), raw)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_networks_of_the_released_size_are_read_with_every_parameter_in_its_place(tmp_path):
     torch.manual_seed(0)
     encoder, decoder = Encoder(), Decoder()

@@ -308,7 +308,7 @@ def start(run_dir, max_file_size=None):
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_full_disk_is_named_and_two_runs_at_once_then_finish_the_batch_together(tmp_path, inputs, make_config, run_job):
     config = make_config({"sampling.num_images": 64})
     result = run_job("generate_images", config, inputs)

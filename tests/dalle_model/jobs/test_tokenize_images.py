@@ -166,7 +166,7 @@ def test_reasons_of_parts_that_are_gone_go_too(make_config, inputs, run_job, tmp
     assert not list((tmp_path / result["image_tokens"] / "dropped").iterdir())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_under_torchrun_write_the_same_bytes(make_config, inputs, run_job, tmp_path):
     directory = Layout(tmp_path).image_tokens(inputs["dvae_id"])
     run_job("tokenize_images", make_config(TINY), inputs)

@@ -188,7 +188,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_with_half_the_batch_train_as_one_with_all_of_it(make_config, pairs, tmp_path):
     # Each process draws its own noise, so the comparison is made without.
     (tmp_path / "job.py").write_text(WITHOUT_NOISE)
