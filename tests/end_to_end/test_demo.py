@@ -74,18 +74,26 @@ def demo(root: Path, *words: str, before: Sequence[str] = ()) -> str:
     return done.stdout
 
 
-def kill_when(root: Path, pattern: str, timeout_s: float = 900.0) -> None:
-    """Start it and end it with SIGKILL as soon as a file that matches `pattern` appears under the data root."""
+def stop_when(root: Path, pattern: str, sign: signal.Signals = signal.SIGKILL, timeout_s: float = 900.0) -> tuple[int, str]:
+    """Start it and send a signal as soon as a file that matches `pattern` appears under the data root: SIGINT as Ctrl-C does, to
+    all of its processes, any other to the command alone. Returns its exit status and what it said.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    with (root.parent / "killed.log").open("a") as log:
-        process = subprocess.Popen(command(root), env=environment, stdout=log, stderr=log, cwd=root.parent)
+    log = root.parent / "stopped.log"
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            command(root), env=environment, stdout=subprocess.DEVNULL, stderr=stream, cwd=root.parent, start_new_session=True
+        )
         deadline = time.monotonic() + timeout_s
-        while not list(root.glob(pattern)):
-            assert process.poll() is None, f"it ended before {pattern} appeared: {(root.parent / 'killed.log').read_text()}"
-            assert time.monotonic() < deadline, f"{pattern} did not appear"
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        try:
+            while not list(root.glob(pattern)):
+                assert process.poll() is None, f"it ended before {pattern} appeared: {log.read_text()}"
+                assert time.monotonic() < deadline, f"{pattern} did not appear"
+                time.sleep(0.02)
+            (os.killpg if sign == signal.SIGINT else os.kill)(process.pid, sign)
+            return process.wait(60), log.read_text()
+        finally:
+            process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +214,7 @@ def rows_of(layout: Layout, sql: str) -> list[dict[str, Any]]:
     return run_sql(layout, sql).to_pylist()
 
 
-def test_killed_again_and_again_it_ends_with_the_same_tables(undisturbed, tmp_path):
+def test_interrupted_and_killed_it_ends_with_the_same_tables(undisturbed, tmp_path):
     """From where all but CLIP is trained; `test_collect.py` kills collections. Which states are left depends on the kills."""
     layout, _, expected = undisturbed
     root = tmp_path / "data"
@@ -214,40 +222,14 @@ def test_killed_again_and_again_it_ends_with_the_same_tables(undisturbed, tmp_pa
     for made in (*root.glob("runs/*"), *root.glob("networks/*"), *(path for path in root.iterdir() if path.name not in COLLECTED)):
         if not made.name.startswith(("train-clip", "clip")):
             shutil.rmtree(made) if made.is_dir() else made.unlink()
-    for pattern in (
-        "runs/train-dvae-*/checkpoints/step-*2",
-        "runs/train-transformer-*/checkpoints/step-*4",
-        "runs/generate-images-*/status",
-    ):
-        kill_when(root, pattern)
+    status, said = stop_when(root, "runs/train-dvae-*/checkpoints/step-*2", signal.SIGINT)
+    assert status == 130
+    assert said.splitlines()[-1] == "dalle: interrupted; the same command goes on where this one stopped"
+    assert str(root) not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    for pattern in ("runs/train-transformer-*/checkpoints/step-*4", "runs/generate-images-*/status"):
+        stop_when(root, pattern)
     demo(root)
     found = tables(Layout(root))
     for rows in (found, expected):
         rows["checkpoints"] = [row for row in rows["checkpoints"] if "state" not in row]
     assert found == expected
-
-
-def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(tmp_path):
-    root = tmp_path / "data"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    process = subprocess.Popen(
-        [*command(root), "--set", "download.runner=threads"],
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        start_new_session=True,
-    )
-    try:
-        deadline = time.monotonic() + 900
-        while not list(root.glob("runs/train-dvae-*/status")):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGINT)
-        said = process.communicate(timeout=60)[1]
-    finally:
-        process.kill()
-    assert process.returncode == 130
-    assert said.splitlines()[-1] == "dalle: interrupted; the same command goes on where this one stopped"
-    ours = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert str(root) not in ours
