@@ -36,6 +36,7 @@ def start(client):
 
     def start(state):
         run = client.create_flow_run_from_deployment(deployment).id
+        client.update_flow_run(run, infrastructure_pid="1")  # without one a run that is cancelled is over
         client.set_flow_run_state(run, state, force=True)
         made.append(run)
         return run
