@@ -165,6 +165,8 @@ def _blocks_of(layout: Layout, request: Request, sources: list[str]) -> list[Blo
                 raise ValueError("a SHA-256 has 64 hex digits")
             return [block("picture", request.value)]
         if request.kind == "pair":
+            if not request.value.isdecimal():
+                raise ValueError("a pair's id is a whole number")
             return _blocks_of_pair(layout, int(request.value), sources)
         if request.kind == "like":
             return _blocks_of_picture(Path(request.value).expanduser())

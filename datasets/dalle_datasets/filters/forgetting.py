@@ -22,7 +22,7 @@ from dalle_datasets.sources.discovered import FINDS, PAGES_FILE, PAGES_IN_GROUP
 from dalle_datasets.sources.settle import FINDS_FILE
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.manifest import amend, invalidate
-from dalle_datasets.store.parquet import RowsWriter, check_parquet, filter_rows, iter_file, list_parts, open_parquet
+from dalle_datasets.store.parquet import RowsWriter, SchemaError, check_parquet, filter_rows, iter_file, list_parts, open_parquet
 from dalle_datasets.store.schemas import CANDIDATES, COLLECTED, DROPPED_PAIRS, IMAGES, MEASURES, PAGES, PAIRS
 from dalle_datasets.web.failures import FORGOTTEN
 
@@ -122,7 +122,16 @@ def _files(layout: Layout, source: str) -> Iterator[tuple[Path, pa.Schema]]:
         (layout.dropped(source), DROPPED_PAIRS),
         (layout.collections(source), COLLECTED),
     ):
-        yield from ((path, schema) for path in list_parts(folder))
+        yield from ((path, schema) for path in list_parts(folder) if schema is not MEASURES or _is_current(path))
+
+
+def _is_current(path: Path) -> bool:
+    """Whether measures are of this version; those of another are made again by the next collection."""
+    try:
+        check_parquet(path, MEASURES)
+    except SchemaError:
+        return False
+    return True
 
 
 def _rows(layout: Layout, source: str) -> Iterator[dict[str, Any]]:
@@ -143,7 +152,7 @@ def _alike(layout: Layout, source: str, blocks: BlockList) -> set[str]:
     thumbnails = np.frombuffer(b"".join(look[16:] for look in looks), np.uint8).reshape(len(looks), -1)
     wanted, alike = Fingerprints(numbers[:, 0].copy(), numbers[:, 1].copy(), thumbnails), set()
     columns = ["candidate_id", "phash", "dhash", "thumbnail", "contrast"]
-    for part in list_parts(layout.measures(source)):
+    for part in filter(_is_current, list_parts(layout.measures(source))):
         for batch in iter_file(part, MEASURES, columns):
             rows = batch.filter(pc.and_(batch["phash"].is_valid(), batch["thumbnail"].is_valid())).to_pylist()
             seen = Fingerprints.of([Fingerprint(row["phash"], row["dhash"], row["thumbnail"], row["contrast"]) for row in rows])
@@ -169,6 +178,9 @@ def forget_in_source(layout: Layout, source: str, found: Forgotten, blocks: Bloc
             keep(path, _change_rows(path, schema, lambda row: _without_mention(row, found.candidate_ids)))
         else:
             keep(path, filter_rows(path, ["candidate_id"], lambda batch: pc.invert(pc.is_in(batch["candidate_id"], gone))))
+    for path in list_parts(layout.measures(source)):
+        if not _is_current(path):
+            path.unlink()
     folder = layout.source(source)
     if (pages := folder / PAGES_FILE).exists():
         keep(pages, _change_rows(pages, PAGES, lambda row: _without_links(row, blocks), PAGES_IN_GROUP))

@@ -110,7 +110,11 @@ def test_a_block_list_from_elsewhere_is_applied_and_what_was_drawn_for_a_caption
         export_training_set(
             con, layout, query="captioned_pairs", min_clip_score_quantile=0.0, seed=1, rows_per_part=5, row_group_size=4, **IDS
         )
+    measures = layout.measures(SOURCE) / "part-00000.parquet"
+    old = schemas.MEASURES.with_metadata({"schema": "measures", "version": "3"})
+    write_parquet(measures, read_parquet(measures, schemas.MEASURES), old)
     record = json.loads(forgetting.forget(layout, plan_forgetting(layout, [])).read_text())
+    assert not measures.exists(), "measures of an earlier edition are made again by the next collection"
     assert record["drawn_for_their_captions"] == ["generate-images-8"]
     texts, pictures = words_of(pair)
     assert traces(layout.root, texts - {pair["caption"]}, pictures) == []
@@ -126,6 +130,8 @@ def test_requests_that_make_no_sense(layout, tmp_path):
     assert plan_forgetting(layout, [Request("url", "http://nowhere.org/")], in_advance=True).blocks
     with pytest.raises(ValueError, match="--pair 12: nothing that was collected matches|nothing that was collected matches pair 12"):
         plan_forgetting(layout, [Request("pair", "12")])
+    with pytest.raises(ValueError, match="--pair x: a pair's id is a whole number; correct it"):
+        plan_forgetting(layout, [Request("pair", "x")])
     with pytest.raises(ValueError, match="--sha256 12: a SHA-256 has 64 hex digits; correct it"):
         plan_forgetting(layout, [Request("sha256", "12")])
     with pytest.raises(ValueError, match="cannot be read .No such file"):
