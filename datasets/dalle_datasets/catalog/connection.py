@@ -5,6 +5,7 @@ DuckDB lets one process write, and a reader of the live file would block it. So 
 outside a turn: hashing, checking, exporting, copying. This module is the only one that opens the live file.
 """
 
+import glob
 import os
 import platform
 import re
@@ -209,7 +210,9 @@ def _confine(con: duckdb.DuckDBPyConnection, root: Path) -> None:
     with _CONFINING:
         if con.execute("select current_setting('lock_configuration')").fetchall() == [(True,)]:
             return  # connections of one process to one file share their settings
-        folders = ", ".join(quoted(str(folder)) for folder in (root, root.resolve()))
+        names = [str(folder) for folder in (root, root.resolve())]
+        # A pattern of files is compared as it is written, so the escaped name (see files_under.sql) has to be allowed as well.
+        folders = ", ".join(quoted(spelled) for name in names for spelled in dict.fromkeys((name, glob.escape(name))))
         con.execute(f"set allowed_directories = [{folders}]")  # `set` takes no parameters
         con.execute(f"set temp_directory = {quoted(str(_scratch(root)))}")
         for setting in ("python_enable_replacements", "autoinstall_known_extensions", "autoload_known_extensions"):

@@ -173,6 +173,19 @@ def test_a_fresh_catalog_takes_the_place_of_the_old_one_only_when_it_is_whole(tm
         assert con.execute("select child_id from lineage").fetchall() == [("new",)]
 
 
+def test_readers_reach_the_files_of_a_root_with_signs_of_a_pattern_in_its_name_and_no_others(tmp_path):
+    root = tmp_path / "birds [2021] *"
+    for folder in (root / "pairs", tmp_path / "birds 2 x"):
+        folder.mkdir(parents=True)
+        duckdb.sql("select 1 as x").write_parquet(str(folder / "a.parquet"))
+    con = duckdb.connect()
+    connection._confine(con, root)
+    assert con.execute("from read_parquet($path)", {"path": f"{tmp_path}/birds [[]2021] [*]/*/*.parquet"}).fetchall() == [(1,)]
+    for outside in ("birds [2]*/*.parquet", "birds [[]2021] [*]/../birds 2 x/*.parquet", "birds 2 x/a.parquet"):
+        with pytest.raises(duckdb.PermissionException):
+            con.execute("from read_parquet($path)", {"path": f"{tmp_path}/{outside}"})
+
+
 def insert_many(con, num_rows):
     con.execute("insert into lineage select i::varchar, md5(i::varchar), 'c' from range(?) r(i)", [num_rows])
 
