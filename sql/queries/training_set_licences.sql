@@ -5,7 +5,7 @@
 -- returns: source, licence, num_pairs, num_pages; most pairs first, licence null where nothing is known
 with chosen as (
     select distinct pair_id
-    from read_parquet($root || '/training_sets/' || $training_set_id || '/*.parquet')
+    from read_parquet(files_under($root, '/training_sets/' || $training_set_id || '/*.parquet'))
 ),
 
 -- a pair that two sources hold is one pair, that of the source which training_pairs takes it from

@@ -5,7 +5,7 @@
 -- returns: source, page_url, num_pairs, example_caption; most pairs first
 with chosen as (
     select distinct pair_id
-    from read_parquet($root || '/training_sets/' || $training_set_id || '/*.parquet')
+    from read_parquet(files_under($root, '/training_sets/' || $training_set_id || '/*.parquet'))
 )
 
 select
