@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 
 from dalle_datasets.store.layout import Layout, open_data_root
 from dalle_model.config.tree import Config
+from dalle_model.running.networks import current
 from flows.runtime.best_pictures import copy_best_pictures
 from flows.runtime.deployed import no_catching_up
 from flows.runtime.flow_parameters import Overrides, Preset
@@ -39,6 +40,8 @@ BATCH = "batch.json"
 def draw_prompt_folder(preset: Preset = "demo", overrides: Overrides | None = None) -> dict[str, str]:
     """Draw every file of `flow.prompt_folder` that has no pictures of the present networks. Returns file name -> run.
 
+    While there is no network to draw with, as in the first nights of a site, files wait and a note says so.
+
     `NAME.csv` gets a folder `NAME.csv.pictures` with the best pictures and the contact sheet, or a file `NAME.csv.error.txt` with the
     reason, which goes when the file is mended. Raises `ValueError` with the reasons that are new, when all other files are drawn.
     """
@@ -55,7 +58,14 @@ def draw_prompt_folder(preset: Preset = "demo", overrides: Overrides | None = No
                 wrong.append(str(error))
             continue
         error_path.unlink(missing_ok=True)
-        made = run_stage("generate_images", config, inputs_of("generate_images", config, **asked))
+        try:
+            inputs = inputs_of("generate_images", config, **asked)
+        except ValueError as missing:
+            if current(open_data_root(config.paths.data_root), "transformer", config):
+                raise
+            note(f"{path.name} waits: {missing}")
+            continue
+        made = run_stage("generate_images", config, inputs)
         drawn[path.name] = made["run_id"]
         if not is_copied(path, made):
             catalogue(config, made)

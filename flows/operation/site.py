@@ -79,6 +79,19 @@ class WorkersSection:
         check_ranges(self, cpu=(0, 64), gpu=(0, 64))
 
 
+def is_cron(when: str) -> bool:
+    """Whether this is a cron time of five fields that the Prefect server takes."""
+    if not _CRON.fullmatch(when):
+        return False
+    from prefect.client.schemas.schedules import CronSchedule  # seconds, and only where a site has such a schedule
+
+    try:
+        CronSchedule(cron=when)
+    except ValueError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SchedulesSection:
     """When flows start by themselves: "on", "off", or on at a cron time such as "17 1 * * *"; left out, as its operator left it."""
@@ -100,7 +113,7 @@ class SchedulesSection:
 
     def __post_init__(self) -> None:
         for name, when in self.named().items():
-            if when not in ("on", "off") and not _CRON.fullmatch(when):
+            if when not in ("on", "off") and not is_cron(when):
                 raise ValueError(
                     f'schedules.{name} = "{when}": say "on", "off", or a cron time of five fields, minute hour day month weekday, '
                     'e.g. "17 1 * * *"'

@@ -9,6 +9,7 @@ from PIL import Image
 from dalle_model.config.presets import preset
 from flows import draw_prompt_folder as module
 from flows.runtime.prompts import ask_for
+from flows.runtime.upstream import inputs_of
 
 
 @pytest.fixture
@@ -28,8 +29,8 @@ def draw(catalogued_root, monkeypatch):
     monkeypatch.setattr(module, "catalogue", lambda *_: None)
     monkeypatch.setattr(module, "publish_catalog", lambda *_: None)
 
-    def run():
-        return module.draw_prompt_folder.fn("demo", {"paths.data_root": str(layout.root)})
+    def run(**overrides):
+        return module.draw_prompt_folder.fn("demo", {"paths.data_root": str(layout.root), **overrides})
 
     run.asked, run.folder = asked, layout.root / "prompt_folder"
     return run
@@ -79,6 +80,19 @@ def test_a_file_that_is_being_written_waits(draw):
     (draw.folder / "prompts.txt").write_text("an owl\na c")
     assert draw() == {}
     assert not draw.asked
+
+
+def test_files_wait_while_there_is_no_network(draw, monkeypatch):
+    draw()
+    drop(draw.folder / "prompts.csv", "prompt\nan owl\n")
+    notes = []
+    monkeypatch.setattr(module, "note", notes.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "inputs_of", inputs_of)
+        assert draw(seed=7) == {}
+    assert not draw.asked
+    assert [note.partition(":")[0] for note in notes] == ["prompts.csv waits"]
+    assert list(draw()) == ["prompts.csv"]
 
 
 def test_the_folder_can_lie_anywhere(tmp_path):
