@@ -142,7 +142,7 @@ def test_a_killed_run_goes_on_with_the_parts_it_wrote(layout, monkeypatch):
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pair_parts, "_count", stop)
+    monkeypatch.setattr(pair_parts, "count_pairs", stop)
     with pytest.raises(KeyboardInterrupt):
         run(layout)
     monkeypatch.undo()
