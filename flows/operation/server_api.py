@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -10,6 +11,16 @@ from typing import Any
 from flows.runtime.prefect_server import PrefectServerFailed
 
 TIMEOUT_S = 10.0
+
+BUSY = 503
+"""How Prefect's server refuses what its database had no time for; its own clients ask again, too."""
+
+PAUSES_S = (0.5, 1.0, 2.0, 4.0)
+"""Before it is asked again."""
+
+
+class _Busy(Exception):
+    """The server refused with `BUSY`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +46,15 @@ class ServerApi:
             return False
 
     def _ask(self, path: str, body: bytes | None) -> Any:
+        for pause_s in (*PAUSES_S, None):
+            try:
+                return self._ask_once(path, body)
+            except _Busy as busy:
+                if pause_s is None:
+                    raise PrefectServerFailed(str(busy)) from None
+                time.sleep(pause_s)
+
+    def _ask_once(self, path: str, body: bytes | None) -> Any:
         headers = {"Content-Type": "application/json"}
         if self.auth:
             headers["Authorization"] = "Basic " + base64.b64encode(self.auth.encode()).decode()
@@ -43,6 +63,7 @@ class ServerApi:
                 return json.load(response)
         except urllib.error.HTTPError as error:
             remedy = "give it USER:PASSWORD (server.auth_file, PREFECT_API_AUTH_STRING)" if error.code == 401 else "look into its log"
-            raise PrefectServerFailed(f"Prefect's server at {self.url} refused {path} with status {error.code}; {remedy}") from None
+            failure = _Busy if error.code == BUSY else PrefectServerFailed
+            raise failure(f"Prefect's server at {self.url} refused {path} with status {error.code}; {remedy}") from None
         except (OSError, ValueError) as error:  # nobody there, or somebody who speaks something else
             raise PrefectServerFailed(f"no Prefect server answers at {self.url} ({error}); start it with `dalle up`") from None

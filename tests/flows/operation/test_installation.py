@@ -4,12 +4,14 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from dalle_datasets.store.locks import held
-from flows.operation import installation
+from flows.operation import installation, server_api
 from flows.operation.processes import MARK, end, listener_of, marked
 from flows.operation.server_api import ServerApi
 from flows.operation.site import read_site
@@ -122,3 +124,27 @@ def test_what_dies_at_once_is_started_again_after_longer_and_longer_pauses(site,
         children.keep_alive()
     assert said[0].startswith("server ended with status 3, see ")
     assert [text.partition("again in ")[2] for text in said] == ["1 s", "2 s"]
+
+
+def test_a_server_that_is_busy_is_asked_again(monkeypatch):
+    """Prefect answers 503 while its database is locked."""
+    monkeypatch.setattr(server_api, "PAUSES_S", (0.0, 0.0))
+    answers = [503, 503, 200, 503, 503, 503]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(answers.pop(0))
+            self.end_headers()
+            self.wfile.write(b"true")
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        api = ServerApi(f"http://127.0.0.1:{server.server_port}/api")
+        assert api.get("/health") is True
+        with pytest.raises(PrefectServerFailed, match="refused /health with status 503; look into its log"):
+            api.get("/health")
+        server.shutdown()
+    assert not answers
