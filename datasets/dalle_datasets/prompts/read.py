@@ -99,7 +99,7 @@ def _sort_out(source: str, folder: Path, rows: Iterable[Row | _Malformed], promp
         try:
             image = (folder / Path(row["image"]).expanduser()).read_bytes() if row.get("image") else None
         except (OSError, TypeError, ValueError) as error:
-            detail = f"{row['where']}: its picture {row['image']} cannot be read ({getattr(error, 'strerror', None) or error})"
+            detail = encodable(f"{row['where']}: its picture {row['image']} cannot be read ({getattr(error, 'strerror', None) or error})")
             dropped.append(_dropped(text, name, "bad_image", detail))
             continue
         usable.append({"prompt_id": prompt_id(text, image), "prompt": text, "prompt_set": name, "expected": None, "image": image})

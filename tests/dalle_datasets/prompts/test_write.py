@@ -47,6 +47,12 @@ def test_rows_that_are_no_prompts_have_a_file_of_their_own(tmp_path):
     assert read_parquet(tmp_path / named["dropped_prompts"], DROPPED_PROMPTS)["reason"].to_pylist() == ["not_text"]
 
 
+def test_a_picture_whose_name_no_file_can_have_is_a_reason(tmp_path):
+    (tmp_path / "p.jsonl").write_text('"an owl"\n{"prompt": "a cat", "image": "\\ud800"}\n')
+    found = read_prompts(str(tmp_path / "p.jsonl"))
+    assert found.dropped["reason"].to_pylist() == ["bad_image"]
+
+
 def test_validation_prompts_come_from_the_validation_split(tmp_path):
     empty = {
         "image": b"",
