@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 # One stamp says "what the lock file asks for is installed": it is older than whatever changes what should be.
 STAMP := $(VENV)/.installed
 CODE := open_dalle dalle_model datasets flows tests benchmarks
+# What `make test` runs: the tests without these marks.
+FAST := "not slow and not long and not gpu and not fuzz"
 export DO_NOT_TRACK := 1
 
 .PHONY: help setup demo up down test test-slow test-long test-torch-min fuzz test-gpu gpu check bench soak chaos format lock clean
@@ -43,7 +45,7 @@ down: $(STAMP)  ## end what make up started, from another terminal, and whatever
 
 test: $(STAMP)  ## all tests but the slow ones and those that need a GPU
 	@echo "==> pytest, without the tests marked slow or gpu"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not long and not gpu and not fuzz"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m $(FAST)
 
 test-slow: $(STAMP)  ## the tests that take minutes: whole pipelines, kill and resume, deployments
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m "slow and not gpu" $$(grep -rl "mark\.slow" tests --include="test_*.py")
@@ -54,7 +56,7 @@ test-long: $(STAMP)  ## tests that CI has no time for: networks of full size, Ra
 test-torch-min: $(STAMP)  ## the tests of dalle_model on the oldest torch that pyproject.toml allows (an environment of its own, 2 GB)
 	@test -x .venv-torch-min/bin/pytest || { $(PYTHON) -m venv .venv-torch-min; $(VENV)/tools/bin/uv pip install --quiet \
 	  --python .venv-torch-min/bin/python --editable '.[train,dev]' $(shell grep -oE '(torch|torchvision)>=[0-9.]+' pyproject.toml | sed 's/>=/~=/; s/$$/.0/'); }
-	@.venv-torch-min/bin/python -m pytest -m "not slow and not long and not gpu and not fuzz" tests/dalle_model
+	@.venv-torch-min/bin/python -m pytest -m $(FAST) tests/dalle_model
 
 fuzz: $(STAMP)  ## readers of other people's files, fuzzed by bytes, then by structure for an hour (MINUTES=60 JOBS=auto)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m fuzz tests/dalle_datasets
@@ -72,7 +74,7 @@ check: $(STAMP)  ## what a change must pass: format, lint, types, import contrac
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not long and not gpu and not fuzz"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m $(FAST)
 
 soak: $(STAMP)  ## an installation left alone for half an hour while a site and a folder change (MINUTES=30): report in soak-results/
 	@$(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),30) --out $(or $(OUT),soak-results)

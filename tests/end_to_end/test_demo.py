@@ -66,10 +66,16 @@ def can_go_offline() -> bool:
     return "Network is unreachable" in nobody.stderr
 
 
+def without_prefect() -> dict[str, str]:
+    """The environment of somebody who has no Prefect server."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+
+
 def demo(root: Path, *words: str, before: Sequence[str] = ()) -> str:
     """Run it, or another command with its settings, to the end; returns what it printed."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    done = subprocess.run([*before, *command(root, *words)], env=environment, capture_output=True, text=True, check=False, cwd=root.parent)
+    done = subprocess.run(
+        [*before, *command(root, *words)], env=without_prefect(), capture_output=True, text=True, check=False, cwd=root.parent
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -78,11 +84,10 @@ def stop_when(root: Path, pattern: str, sign: signal.Signals = signal.SIGKILL, t
     """Start it and send a signal as soon as a file that matches `pattern` appears under the data root: SIGINT as Ctrl-C does, to
     all of its processes, any other to the command alone. Returns its exit status and what it said.
     """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     log = root.parent / "stopped.log"
     with log.open("w") as stream:
         process = subprocess.Popen(
-            command(root), env=environment, stdout=subprocess.DEVNULL, stderr=stream, cwd=root.parent, start_new_session=True
+            command(root), env=without_prefect(), stdout=subprocess.DEVNULL, stderr=stream, cwd=root.parent, start_new_session=True
         )
         deadline = time.monotonic() + timeout_s
         try:

@@ -27,7 +27,7 @@ from dalle_datasets.catalog.connection import OnWait, compacted
 from dalle_datasets.catalog.ingest import ingest_everything
 from dalle_datasets.catalog.ledger import ingest_in_turns, read_json
 from dalle_datasets.catalog.snapshot import publish
-from dalle_datasets.filters.forgetting import Forgotten, find_forgotten, forget_in_source, pack_look, sources_of
+from dalle_datasets.filters.forgetting import Forgotten, find_forgotten, forget_in_source, pack_look, remove_rows, sources_of
 from dalle_datasets.filters.hashes import fingerprint_of
 from dalle_datasets.images import ImageError, decode_image, pixel_sha256
 from dalle_datasets.sources.blocked import DONE, PENDING, Block, BlockList, add_blocks, block, pending_records, read_blocks, read_record
@@ -35,11 +35,12 @@ from dalle_datasets.store.backup import known_backups
 from dalle_datasets.store.ids import content_id, file_sha256
 from dalle_datasets.store.layout import RUN_CONFIG, RUN_RESULT, Layout
 from dalle_datasets.store.locks import held, holder_of, is_held
-from dalle_datasets.store.parquet import atomic_path, check_parquet, filter_rows, iter_file, list_parts, open_parquet, write_parquet
+from dalle_datasets.store.parquet import atomic_path, check_parquet, iter_batches, iter_file, list_parts, open_parquet, write_parquet
 from dalle_datasets.store.schemas import CODEBOOK_USAGE, PAIRS, PROMPTS, RECONSTRUCTIONS, TRAINING_SET
 
 KINDS = ("url", "page", "host", "pair", "sha256", "like")
 MAX_PIXELS = 1_000_000_000
+_BATCH_ROWS = 65_536
 _BY_PAIR = tuple(f"{name}/*/*.parquet" for name in ("text_tokens", "image_tokens", "clip_scores", "safety_scores", "training_sets"))
 """Files with a column `pair_id`, besides those of sources."""
 _UNFINISHED = ("sources/*/work", "images/*/work-*")
@@ -182,10 +183,9 @@ def _blocks_of(layout: Layout, request: Request, sources: list[str]) -> list[Blo
 def _blocks_of_pair(layout: Layout, pair_id: int, sources: list[str]) -> list[Block]:
     columns = ["pair_id", "image_url", "sha256", "pixel_sha256"]
     for source in sources:
-        for part in list_parts(layout.pairs(source)):
-            for batch in iter_file(part, PAIRS, columns):
-                for row in batch.filter(pc.equal(batch["pair_id"], pair_id)).to_pylist():
-                    return [block("url", row["image_url"]), *(block("picture", row[name]) for name in columns[2:])]
+        for batch in iter_batches(layout.pairs(source), PAIRS, columns, _BATCH_ROWS):
+            for row in batch.filter(pc.equal(batch["pair_id"], pair_id)).to_pylist():
+                return [block("url", row["image_url"]), *(block("picture", row[name]) for name in columns[2:])]
     return []
 
 
@@ -290,11 +290,11 @@ def _without_rows(layout: Layout, found: Forgotten, blocks: BlockList) -> Iterat
     touched: set[Path] = set()
     for pattern in _BY_PAIR:
         for path in sorted(layout.root.glob(pattern)):
-            if num_rows := filter_rows(path, ["pair_id"], lambda batch: pc.invert(pc.is_in(batch["pair_id"], pairs))):
+            if num_rows := remove_rows(path, "pair_id", pairs):
                 touched.add(path.parent)
                 yield layout.relative(path), num_rows
     for path in sorted(layout.root.glob("image_tokens/*/dropped/*.parquet")):
-        if num_rows := filter_rows(path, ["candidate_id"], lambda batch: pc.invert(pc.is_in(batch["candidate_id"], candidates))):
+        if num_rows := remove_rows(path, "candidate_id", candidates):
             yield layout.relative(path), num_rows
     for manifest in layout.root.glob("training_sets/*/manifest.json"):
         _count_again(manifest)
@@ -310,14 +310,10 @@ def _without_rows(layout: Layout, found: Forgotten, blocks: BlockList) -> Iterat
 def _count_again(path: Path) -> None:
     """Let the manifest of a training set say how many rows are left; the set keeps its id."""
     manifest = read_json(path)
-    rows = pa.concat_tables(
-        [TRAINING_SET.with_metadata(None).empty_table().select(["pair_id", "split"])]
-        + [
-            pa.Table.from_batches([batch]).replace_schema_metadata()
-            for part in list_parts(path.parent)
-            for batch in _pairs_and_splits(part)
-        ]
-    )
+    columns = ["pair_id", "split"]
+    batches = iter_batches(path.parent, TRAINING_SET, columns, _BATCH_ROWS)
+    empty = TRAINING_SET.with_metadata(None).empty_table().select(columns)
+    rows = pa.concat_tables([empty, *(pa.Table.from_batches([batch]).replace_schema_metadata() for batch in batches)])
     if (num_forgotten := manifest["num_rows"] - rows.num_rows) <= 0:
         return
     is_validation = pc.equal(rows["split"], "validation")
@@ -329,10 +325,6 @@ def _count_again(path: Path) -> None:
     }
     with atomic_path(path) as partial:
         partial.write_text(json.dumps(manifest | counts, indent=1, sort_keys=True))
-
-
-def _pairs_and_splits(part: Path) -> Iterator[pa.RecordBatch]:
-    return iter_file(part, TRAINING_SET, ["pair_id", "split"])
 
 
 def _count_tokens_again(layout: Layout) -> None:
@@ -407,11 +399,7 @@ def _training_sets_with(layout: Layout, found: Forgotten) -> list[str]:
     return [
         folder.name
         for folder in sorted((layout.root / "training_sets").glob("*/"))
-        if any(
-            pc.any(pc.is_in(batch[0], wanted)).as_py()
-            for part in list_parts(folder)
-            for batch in iter_file(part, TRAINING_SET, ["pair_id"])
-        )
+        if any(pc.any(pc.is_in(batch[0], wanted)).as_py() for batch in iter_batches(folder, TRAINING_SET, ["pair_id"], _BATCH_ROWS))
     ]
 
 
@@ -443,6 +431,5 @@ def _drawn_for(layout: Layout, found: Forgotten) -> list[str]:
 
 def _captions(layout: Layout, source: str, found: Forgotten) -> Iterator[str]:
     wanted = pa.array(sorted(found.pair_ids), pa.int64())
-    for part in list_parts(layout.pairs(source)):
-        for batch in iter_file(part, PAIRS, ["pair_id", "caption"]):
-            yield from batch.filter(pc.is_in(batch["pair_id"], wanted))["caption"].to_pylist()
+    for batch in iter_batches(layout.pairs(source), PAIRS, ["pair_id", "caption"], _BATCH_ROWS):
+        yield from batch.filter(pc.is_in(batch["pair_id"], wanted))["caption"].to_pylist()

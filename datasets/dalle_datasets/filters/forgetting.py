@@ -177,7 +177,7 @@ def forget_in_source(layout: Layout, source: str, found: Forgotten, blocks: Bloc
         if schema is DROPPED_PAIRS:
             keep(path, _change_rows(path, schema, lambda row: _without_mention(row, found.candidate_ids)))
         else:
-            keep(path, filter_rows(path, ["candidate_id"], lambda batch: pc.invert(pc.is_in(batch["candidate_id"], gone))))
+            keep(path, remove_rows(path, "candidate_id", gone))
     for path in list_parts(layout.measures(source)):
         if not _is_current(path):
             path.unlink()
@@ -189,6 +189,11 @@ def forget_in_source(layout: Layout, source: str, found: Forgotten, blocks: Bloc
         keep(seen, filter_rows(seen, ["image_url"], lambda batch: _mask(not _is_named(url, found, blocks) for url in batch[0].to_pylist())))
     _vouch_again(layout, source)
     return removed
+
+
+def remove_rows(path: Path, column: str, values: pa.Array) -> int:
+    """Take the rows out of a file whose `column` is one of `values`; returns how many."""
+    return filter_rows(path, [column], lambda batch: pc.invert(pc.is_in(batch[column], values)))
 
 
 def _is_named(url: str, found: Forgotten, blocks: BlockList) -> bool:
