@@ -12,6 +12,8 @@ STAMP := $(VENV)/.installed
 CODE := open_dalle dalle_model datasets flows tests benchmarks
 # What `make test` runs: the tests without these marks.
 FAST := "not slow and not long and not gpu and not fuzz"
+# A change is judged by the same examples every time (Hypothesis' profile "ci" derives them from the test); `make fuzz` looks for new ones.
+SAME := --hypothesis-profile=ci
 export DO_NOT_TRACK := 1
 
 .PHONY: help setup demo up down test test-slow test-long test-torch-min fuzz test-gpu gpu check bench soak chaos format lock clean
@@ -45,13 +47,13 @@ down: $(STAMP)  ## end what make up started, from another terminal, and whatever
 
 test: $(STAMP)  ## all tests but the slow ones and those that need a GPU
 	@echo "==> pytest, without the tests marked slow or gpu"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m $(FAST)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(SAME) -m $(FAST)
 
 test-slow: $(STAMP)  ## the tests that take minutes: whole pipelines, kill and resume, deployments
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m "slow and not gpu" $$(grep -rl "mark\.slow" tests --include="test_*.py")
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile $(SAME) -m "slow and not gpu" $$(grep -rl "mark\.slow" tests --include="test_*.py")
 
 test-long: $(STAMP)  ## tests that CI has no time for: networks of full size, Ray that is killed, thousands of odd pictures
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "long and not gpu" $$(grep -rl "mark\.long" tests --include="test_*.py")
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(SAME) -m "long and not gpu" $$(grep -rl "mark\.long" tests --include="test_*.py")
 
 test-torch-min: $(STAMP)  ## the tests of dalle_model on the oldest torch that pyproject.toml allows (an environment of its own, 2 GB)
 	@test -x .venv-torch-min/bin/pytest || { $(PYTHON) -m venv .venv-torch-min; $(VENV)/tools/bin/uv pip install --quiet \
@@ -74,7 +76,7 @@ check: $(STAMP)  ## what a change must pass: format, lint, types, import contrac
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m $(FAST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(SAME) -m $(FAST)
 
 soak: $(STAMP)  ## an installation left alone for half an hour while a site and a folder change (MINUTES=30): report in soak-results/
 	@$(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),30) --out $(or $(OUT),soak-results)

@@ -111,17 +111,17 @@ def decode_line(data: bytes) -> Decoded:
 def _is_narrow(sample: bytes) -> bool:
     """Whether bytes with zeros among them are no text of two or four bytes a letter all the same.
 
-    Either most neighbours are two letters of ASCII, or all of it is UTF-8 with few control characters, which UTF-16 is full of.
+    Either half of the pairs are two letters of ASCII, or all of it is UTF-8 with few control characters, which UTF-16 is full of.
     """
     start = sample[:8_192]
-    if sum(32 <= first < 127 and 32 <= second < 127 for first, second in zip(start[::2], start[1::2], strict=False)) > len(start) // 4:
+    if sum(32 <= first < 127 and 32 <= second < 127 for first, second in zip(start[::2], start[1::2], strict=False)) >= len(start) // 4:
         return True
     num_controls = sum(start.count(byte) for byte in range(32) if byte not in b"\t\n\r")
     try:
         codecs.getincrementaldecoder("utf-8")().decode(sample)
     except UnicodeDecodeError:
         return False
-    return num_controls * 20 < len(start)
+    return (num_controls - 1) * 20 < len(start)
 
 
 def _guess_narrow(sample: bytes) -> str:

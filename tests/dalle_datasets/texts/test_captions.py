@@ -6,7 +6,7 @@ import re
 from email.message import Message
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dalle_datasets.prompts.read import read_prompts, text_prompts
@@ -63,7 +63,14 @@ def test_what_is_clean_stays_as_it_is(text):
 WRITTEN = re.compile(r"""\s*(?:[\[{(]|b['"]|array\(|None|nan|null)""", re.IGNORECASE)
 
 
-@given(TEXTS.filter(lambda text: len(text.splitlines()) == 1 and clean_caption(text) and not WRITTEN.match(text)))
+def _is_told(text):
+    """Not of several lines or empty, no structure in writing, and without zero bytes, which short files in UTF-16 have, too."""
+    return len(text.splitlines()) == 1 and clean_caption(text) and not WRITTEN.match(text) and "\x00" not in text
+
+
+@given(TEXTS.filter(_is_told))
+@example("0\x00")
+@example("00\x00")
 @settings(max_examples=25, deadline=None)
 def test_the_same_words_are_the_same_caption_wherever_they_are_from(tmp_path_factory, text):
     """And so the same tokens: of a page, a caption file, tables, and prompts given in every way."""
@@ -78,7 +85,8 @@ def test_the_same_words_are_the_same_caption_wherever_they_are_from(tmp_path_fac
     (folder / "p.json").write_text(json.dumps([text]))
     headers = Message()
     headers["Content-Type"] = "text/html; charset=utf-8"
-    page = read_page(f'<img src="a.png" alt="{html.escape(text)}">'.encode(), "http://a.example/", headers, "open-dalle")
+    written = html.escape(text.replace("\x00", ""))  # browsers show U+FFFD for a zero byte
+    page = read_page(f'<img src="a.png" alt="{written}">'.encode(), "http://a.example/", headers, "open-dalle")
     result = Collected()
     read_folder(folder, "f", result)
     read_table(folder / "t.csv", "t.csv", result)
