@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # One stamp says "what the lock file asks for is installed": it is older than whatever changes what should be.
 STAMP := $(VENV)/.installed
-CODE := open_dalle dalle_model datasets flows tests benchmarks
+CODE := open_dalle dalle_model datasets flows tests benchmarks examples
 # What `make test` runs: the tests without these marks.
 FAST := "not slow and not long and not gpu and not fuzz"
 # A change is judged by the same examples every time (Hypothesis' profile "ci" derives them from the test); `make fuzz` looks for new ones.

@@ -7,8 +7,10 @@ import hashlib
 import json
 import os
 import random
+import runpy
 import shutil
 import sqlite3
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -414,6 +416,18 @@ def make_data_root(tmp_path: Path) -> Callable[..., DataRoot]:
         return DataRoot(tmp_path / name, **sizes)
 
     return make
+
+
+@pytest.fixture
+def run_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Runs a script of `examples/` as a person does, in this process: `run_example("draw.py", folder, prompt)`, in the test's folder."""
+
+    def run(name: str, *arguments: object) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        runpy.run_path(str(Path(__file__).parents[1] / "examples" / name), run_name="__main__")
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -9,18 +9,21 @@ import yaml
 import flows
 from flows.operation.site import Site
 
-PREFECT_FILE = Path(flows.__file__).parents[1] / "prefect.yaml"
+_PACKAGED = Path(flows.__file__).with_name("prefect.yaml")  # where the wheel has it
+PREFECT_FILE = _PACKAGED if _PACKAGED.exists() else Path(flows.__file__).parents[1] / "prefect.yaml"
 
 
 def deployments_of(site: Site) -> dict[str, Any]:
     """The content of a site's prefect.yaml. Every deployment of a flow exists once for each source; further ones are named after it.
 
-    Raises `ValueError` when this is no checkout.
+    Raises `ValueError` when the file is missing from this installation.
     """
     try:
         file: dict[str, Any] = yaml.safe_load(PREFECT_FILE.read_text())
     except OSError as error:
-        raise ValueError(f"{PREFECT_FILE}: cannot be read ({error.strerror}); `dalle up` needs a checkout of open-dalle") from None
+        raise ValueError(
+            f"{PREFECT_FILE}: cannot be read ({error.strerror}); install open-dalle again, from its wheel or a checkout"
+        ) from None
     del file["definitions"]
     file["name"] = site.name
     defaults, file["deployments"] = file["deployments"], []

@@ -15,8 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+import flows
 from dalle_datasets.store.locks import holder_of, is_held
-from flows.operation.deployments import PREFECT_FILE
 from flows.operation.installation import MIN_FREE_BYTES, Record, fingerprint_of, running
 from flows.operation.processes import marked
 from flows.operation.server_api import ServerApi
@@ -25,7 +25,7 @@ from flows.operation.site import Site
 from flows.runtime.code_version import code_version
 from flows.runtime.prefect_server import PrefectServerFailed
 
-LOCK_FILE = PREFECT_FILE.with_name("requirements.lock")
+LOCK_FILE = Path(flows.__file__).parents[1] / "requirements.lock"
 LARGEST_CLOCK_ERROR_S = 30.0
 LITTLE_ROOM_BYTES = 5 * 2**30
 """Room below which a night's collection may not fit."""

@@ -18,6 +18,7 @@ from PIL import Image
 from dalle_datasets.catalog.connection import connect
 from dalle_datasets.catalog.ingest import ingest_dropped_pairs, ingest_pairs
 from dalle_datasets.config import DownloadConfig, FilterConfig, ShardsConfig, SourceConfig
+from dalle_datasets.demo import emoji_scenes
 from dalle_datasets.demo.demo_site import build_site
 from dalle_datasets.download.download_images import download_images
 from dalle_datasets.filters.filter_pairs import filter_pairs
@@ -235,3 +236,15 @@ def orphans(mark):
             if mark.encode() in entry.read_bytes():
                 found.append(entry)
     return found
+
+
+def test_the_example_collects_a_folder(run_example, tmp_path, capsys):
+    glyphs = sorted((Path(emoji_scenes.__file__).parent / "openmoji").glob("*.png"))
+    (tmp_path / "mine").mkdir()
+    for number, path in enumerate(glyphs[:3]):
+        (tmp_path / "mine" / f"{number}.png").write_bytes(path.read_bytes())
+        (tmp_path / "mine" / f"{number}.txt").write_text(f"glyph {'abc'[number]}")
+    run_example("own_folder.py", tmp_path / "mine", tmp_path / "root")
+    printed = capsys.readouterr().out
+    assert "3 captioned pictures, 3 read, 3 pairs kept" in printed
+    assert "glyph b" in printed

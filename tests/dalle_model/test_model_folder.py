@@ -207,3 +207,10 @@ def test_nothing_is_written_over_what_is_no_model_and_an_older_export_is_replace
         other = save_dvae(tmp_path / "dvae", DVAE(CONFIG.dvae))
         write_model_folder(folder, {**paths, "dvae": tmp_path / "dvae"}, {**ids, "dvae_id": other}, CONFIG.sampling, 7, "")
     assert read_model_folder(folder).ids == ids
+
+
+def test_the_example_draws_with_a_model_folder(folder, run_example, tmp_path, capsys):
+    run_example("draw.py", folder, "an owl", 4)
+    assert [Image.open(tmp_path / f"drawn-{rank}.png").size for rank in (1, 2, 3)] == [(32, 32)] * 3
+    scores = [float(line.split()[3].strip(",")) for line in capsys.readouterr().out.splitlines()]
+    assert scores == sorted(scores, reverse=True)

@@ -161,3 +161,9 @@ def test_a_picture_in_the_terminal_has_two_pixels_in_a_character(tmp_path):
     drawn = draw_in_terminal(tmp_path / "red.png")
     assert drawn.plain == "▀▀▀▀\n▀▀▀▀\n"
     assert "#ff0000 on #ff0000" in str(drawn.spans[0].style)
+
+
+def test_the_example_queries_the_catalog_as_any_duckdb_does(catalogued_root, run_example, tmp_path, capsys):
+    run_example("query_catalog.py", catalogued_root.layout.root)
+    assert "duplicate_pair" in capsys.readouterr().out
+    assert (tmp_path / "best-pair").read_bytes() in {pair["image"] for pair in catalogued_root.pairs}
