@@ -31,6 +31,8 @@ class Job:
     `run(run)`."""
     needs_gpu: bool = False
     """Whether it is worth sending to a machine with a GPU; other jobs stay beside their flow."""
+    late_imports: tuple[str, ...] = ()
+    """Modules that take seconds to import and that it imports while it works; a process that forks jobs imports them before."""
     flow: str | None = None
     """The flow that runs it; None when a command does."""
     is_stage: bool = False
@@ -55,6 +57,7 @@ _TABLE = (
         makes={"dvae": "checkpoint"},
         spread="torchrun",
         needs_gpu=True,
+        late_imports=("torch._dynamo",),
         flow="train_tokenizers",
         is_stage=True,
     ),
@@ -85,6 +88,7 @@ _TABLE = (
         reads=("pairs", "tokenizer", "dvae"),
         makes={"clip": "checkpoint"},
         needs_gpu=True,
+        late_imports=("torch._dynamo", "open_clip"),
         flow="train_clip",
         is_stage=True,
     ),
@@ -96,6 +100,7 @@ _TABLE = (
         makes={"clip_scores": "clip_scores"},
         spread="units",
         needs_gpu=True,
+        late_imports=("open_clip",),
         flow="score_pairs",
         is_stage=True,
     ),
@@ -105,6 +110,7 @@ _TABLE = (
         version=2,
         reads=("pairs", "clip"),
         makes={"safety": "safety_scores"},
+        late_imports=("open_clip",),
         flow="score_pairs",
     ),
     Job(
@@ -115,6 +121,7 @@ _TABLE = (
         makes={"transformer": "checkpoint"},
         spread="torchrun",
         needs_gpu=True,
+        late_imports=("torch._dynamo",),
         flow="train_transformer",
         is_stage=True,
     ),
@@ -126,6 +133,7 @@ _TABLE = (
         makes={"generations": "generations", "image_embeddings": "image_embeddings"},
         spread="units",
         needs_gpu=True,
+        late_imports=("open_clip",),
         flow="generate_images",
     ),
     Job(
@@ -134,6 +142,7 @@ _TABLE = (
         version=2,
         makes={"rerank_scores": "rerank_scores"},
         needs_gpu=True,
+        late_imports=("open_clip",),
         flow="score_generations",
     ),
     Job(name="evaluate", sections=(), version=1, makes={"evaluations": "evaluations"}, flow="evaluate_model"),

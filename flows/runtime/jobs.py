@@ -91,18 +91,19 @@ def title_of(job: str) -> str:
 
 def commands_of(job: str, run_dir: Path, num_processes: int) -> list[Command]:
     """What to start for a job on this machine. Raises `ValueError` for several processes of a job that is for one."""
-    spread = find_job(job).spread
+    entry = find_job(job)
+    spread, imports = entry.spread, ("dalle_model.running.preparing", f"dalle_model.jobs.{job}", *entry.late_imports)
     if num_processes > 1 and spread == "one":
         several = ", ".join(SPREAD_JOBS)
         raise ValueError(f"{job} runs in one process, not in {num_processes}; only {several} run in several")
     program = ["-m", "dalle_model.jobs", job, str(run_dir)]
     openmp = {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", SPIN_COUNT)}
     if num_processes == 1:
-        return [Command([sys.executable, *program], openmp)]
+        return [Command([sys.executable, *program], openmp, imports)]
     if spread == "units":
         threads = str(max(1, (os.cpu_count() or 1) // num_processes))
         openmp["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", threads)
-        return [Command([sys.executable, *program], {**openmp, "LOCAL_RANK": str(i)}) for i in range(num_processes)]
+        return [Command([sys.executable, *program], {**openmp, "LOCAL_RANK": str(i)}, imports) for i in range(num_processes)]
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
     return [Command([sys.executable, *torchrun, *program], openmp)]
 

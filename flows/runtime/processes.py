@@ -18,6 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import IO, Protocol
+
+from flows.runtime.job_client import can_fork, fork_job
 
 GRACE_S = 25.0
 """Between the request to end, upon which a training saves its state, and the kill. A Prefect worker kills the flow 5 s later."""
@@ -91,6 +94,8 @@ class Command:
 
     arguments: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
+    imports: Sequence[str] | None = None
+    """For `python -m MODULE …` of this Python: what it imports. It may then be forked from a process that has imported that."""
 
 
 class _Child:
@@ -100,18 +105,7 @@ class _Child:
         self.number = number
         self.is_talking, self.has_stalled, self.heard = True, False, time.monotonic()
         self._last_lines: deque[str] = deque(maxlen=20)
-        self.process = subprocess.Popen(
-            list(command.arguments),
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **command.env},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            bufsize=1,
-            start_new_session=True,
-            preexec_fn=end_with_parent,
-        )
+        self.process = _start(command)
         self._reader = threading.Thread(target=self._read, args=(lines,), daemon=True, name="child-reader")
         self._reader.start()
 
@@ -142,14 +136,47 @@ class _Child:
             self.process.stdout.close()
 
 
-def kill_tree(child: "subprocess.Popen[str]", grace_s: float = GRACE_S) -> None:
+class Process(Protocol):
+    """A running process: `subprocess.Popen`, or a job of a job server."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def stdout(self) -> IO[str] | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
+def _start(command: Command) -> Process:
+    """Start it in a session of its own, both streams in one pipe; it ends with this process."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **command.env}
+    if command.imports is not None and can_fork():
+        module, arguments = command.arguments[2], command.arguments[3:]
+        if (job := fork_job(module, arguments, environment, command.imports)) is not None:
+            return job
+    return subprocess.Popen(
+        list(command.arguments),
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        bufsize=1,
+        start_new_session=True,
+        preexec_fn=end_with_parent,
+    )
+
+
+def kill_tree(child: Process, grace_s: float = GRACE_S) -> None:
     """Ask the child to end, wait `grace_s` seconds, then kill it and everything it started."""
     kill_trees([child], grace_s)
 
 
-def kill_trees(children: "Sequence[subprocess.Popen[str]]", grace_s: float = GRACE_S) -> None:
+def kill_trees(children: Sequence[Process], grace_s: float = GRACE_S) -> None:
     """`kill_tree` of several children, whose `grace_s` seconds run at the same time."""
-    started = {child.pid: descendants(child.pid) for child in children}
+    started = [descendants(child.pid) for child in children]
     for child in children:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGTERM)
@@ -157,8 +184,8 @@ def kill_trees(children: "Sequence[subprocess.Popen[str]]", grace_s: float = GRA
     for child in children:
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(max(0.0, deadline - time.monotonic()))
-    for child in children:
-        for pid in {*descendants(child.pid), *started[child.pid]}:
+    for child, pids in zip(children, started, strict=True):
+        for pid in {*descendants(child.pid), *pids}:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -59,7 +59,7 @@ def fake_job(monkeypatch, code: str) -> None:
         jobs,
         "commands_of",
         lambda job, run_dir, num_processes: [
-            replace(command, arguments=[*program, str(run_dir)]) for command in commands_of(job, run_dir, num_processes)
+            replace(command, arguments=[*program, str(run_dir)], imports=None) for command in commands_of(job, run_dir, num_processes)
         ],
     )
 

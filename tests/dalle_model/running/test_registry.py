@@ -36,3 +36,4 @@ def test_every_job_has_an_entry_and_a_file() -> None:
     modules = {path.stem for path in Path(jobs.__path__[0]).glob("*.py") if not path.stem.startswith("__")}
     assert modules == set(JOBS)
     assert all(find_spec(f"dalle_model.jobs.{name}") for name in JOBS)
+    assert all(map(find_spec, {module for job in JOBS.values() for module in job.late_imports}))
