@@ -167,19 +167,20 @@ def replace_tokens(tokens: Tensor, max_share: float) -> Tensor:
 def validation(
     run: JobRun, clip: Clip, reconstructions: Reconstructions, settings: TrainClipConfig, world: World
 ) -> Callable[[nn.Module], dict[str, float]] | None:
-    """Loss and accuracy within batches of pairs that are never trained on; None when there are none."""
+    """Loss, accuracy and what guessing would reach within batches of pairs that are never trained on; None when there are none."""
     try:
         pairs = ImageBatches(run.input_path("pairs"), "validation", reconstructions.dvae.config.image_size)
     except ValueError:
         return None
 
     def validate(network: nn.Module) -> dict[str, float]:
-        sums, num_batches = {"loss": 0.0, "batch_accuracy": 0.0}, 0
+        sums, num_batches = {"loss": 0.0, "batch_accuracy": 0.0, "chance_accuracy": 0.0}, 0
         for batch in equal_batches(pairs, settings.microbatch_size or settings.batch_size):
             tensors = {name: value.to(world.device) for name, value in _tensors(batch, clip).items()}
             images = clip.prepare_images(as_floats(tensors["images"]))
             for name, value in contrastive_loss(network, images, tensors["texts"]).items():
                 sums[name] += float(value)
+            sums["chance_accuracy"] += 1 / len(batch)
             num_batches += 1
         return {name: value / num_batches for name, value in sums.items()}
 

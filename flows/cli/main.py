@@ -13,6 +13,7 @@ from flows.cli import (
     catalog,
     config,
     demo,
+    diagnose,
     doctor,
     export,
     forget,
@@ -55,6 +56,7 @@ app.command("up", rich_help_panel=OPERATE)(up.up)
 app.command("down", rich_help_panel=OPERATE)(up.down)
 app.command("doctor", rich_help_panel=OPERATE)(doctor.doctor)
 app.command("status", rich_help_panel=INSPECT)(status.status)
+app.command("diagnose", rich_help_panel=INSPECT)(diagnose.diagnose)
 app.command("query", rich_help_panel=INSPECT)(query.query)
 app.command("lineage", rich_help_panel=INSPECT)(lineage.lineage)
 app.command("report", rich_help_panel=INSPECT)(report.report)

@@ -38,6 +38,7 @@ def test_version_and_help(capsys):
         "reconstruct",
         "generate",
         "rerank",
+        "diagnose",
         "query",
         "lineage",
         "catalog",
