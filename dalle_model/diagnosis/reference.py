@@ -11,7 +11,7 @@ import argparse
 import bisect
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ SIZES = {"train_dvae": ("dvae",), "train_clip": ("clip",), "train_transformer": 
 """Job -> sections of the configuration that make up a network's size."""
 WIDTHS = {"train_dvae": ("dvae", "hidden_width"), "train_clip": ("clip", "width"), "train_transformer": ("transformer", "d_model")}
 """Job -> the setting by which two networks are compared in size where no curve is stored."""
-KEPT = {
+KEPT: Mapping[str, Mapping[str, Sequence[str]]] = {
     "train_dvae": {"train": ("loss", "gradient_norm"), "validation": ("loss", "psnr", "perplexity", "codes_used")},
     "train_clip": {"train": ("loss", "gradient_norm"), "validation": ("loss", "batch_accuracy")},
     "train_transformer": {"train": ("loss", "gradient_norm"), "validation": ("text_loss", "image_loss", "caption_gain")},

@@ -69,11 +69,13 @@ def diagnose_training(
         return [check for check in (codes_in_use(training, reference),) if check]
     if training.job == "train_clip" and training.config.clip.pretrained:
         return []  # nothing was trained
+    learning: list[Check | None]
+    others: list[Check | None] = []
     match training.job:
         case "train_dvae":
-            learning, others = [codes_in_use(training, reference), reconstruction(training, reference)], []
+            learning = [codes_in_use(training, reference), reconstruction(training, reference)]
         case "train_clip":
-            learning, others = [captions_found(training, reference, pairs)], []
+            learning = [captions_found(training, reference, pairs)]
         case _:
             learning = [image_bits(training, reference, tokens), text_bits(training, reference, tokens)]
             learning.append(caption_use(training, tokens, captions_fit))
