@@ -16,6 +16,7 @@ from flows.cli import (
     diagnose,
     doctor,
     export,
+    export_pairs,
     forget,
     generate,
     import_model,
@@ -50,6 +51,7 @@ app.command("run", rich_help_panel=MAKE, help=run.HELP)(run.run)
 app.command("generate", rich_help_panel=MAKE)(generate.generate)
 app.command("rerank", rich_help_panel=MAKE)(rerank.rerank)
 app.command("export", rich_help_panel=MAKE)(export.export)
+app.command("export-pairs", rich_help_panel=MAKE)(export_pairs.export_pairs)
 app.command("import", rich_help_panel=MAKE)(import_model.import_model)
 app.command("reconstruct", rich_help_panel=MAKE)(reconstruct.reconstruct)
 app.command("up", rich_help_panel=OPERATE)(up.up)

@@ -10,7 +10,7 @@ from dalle_datasets.catalog.examples import HEADING, header_of
 from dalle_datasets.catalog.migrations import migrate
 from dalle_datasets.catalog.sql_files import SqlFile, list_sql, sql_root
 
-FOLDERS = ("migrations", "views", "ingest", "training_sets", "queries", "checks")
+FOLDERS = ("migrations", "views", "ingest", "training_sets", "pair_sets", "queries", "checks")
 FILES = [file for folder in FOLDERS for file in list_sql(folder)]
 TESTS = "\n".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
 every_file = pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.folder}/{file.name}")
@@ -42,7 +42,7 @@ def test_what_it_reads_exists_and_is_named(file, catalog):
         ).fetchall()
     }
     existing |= {row[0] for row in catalog.con.execute("select function_name from duckdb_functions() where not internal").fetchall()}
-    existing |= {"chosen_pairs"}  # made by the export of a training set
+    existing |= {"chosen_pairs", "placed_pairs"}  # made by the exports of training sets and pairs
     assert set(file.reads) <= existing
     if file.folder != "migrations":
         named = set(re.findall(r"\b(?:from|join)\s+([a-z_]+)", body(file))) & existing
@@ -60,7 +60,7 @@ def test_a_test_names_it(file):
 def test_returned_columns_are_stated(file):
     assert file.folder == "migrations" or file.returns
     assert file.purpose.endswith("."), "the purpose is a sentence"
-    if file.folder in ("queries", "checks", "ingest", "training_sets"):
+    if file.folder in ("queries", "checks", "ingest", "training_sets", "pair_sets"):
         assert ";" not in body(file), "one statement a file: DuckDB binds parameters to the last statement only"
 
 

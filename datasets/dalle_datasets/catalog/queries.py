@@ -58,7 +58,7 @@ def run_query(layout: Layout, name: str, params: Mapping[str, Any] | None = None
         try:
             rows = _rows(con, file.text, values, f"query {name!r}")
             if not rows.num_rows:
-                _check_ids(con, file, params or {})
+                check_ids(con, file, params or {})
             return rows
         except ValueError:
             if missing := set(file.reads) - _known_names(con):
@@ -103,7 +103,7 @@ def bind(file: SqlFile, given: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _check_ids(con: duckdb.DuckDBPyConnection, file: SqlFile, given: Mapping[str, Any]) -> None:
+def check_ids(con: duckdb.DuckDBPyConnection, file: SqlFile, given: Mapping[str, Any]) -> None:
     """Raise `ValueError` for an id that the catalog does not have: no rows would look like an answer."""
     for name, value in given.items():
         if not name.endswith("_id") or value is None:
@@ -155,7 +155,7 @@ def _rows(con: duckdb.DuckDBPyConnection, sql: str | duckdb.Statement, values: M
             con.execute("deallocate question")
     except duckdb.IOException as error:
         if "No files found" in str(error):
-            raise NoFilesError(f"{what} reads Parquet files that do not exist yet; {_writer_of(error)} ({first_line(error)})") from error
+            raise NoFilesError(f"{what} reads Parquet files that do not exist yet; {writer_of(error)} ({first_line(error)})") from error
         raise ValueError(f"{what} cannot be run: {first_line(error)}") from error
     except duckdb.PermissionException as error:
         raise ValueError(
@@ -166,7 +166,7 @@ def _rows(con: duckdb.DuckDBPyConnection, sql: str | duckdb.Statement, values: M
         raise ValueError(f"{what} cannot be run: {error}") from error
 
 
-def _writer_of(error: Exception) -> str:
+def writer_of(error: Exception) -> str:
     """What a person runs to get the files that a query did not find."""
     folder = next((folder for folder in _WRITERS if f"/{folder}" in str(error)), "")
     return f"`{_WRITERS[folder]}` writes them" if folder else "run the stage that writes them"

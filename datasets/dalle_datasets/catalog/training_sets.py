@@ -58,7 +58,7 @@ def export_training_set(
     `params` are the query's own, as values or as text. Raises `ValueError` for an unknown query or parameter, when the query selects
     nothing, when it asks for safety scores and there are none, and when the catalog holds what was forgotten.
     """
-    _refuse_forgotten(con, read_blocks(layout))
+    refuse_forgotten(con, read_blocks(layout), "no training set is made")
     file = read_sql("training_sets", query)
     if fixed := sorted(set(params or {}) & {"root", "tokenizer_id", "dvae_id", "clip_id", "safety_id"}):
         raise ValueError(f"{fixed[0]} of a training set follows from the settings; choose networks with --with, not with --param")
@@ -107,8 +107,11 @@ def export_training_set(
     return TrainingSet(id=training_set_id, path=made["path"], num_pairs=made["num_pairs"], num_validation=made["num_validation"])
 
 
-def _refuse_forgotten(con: duckdb.DuckDBPyConnection, blocks: BlockList) -> None:
-    """Raise `ValueError` if the catalog holds pairs that are on the block list, e.g. because their files were brought back by hand."""
+def refuse_forgotten(con: duckdb.DuckDBPyConnection, blocks: BlockList, outcome: str) -> None:
+    """Raise `ValueError` if the catalog holds pairs that are on the block list, e.g. because their files were brought back by hand.
+
+    `outcome` says there what does not happen.
+    """
     if not len(blocks):
         return
     reader = con.execute(read_sql("ingest", "places_of_pairs").text).to_arrow_reader(10_000)
@@ -118,9 +121,7 @@ def _refuse_forgotten(con: duckdb.DuckDBPyConnection, blocks: BlockList) -> None
         for row in batch.to_pylist()
     )
     if num_pairs := sum(is_there):
-        raise ValueError(
-            f"{num_pairs} pairs of the catalog are on the block list, so no training set is made; take them out with `dalle forget --yes`"
-        )
+        raise ValueError(f"{num_pairs} pairs of the catalog are on the block list, so {outcome}; take them out with `dalle forget --yes`")
 
 
 def _declared(file: SqlFile) -> set[str]:

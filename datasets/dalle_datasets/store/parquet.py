@@ -72,7 +72,7 @@ _FILTERED_AT_ONCE = 1_024
 
 def _options(schema: pa.Schema) -> dict[str, Any]:
     """Pictures come in small pages: Parquet looks at a page's size after every batch, and 1,024 pictures would be one page."""
-    has_pictures = any(pa.types.is_binary(field.type) for field in schema)
+    has_pictures = any(pa.types.is_binary(field.type) or pa.types.is_struct(field.type) for field in schema)
     return {**_WRITE_OPTIONS, "write_batch_size": 16} if has_pictures else _WRITE_OPTIONS
 
 
@@ -205,7 +205,7 @@ class RowsWriter:
     def append(self, row: dict[str, Any]) -> None:
         """Add one row; names and types are the schema's."""
         self._rows.append(row)
-        size = sum(len(value) for value in row.values() if isinstance(value, str | bytes))
+        size = _num_bytes(row)
         self._bytes_in_group += size
         self.num_rows += 1
         self.num_bytes += size
@@ -221,6 +221,13 @@ class RowsWriter:
         if self._rows:
             self._file.write_table(pa.Table.from_pylist(self._rows, schema=self._schema), row_group_size=self._row_group_size)
         self._rows, self._bytes_in_group = [], 0
+
+
+def _num_bytes(row: dict[str, Any]) -> int:
+    """Size of the bytes and strings of a row, those in structs included."""
+    return sum(
+        len(value) if isinstance(value, str | bytes) else _num_bytes(value) if isinstance(value, dict) else 0 for value in row.values()
+    )
 
 
 class PartsWriter:

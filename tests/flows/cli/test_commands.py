@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from PIL import Image
 
 from dalle_datasets.catalog.queries import run_sql
@@ -168,3 +169,17 @@ def test_the_example_queries_the_catalog_as_any_duckdb_does(catalogued_root, run
     run_example("query_catalog.py", catalogued_root.layout.root)
     assert "duplicate_pair" in capsys.readouterr().out
     assert (tmp_path / "best-pair").read_bytes() in {pair["image"] for pair in catalogued_root.pairs}
+
+
+def test_pairs_leave_with_a_page_about_them(catalogued_root, tmp_path, capsys):
+    command = ["export-pairs", str(tmp_path / "out"), "--format", "hf", "--set", f"paths.data_root={catalogued_root.layout.root}"]
+    run(*command)
+    assert "12 pairs in 2 files" in capsys.readouterr().out
+    page = (tmp_path / "out" / "README.md").read_text()
+    head = yaml.safe_load(page.split("---")[1])
+    (configuration,) = head["configs"]
+    named = {entry["split"]: sorted((tmp_path / "out").glob(entry["path"])) for entry in configuration["data_files"]}
+    assert {split: len(paths) for split, paths in named.items()} == {"train": 1, "validation": 1}
+    assert "| not known | 12 |" in page
+    run(*command)
+    assert "everything was there already" in capsys.readouterr().out
