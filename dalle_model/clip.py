@@ -9,7 +9,7 @@ import copy
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dalle_model.config.model import ClipConfig
 from dalle_model.training.fitting import fit_weights
-from dalle_model.weights import load_weights, save_weights
+from dalle_model.weights import load_start, load_weights, save_weights
 
 # Shapes: B pictures, N candidates, P captions, E embedding, S side of the picture the network sees.
 
@@ -39,6 +39,10 @@ class CaptionTokenizer(Protocol):
     def encode(self, captions: list[str], dropout: float = 0.0, seed: int = 0) -> list[list[int]]: ...
 
     def save(self, directory: Path) -> None: ...
+
+    def begins_with(self, tokenizer_id: str, vocab_size: int) -> bool: ...
+
+    def spelled(self, first_new: int) -> list[list[int]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ def build_clip(config: ClipConfig, tokenizer: CaptionTokenizer) -> Clip:
 
 def build_network(config: ClipConfig, max_text_tokens: int, vocab_size: int) -> nn.Module:
     """The network of `build_clip` by itself, for a tokenizer of these sizes."""
-    return _network(_model_cfg(config, max_text_tokens, vocab_size))
+    return network_of(_model_cfg(config, max_text_tokens, vocab_size))
 
 
 def _model_cfg(config: ClipConfig, max_text_tokens: int, vocab_size: int) -> dict[str, Any]:
@@ -192,6 +196,48 @@ def load_clip(directory: Path, load_tokenizer: Callable[[Path], CaptionTokenizer
     return clip
 
 
+def start_clip(directory: Path, start_id: str, config: ClipConfig, tokenizer: CaptionTokenizer) -> Clip:
+    """A CLIP to be trained on, with the weights of the one in a folder. Tokens that it does not know begin as the mean of their pieces.
+
+    Raises `ValueError` when that is not the CLIP `start_id`, is damaged, has other sizes, or reads captions with another vocabulary.
+    """
+    about, weights = load_start(directory, "clip", start_id)
+    if about["tokenizer_id"] == "open_clip":
+        raise ValueError(
+            f"CLIP {start_id} reads captions with open_clip's own vocabulary, which training here does not; keep it as it is: add clip to "
+            "start.frozen"
+        )
+    text_cfg = about["model_cfg"]["text_cfg"]
+    num_old = text_cfg["vocab_size"] - 2
+    if not tokenizer.begins_with(about["tokenizer_id"], num_old):
+        raise ValueError(
+            f"CLIP {start_id} reads captions with tokenizer {about['tokenizer_id']}; tokenizer {tokenizer.id} neither is "
+            "that nor adds to it: begin from a tokenizer and a CLIP of one model"
+        )
+    found, wanted = _flat(about["model_cfg"]), _flat(_model_cfg(config, tokenizer.max_text_tokens, num_old))
+    names = [name for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name)]
+    if different := [f"{name}={wanted.get(name)} (the files have {found.get(name)})" for name in names]:
+        raise ValueError(
+            f"CLIP {start_id} does not fit these settings: {', '.join(different)}; a training goes on with the sizes it began with"
+        )
+    clip = build_clip(config, tokenizer)
+    name = "token_embedding.weight"
+    if num_new := tokenizer.vocab_size - num_old:
+        old = weights[name]
+        new = torch.stack([old[[piece + 1 for piece in pieces]].mean(0) for pieces in tokenizer.spelled(num_old)])
+        weights = {**weights, name: torch.cat([old[:-1], new, old[-1:]])}  # 0 pads, the last one ends a text
+        assert len(new) == num_new
+    remedy = "its config.json was changed or exchanged: train or import the CLIP again"
+    fit_weights(clip.network, weights, directory, remedy)
+    return replace(clip, about={**clip.about, "made_from": {"start_id": start_id}})
+
+
+def _flat(model_cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Sizes by dotted name."""
+    towers = {f"{tower}.{name}": value for tower in ("vision_cfg", "text_cfg") for name, value in model_cfg[tower].items()}
+    return {"embed_dim": model_cfg["embed_dim"], **towers}
+
+
 def contrastive_loss(network: nn.Module, images: Tensor, texts: Tensor) -> dict[str, Tensor]:
     """CLIP's symmetric cross entropy over a batch of prepared pictures [B, 3, S, S] and captions [B, context length].
 
@@ -213,14 +259,15 @@ def _assemble(clip_id: str, about: Mapping[str, Any], tokenizer: CaptionTokenize
     """The network of a configuration, its weights still to be filled in, with its tokenizer."""
     import open_clip
 
-    network = _network(about["model_cfg"])
+    network = network_of(about["model_cfg"])
     context_length = about["model_cfg"]["text_cfg"].get("context_length", 77)
     if tokenizer is not None:
         return Clip(clip_id, network, about, tokenizer, lambda captions: _encode_captions(tokenizer, captions, context_length))
     return Clip(clip_id, network, about, None, open_clip.SimpleTokenizer(context_length=context_length))
 
 
-def _network(about: Mapping[str, Any]) -> nn.Module:
+def network_of(about: Mapping[str, Any]) -> nn.Module:
+    """The network that an open_clip `model_cfg` describes, with random weights."""
     import open_clip
 
     model_cfg = copy.deepcopy(dict(about))

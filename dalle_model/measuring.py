@@ -38,8 +38,8 @@ NUM_DRAWN = 16
 MATRIX = 512
 
 
-def look_at(pairs: Path) -> Look:
-    """What a folder of pairs holds: counts, captions, sizes."""
+def look_at(pairs: Path, start: Path | None = None) -> Look:
+    """What a folder of pairs holds: counts, captions, sizes; captions are counted in tokens of the vocabulary `start`, if given."""
     columns = ["caption", "split", "width", "height"]
     captions: list[str] = []
     sides: list[int] = []
@@ -52,10 +52,13 @@ def look_at(pairs: Path) -> Look:
         sides += np.minimum(table["width"].to_numpy(), table["height"].to_numpy()).tolist()
     words = {word for caption in captions for word in caption.lower().split()}
     vocab_size = min(16_384, max(320, 256 + 64 * round(1.2 * len(words) / 64)))
-    tokenizer = BpeTokenizer.train(captions, TokenizerConfig(vocab_size=vocab_size)) if captions else None
-    longest = max((len(ids) for ids in tokenizer.encode(captions)), default=1) if tokenizer else 1
+    lengths, cut_share = [1], 0.0
+    if captions:
+        tokenizer = BpeTokenizer.load(start) if start else BpeTokenizer.train(captions, TokenizerConfig(vocab_size=vocab_size))
+        lengths = [len(ids) for ids in tokenizer.encode(captions)]
+        cut_share = sum(length > tokenizer.max_text_tokens for length in lengths) / len(lengths) if start else 0.0
     median = int(np.median(sides)) if sides else 0
-    return Look(num_pairs, num_validation, len(set(captions)), len(words), longest, vocab_size, median)
+    return Look(num_pairs, num_validation, len(set(captions)), len(words), max(lengths), vocab_size, median, cut_share)
 
 
 def measure_machine() -> Machine:
@@ -151,12 +154,13 @@ def _wait(device: torch.device) -> None:
 
 
 def main() -> None:
-    """Answer questions, one JSON object a line: {"pairs": folder} or {"overrides": settings of the preset demo}."""
+    """Answer questions, one JSON object a line: {"pairs": folder, "tokenizer": folder or none} or {"overrides": settings of `demo`}."""
     startup_s = time.time() - float(sys.argv[1])
     for line in sys.stdin:
         asked = json.loads(line)
         if "pairs" in asked:
-            answer: dict[str, Any] = {"look": asdict(look_at(Path(asked["pairs"]))), "machine": asdict(measure_machine())}
+            start = Path(asked["tokenizer"]) if asked.get("tokenizer") else None
+            answer: dict[str, Any] = {"look": asdict(look_at(Path(asked["pairs"]), start)), "machine": asdict(measure_machine())}
         else:
             answer = asdict(measure_times(preset("demo", asked["overrides"]), startup_s))
         print(json.dumps(answer), flush=True)

@@ -7,20 +7,31 @@ tokenizer/  dvae/  transformer/  clip/     each as `dalle_model.weights` and `Bp
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
+import torch
+from torch import nn
+
 from dalle_datasets.store.identity import fingerprint
 from dalle_datasets.store.ids import file_sha256
+from dalle_model.clip import network_of
 from dalle_model.config.generation import SamplingConfig
+from dalle_model.config.model import DVAEConfig, StreamShape, TransformerConfig
 from dalle_model.config.parsing import from_dict, to_dict
+from dalle_model.dvae import DVAE
 from dalle_model.generator import NETWORKS, Generator, Picture, load_networks
+from dalle_model.training.fitting import check_shapes
+from dalle_model.transformer import DALLETransformer
+from dalle_model.weights import check_finite, load_weights
 
 VERSION = 1
 """Edition of the folder's form; a higher one is refused."""
+MAX_TEXT = 2_000
+"""Characters of a name or licence in a record of what was seen."""
 MODEL, CARD = "model.json", "README.md"
 
 
@@ -35,6 +46,8 @@ class ModelFolder:
     seed: int
     files: Mapping[str, str]
     """Path relative to the folder -> SHA-256."""
+    seen: Sequence[Mapping[str, Any]] = ()
+    """What its networks and those before them learned from, as `dalle export` found it; empty in older folders."""
 
     @property
     def id(self) -> str:
@@ -85,8 +98,40 @@ def open_model(model: ModelFolder, sampling: SamplingConfig | None = None, seed:
     return Generator(networks, sampling, model.seed if seed is None else seed)
 
 
+def check_model(model: ModelFolder) -> None:
+    """Raises `ValueError` unless every network has the weights that its configuration speaks of, all of them numbers, and they belong
+    together. Memory is that of the weights, whatever sizes a config.json claims."""
+    for kind in ("dvae", "clip", "transformer"):
+        about, weights, _ = load_weights(model.network(kind), kind)
+        remedy = "its config.json was changed or exchanged: copy or export the model again"
+        check_shapes(_shapes(kind, about, model.network(kind)), {name: w.shape for name, w in weights.items()}, model.network(kind), remedy)
+        check_finite(weights, model.network(kind))
+    open_model(model)
+
+
+def _shapes(kind: str, about: Mapping[str, Any], where: Path) -> dict[str, torch.Size]:
+    """The shapes of a network's weights, without making any."""
+    try:
+        with torch.device("meta"):
+            if kind == "dvae":
+                network: nn.Module = DVAE(from_dict(DVAEConfig, about["dvae"]))
+            elif kind == "clip":
+                network = network_of(about["model_cfg"])
+            else:
+                network = DALLETransformer(from_dict(TransformerConfig, about["transformer"]), from_dict(StreamShape, about["stream"]))
+    except Exception as error:  # whatever a configuration from elsewhere makes torch or open_clip say
+        raise ValueError(f"{where}/config.json describes no {kind} ({error}); copy or export the model again") from error
+    return {name: value.shape for name, value in network.state_dict().items()}
+
+
 def write_model_folder(
-    folder: Path, networks: Mapping[str, Path], ids: Mapping[str, str], sampling: SamplingConfig, seed: int, card: str
+    folder: Path,
+    networks: Mapping[str, Path],
+    ids: Mapping[str, str],
+    sampling: SamplingConfig,
+    seed: int,
+    card: str,
+    seen: Sequence[Mapping[str, Any]] = (),
 ) -> ModelFolder:
     """Copy networks (kind -> folder) to a model folder with their card. It appears whole; a model folder that was there is replaced.
 
@@ -107,6 +152,7 @@ def write_model_folder(
         "ids": {f"{kind}_id": ids[f"{kind}_id"] for kind in NETWORKS},
         "sampling": to_dict(sampling),
         "seed": seed,
+        "seen": [dict(record) for record in seen],
         "files": {path.relative_to(partial).as_posix(): file_sha256(path) for path in listed},
     }
     (partial / MODEL).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -142,6 +188,7 @@ def read_model_folder(folder: Path) -> ModelFolder:
         files: dict[str, Any] = dict(about["files"])
         ids = {f"{kind}_id": str(about["ids"][f"{kind}_id"]) for kind in NETWORKS}
         sampling, seed = from_dict(SamplingConfig, about["sampling"], "sampling"), int(about["seed"])
+        seen = [_check_record(record) for record in about.get("seen", [])]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} was changed by hand or is incomplete ({error}); copy or export the model again") from None
     for kind in NETWORKS:
@@ -149,7 +196,36 @@ def read_model_folder(folder: Path) -> ModelFolder:
             raise ValueError(f"{path} lists no file of the {kind}; copy or export the model again")
     for name, sha256 in files.items():
         _check_file(folder, name, sha256)
-    return ModelFolder(folder, ids, sampling, seed, files)
+    return ModelFolder(folder, ids, sampling, seed, files, seen)
+
+
+def _check_record(record: Any) -> dict[str, Any]:
+    """A record of what a network learned from. Raises `ValueError` for anything but short texts, counts and lists of these."""
+
+    def is_text(value: Any) -> bool:
+        return isinstance(value, str) and len(value) <= MAX_TEXT
+
+    def is_count(value: Any) -> bool:
+        return value is None or (isinstance(value, int) and 0 <= value < 2**62)
+
+    texts = ("role", "network_id", "run_id", "data_id")
+    is_good = (
+        isinstance(record, dict)
+        and set(record) == {*texts, "num_pairs", "sources", "licences", "of"}
+        and all(map(is_text, (*(record[name] for name in texts), *record["sources"], *record["of"])))
+        and is_count(record["num_pairs"])
+        and all(
+            set(row) == {"source", "licence", "num_pairs", "num_pages"}
+            and is_text(row["source"])
+            and is_text(row["licence"] or "")
+            and is_count(row["num_pairs"])
+            and is_count(row["num_pages"])
+            for row in record["licences"]
+        )
+    )
+    if not is_good:
+        raise ValueError("a record of what it has seen is none")
+    return dict(record)
 
 
 def _check_file(folder: Path, name: str, sha256: str) -> None:

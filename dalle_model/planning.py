@@ -5,7 +5,7 @@ The rule and what it rests on are in docs/sizing.md. Nothing here measures (`dal
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 MIN_PAIRS = 200
@@ -26,6 +26,8 @@ RESERVE = 0.10
 NUM_JOBS = 8
 FLOW_S = 15.0
 """Catalogue, report and a private Prefect server, seconds on two cores."""
+START_RATE = 1e-3
+"""Peak step size of a transformer that begins from trained weights: half of that from random ones."""
 LOOKS = 20
 """Looks at the validation split in a training."""
 
@@ -45,6 +47,8 @@ class Look:
     vocab_size: int
     median_side: int
     """Of the short sides, pixels."""
+    cut_share: float = 0.0
+    """Share of captions that the vocabulary to begin from cuts, because it has fewer text positions than they take."""
 
     @property
     def num_training(self) -> int:
@@ -149,9 +153,17 @@ class Plan:
         return sum(self.stages.values())
 
 
-def choose_plan(look: Look, machine: Machine, budget_s: float, measure: Callable[[Mapping[str, Any]], Times], spent_s: float = 0.0) -> Plan:
+def choose_plan(
+    look: Look,
+    machine: Machine,
+    budget_s: float,
+    measure: Callable[[Mapping[str, Any]], Times],
+    spent_s: float = 0.0,
+    start: Mapping[str, Any] | None = None,
+) -> Plan:
     """The largest size that learns enough in what is left of `budget_s`, with its steps. `measure` times a size, given its settings.
 
+    `start` are the settings of a warm start: its sizes are taken, and what it freezes gets no time.
     Raises `ValueError` when there are too few pairs, or too little time for the smallest size.
     """
     if look.num_pairs < MIN_PAIRS:
@@ -160,14 +172,19 @@ def choose_plan(look: Look, machine: Machine, budget_s: float, measure: Callable
             "pictures, look what was dropped (report/collection.html), or go on with --force"
         )
     left_s = budget_s - spent_s
-    fitting = [size for size in SIZES if size == SIZES[0] or _is_worth(size, look)]
-    smallest = _plan(SIZES[0], look, machine, left_s, measure(size_settings(SIZES[0], look, machine)))
+    sizes, start = sizes_for(start or {}), start or {}
+
+    def plan_of(size: Size) -> Plan:
+        return _plan(size, look, machine, left_s, measure({**size_settings(size, look, machine), **start}), start)
+
+    fitting = [size for size in sizes if size == sizes[0] or _is_worth(size, look)]
+    smallest = plan_of(sizes[0])
     for size in reversed(fitting[1:]):
-        faster = size.work / SIZES[0].work
+        faster = size.work / sizes[0].work
         updates = (smallest.overrides["train_transformer.max_steps"] if smallest.stages else 0) / faster
         if updates * 2 < MIN_UPDATES:  # a larger network uses a machine up to twice as well as the smallest
             continue
-        plan = _plan(size, look, machine, left_s, measure(size_settings(size, look, machine)))
+        plan = plan_of(size)
         if plan.overrides["train_transformer.max_steps"] >= MIN_UPDATES and (
             plan.passes >= MIN_PASSES or look.num_training > MIN_UPDATES * size.batch_size
         ):
@@ -183,6 +200,29 @@ def choose_plan(look: Look, machine: Machine, budget_s: float, measure: Callable
     return smallest
 
 
+def sizes_for(start: Mapping[str, Any]) -> tuple[Size, ...]:
+    """The sizes to choose from: that of a transformer to begin from, those that fit a dVAE to begin from, or all.
+
+    Raises `ValueError` when none fits the dVAE.
+    """
+    if not start.get("start.dvae"):
+        return SIZES
+    image_size, downsample = int(start["dvae.image_size"]), int(start["dvae.downsample"])
+    codebook_size, width = int(start["dvae.codebook_size"]), int(start["dvae.hidden_width"])
+    if start.get("start.transformer"):
+        layers, d_model, heads = (int(start[f"transformer.{name}"]) for name in ("num_layers", "d_model", "num_heads"))
+        batch_size = next((size.batch_size for size in SIZES if size.d_model >= d_model), SIZES[-1].batch_size)
+        return (Size("as it was", image_size, downsample, codebook_size, width, layers, d_model, heads, batch_size),)
+    fitting = [size for size in SIZES if (size.image_size, size.downsample) == (image_size, downsample)]
+    if not fitting:
+        raise ValueError(
+            f"dVAE {start['start.dvae']} draws {image_size} x {image_size} pictures of {image_size // downsample} x "
+            f"{image_size // downsample} tokens, for which no size of transformer is known; begin from a model with a transformer, or "
+            "train with `dalle run run_pipeline`"
+        )
+    return tuple(replace(size, codebook_size=codebook_size, dvae_width=width) for size in fitting)
+
+
 def _is_worth(size: Size, look: Look) -> bool:
     """Whether there are pixels and pairs enough for a size."""
     return size.image_size <= 1.5 * look.median_side and size.parameters <= PARAMETERS_PER_TOKEN * look.num_training * size.grid**2
@@ -196,7 +236,7 @@ def size_settings(size: Size, look: Look, machine: Machine) -> dict[str, Any]:
     """The settings that a size stands for, but for steps."""
     stem = 2 if size.downsample == 4 else 4
     poolings = int(math.log2(size.downsample // stem))
-    kernel = {8: 5, 16: 7, 32: 11}[size.grid]
+    kernel = {8: 5, 16: 7, 32: 11}.get(size.grid, 3)
     precision = "bf16" if machine.has_gpu else "fp32"
     return {
         "tokenizer.vocab_size": look.vocab_size,
@@ -222,8 +262,11 @@ def size_settings(size: Size, look: Look, machine: Machine) -> dict[str, Any]:
     }
 
 
-def _plan(size: Size, look: Look, machine: Machine, budget_s: float, times: Times) -> Plan:
-    settings = size_settings(size, look, machine)
+def _plan(size: Size, look: Look, machine: Machine, budget_s: float, times: Times, start: Mapping[str, Any]) -> Plan:
+    settings = {**size_settings(size, look, machine), **start}
+    frozen = [f"train {role}" for role in ("dvae", "clip") if start.get(f"start.{role}") and role in str(start.get("start.frozen", ""))]
+    shares = {stage: 0.0 if stage in frozen else share for stage, share in SHARES.items()}
+    shares["train transformer"] += 1 - sum(shares.values())
     stages = {"start-up": NUM_JOBS * times.startup_s + FLOW_S, "tokenise and score": look.num_pairs * times.encode_s}
     left = max(0.0, budget_s * (1 - RESERVE) - sum(stages.values()))
     num_prompts, num_images = 64, 32
@@ -233,19 +276,20 @@ def _plan(size: Size, look: Look, machine: Machine, budget_s: float, times: Time
     left = max(0.0, left - stages["draw"])
     per_update = {"train dvae": times.dvae_s, "train clip": times.clip_s, "train transformer": times.transformer_s}
     steps, passes, dropout = {}, 0.0, 0.0
-    for stage, share in SHARES.items():
+    for stage, share in shares.items():
         section = stage.replace(" ", "_")
         batch = settings[f"{section}.batch_size"]
         looking_s = LOOKS * min(4_096, look.num_validation) / batch * per_update[stage] / 3
         affordable = int(max(0.0, share * left - looking_s) / per_update[stage])
         useful = math.ceil(MAX_PASSES * look.num_training / batch)
         steps[section] = max(1, min(affordable, useful))
-        stages[stage] = steps[section] * per_update[stage] + looking_s
+        stages[stage] = looking_s / LOOKS if stage in frozen else steps[section] * per_update[stage] + looking_s
         passes = steps[section] * batch / look.num_training
         dropout = 0.0 if passes < 10 else 0.1 if passes < 30 else 0.2
     overrides = {
         **settings,
         "transformer.dropout": dropout,
+        **({"train_transformer.learning_rate": START_RATE} if start.get("start.transformer") else {}),
         "evaluate.num_prompts": num_prompts,
         "evaluate.num_shown": min(16, num_prompts),
         "sampling.num_images": num_images,
@@ -276,6 +320,10 @@ def _warnings(look: Look, passes: float) -> list[str]:
         warnings.append(f"{look.num_pairs:,} pairs are few: expect pictures like those it saw")
     if passes > MAX_PASSES / 2:
         warnings.append(f"it sees every pair {passes:.0f} times; more pictures would help more than more time")
+    if look.cut_share:
+        warnings.append(
+            f"{look.cut_share:.0%} of the captions are longer than the text positions of the model it begins from, and lose their end"
+        )
     if passes < 1:
         warnings.append(f"it sees {passes:.0%} of the pairs; more time would help")
     return warnings

@@ -5,10 +5,13 @@ not an id: the transformer has its own embedding for each empty text position.
 """
 
 import hashlib
+import heapq
+import itertools
 import json
 import random
 import unicodedata
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -76,6 +79,45 @@ class BpeTokenizer:
             raise ValueError("a tokenizer needs captions to learn from, but there are none; check what the filters dropped")
         return cls(tokenizer, config.lowercase, config.max_text_tokens)
 
+    def extended(self, captions: Iterable[str], vocab_size: int) -> "BpeTokenizer":
+        """This vocabulary with further merges, learned from captions on top of its own: at most `vocab_size` ids.
+
+        Ids that are there keep their meaning. What a caption becomes changes only where new tokens join old ones. Pairs that occur once
+        are not joined, so there may be fewer ids, or none that are new.
+        """
+        counts = Counter(word for caption in captions for word in self._plain_words(normalize_caption(caption, self.lowercase)))
+        about = json.loads(self._json)
+        merges = learn_merges(
+            {tuple(token.value for token in self._tokenizer.model.tokenize(word)): count for word, count in sorted(counts.items())},
+            known=set(about["model"]["vocab"]),
+            num_merges=vocab_size - self.vocab_size,
+        )
+        for left, right in merges:
+            about["model"]["vocab"][left + right] = len(about["model"]["vocab"])
+            about["model"]["merges"].append([left, right])
+        return type(self)(Tokenizer.from_str(json.dumps(about)), self.lowercase, self.max_text_tokens)
+
+    def begins_with(self, tokenizer_id: str, vocab_size: int) -> bool:
+        """Whether the first `vocab_size` ids are those of that tokenizer: this one, or one that it was extended from."""
+        if tokenizer_id == self.id:
+            return vocab_size == self.vocab_size
+        if vocab_size >= self.vocab_size:
+            return False
+        model = (about := json.loads(self._json))["model"]
+        model["vocab"] = {piece: i for piece, i in model["vocab"].items() if i < vocab_size}
+        model["merges"] = [[left, right] for left, right in model["merges"] if left + right in model["vocab"]]
+        shorter = type(self)(Tokenizer.from_str(json.dumps(about)), self.lowercase, self.max_text_tokens)
+        return shorter.id == tokenizer_id
+
+    def spelled(self, first_new: int) -> list[list[int]]:
+        """Each id from `first_new` on as the ids below it that it was made of, in order."""
+        merge_of = {left + right: (left, right) for left, right in self._rank_of_merge}
+        made: dict[int, list[int]] = {}
+        for i in range(first_new, self.vocab_size):
+            halves = merge_of[self._piece_of_id(i)]
+            made[i] = [piece for half in halves for piece in made.get(self._id_of_piece[half], [self._id_of_piece[half]])]
+        return list(made.values())
+
     @property
     def vocab_size(self) -> int:
         """Number of ids in use; all of them are below this."""
@@ -124,9 +166,16 @@ class BpeTokenizer:
             )
         return loaded
 
+    def _plain_words(self, text: str) -> list[str]:
+        """The words of a normalised caption, in the alphabet that stands for bytes."""
+        return [word for word, _ in self._tokenizer.pre_tokenizer.pre_tokenize_str(text)]
+
+    def _piece_of_id(self, i: int) -> str:
+        return str(self._tokenizer.id_to_token(i))
+
     def _split_words(self, text: str) -> tuple[tuple[str, ...], ...]:
         """The words of a normalised caption, each as its single-byte pieces."""
-        return tuple(tuple(word) for word, _ in self._tokenizer.pre_tokenizer.pre_tokenize_str(text))
+        return tuple(map(tuple, self._plain_words(text)))
 
     def _encode_with_dropout(self, text: str, dropout: float, rng: random.Random) -> list[int]:
         rank_of_merge, ids = self._rank_of_merge, []
@@ -144,3 +193,53 @@ class BpeTokenizer:
                 pieces[i : i + 2] = [pieces[i] + pieces[i + 1]]
             ids += [self._id_of_piece[piece] for piece in pieces]
         return ids
+
+
+def learn_merges(counts: Mapping[tuple[str, ...], int], known: set[str], num_merges: int) -> list[tuple[str, str]]:
+    """Up to `num_merges` pairs of neighbouring pieces to join, the most frequent first, from words in pieces and how often each occurs.
+
+    `known` are pieces that exist already: a pair that gives one of them is not joined. `tokenizers` learns from single bytes only.
+    """
+    words, of_word = [list(word) for word in counts], list(counts.values())
+    total: Counter[tuple[str, str]] = Counter()
+    where: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+    for i, word in enumerate(words):
+        for pair in itertools.pairwise(word):
+            total[pair] += of_word[i]
+            where[pair].add(i)
+    queue = [(-count, pair) for pair, count in total.items()]
+    heapq.heapify(queue)
+    known = set(known)
+    merges: list[tuple[str, str]] = []
+    while queue and len(merges) < num_merges:
+        count, pair = heapq.heappop(queue)
+        if -count != total[pair]:  # an older figure of the pair
+            continue
+        if -count < 2:
+            break
+        if (joined := "".join(pair)) in known:
+            continue
+        known.add(joined)
+        merges.append(pair)
+        changed: set[tuple[str, str]] = set()
+        for i in sorted(where.pop(pair)):
+            old, words[i] = words[i], _join(words[i], pair)
+            for sign, word in ((-1, old), (1, words[i])):
+                for neighbours in itertools.pairwise(word):
+                    total[neighbours] += sign * of_word[i]
+                    where[neighbours].add(i)
+                    changed.add(neighbours)
+        for neighbours in sorted(changed - {pair}):
+            heapq.heappush(queue, (-total[neighbours], neighbours))
+    return merges
+
+
+def _join(word: list[str], pair: tuple[str, str]) -> list[str]:
+    """A word with every such pair made one piece, from the left."""
+    joined: list[str] = []
+    i = 0
+    while i < len(word):
+        is_pair = tuple(word[i : i + 2]) == pair
+        joined.append("".join(pair) if is_pair else word[i])
+        i += 2 if is_pair else 1
+    return joined

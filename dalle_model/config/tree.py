@@ -9,6 +9,7 @@ from dalle_model.config.generation import EvaluateConfig, SamplingConfig
 from dalle_model.config.model import ClipConfig, DVAEConfig, StreamShape, TokenizerConfig, TransformerConfig
 from dalle_model.config.networks import NetworksConfig
 from dalle_model.config.safety import SafetyConfig
+from dalle_model.config.start import StartConfig
 from dalle_model.config.tokenizing import TokenizeImagesConfig
 from dalle_model.config.training import TrainClipConfig, TrainDVAEConfig, TrainTransformerConfig
 
@@ -32,6 +33,7 @@ class Config:
     clip: ClipConfig = field(default_factory=ClipConfig)
     safety: SafetyConfig = field(default_factory=SafetyConfig)
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
+    start: StartConfig = field(default_factory=StartConfig)
     train_dvae: TrainDVAEConfig
     tokenize_images: TokenizeImagesConfig = field(default_factory=TokenizeImagesConfig)
     train_clip: TrainClipConfig
@@ -58,6 +60,14 @@ class Config:
                 f"sampling.guidance={self.sampling.guidance} needs a transformer that was trained with empty captions; "
                 "set train_transformer.caption_dropout, e.g. 0.1"
             )
+
+        for role, section, name in (("clip", self.clip, "pretrained"), ("dvae", self.train_dvae, "imported")):
+            if getattr(self.start, role) and getattr(section, name):
+                where = {"clip": "clip", "dvae": "train_dvae"}[role]
+                raise ValueError(
+                    f"start.{role}={getattr(self.start, role)} and {where}.{name}={getattr(section, name)} both say where the {role} comes "
+                    "from; leave one out"
+                )
 
     @property
     def safety_classifier(self) -> str:

@@ -1,5 +1,6 @@
 """A dVAE on disk: safetensors and a config, identified by both (`dalle_model.weights`)."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -7,12 +8,16 @@ from dalle_model.config.model import DVAEConfig
 from dalle_model.config.parsing import from_dict, to_dict
 from dalle_model.dvae.model import DVAE
 from dalle_model.training.fitting import fit_weights
-from dalle_model.weights import load_weights, save_weights
+from dalle_model.weights import load_start, load_weights, save_weights
 
 
-def save_dvae(directory: Path, model: DVAE) -> str:
-    """Write the model to a folder of its own and return its id, 12 hex digits: the `dvae_id` of everything made with it."""
-    return save_weights(directory, "dvae", model.state_dict(), {"dvae": to_dict(model.config)})
+def save_dvae(directory: Path, model: DVAE, made_from: Mapping[str, str] | None = None) -> str:
+    """Write the model to a folder of its own and return its id, 12 hex digits: the `dvae_id` of everything made with it.
+
+    `made_from` names the dVAE that its training began from (`start_id`), if there was one.
+    """
+    config = {"dvae": to_dict(model.config), **({"made_from": dict(made_from)} if made_from else {})}
+    return save_weights(directory, "dvae", model.state_dict(), config)
 
 
 def load_dvae(directory: Path, expected_id: str = "") -> DVAE:
@@ -29,6 +34,19 @@ def load_dvae(directory: Path, expected_id: str = "") -> DVAE:
     model = DVAE(from_dict(DVAEConfig, config["dvae"], "dvae"))
     fit_weights(model, weights, directory, "its config.json was changed or exchanged: train or import the dVAE again")
     return model.eval().requires_grad_(False)
+
+
+def start_dvae(directory: Path, start_id: str, config: DVAEConfig) -> DVAE:
+    """A dVAE to be trained on, with the weights of the one in a folder.
+
+    Raises `ValueError` when that is not the dVAE `start_id`, is damaged, or has other sizes than `config`.
+    """
+    saved, weights = load_start(directory, "dvae", start_id)
+    if different := different_sizes(from_dict(DVAEConfig, saved["dvae"], "dvae"), config):
+        raise ValueError(f"dVAE {start_id} does not fit these settings: {different}; a training goes on with the sizes it began with")
+    model = DVAE(config)
+    fit_weights(model, weights, directory, "its config.json was changed or exchanged: import or train the dVAE again")
+    return model
 
 
 def different_sizes(found: DVAEConfig, expected: DVAEConfig) -> str:

@@ -1,7 +1,8 @@
-"""Job: learn the text vocabulary from the captions of the training pairs."""
+"""Job: learn the text vocabulary from the captions of the training pairs, or take one over: as it is, or with tokens added."""
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from dalle_datasets.store.parquet import iter_batches
 from dalle_datasets.store.schemas import PAIRS
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
-from dalle_model.text import BpeTokenizer
+from dalle_model.text import BpeTokenizer, normalize_caption
 
 CAPTIONS_PER_BATCH = 10_000
 
@@ -18,7 +19,7 @@ CAPTIONS_PER_BATCH = 10_000
 def run(run: JobRun) -> dict[str, Any]:
     """Train, publish the vocabulary under its id, and count how captions fit into the text positions."""
     pairs = run.input_path("pairs")
-    tokenizer = BpeTokenizer.train(_training_captions(pairs), run.config.tokenizer)
+    tokenizer = begin(run, pairs)
     directory = run.layout.tokenizer(tokenizer.id)
     publish(tokenizer, directory)
     num_captions, longest, num_truncated = 0, 0, 0
@@ -28,7 +29,9 @@ def run(run: JobRun) -> dict[str, Any]:
         longest = max(longest, *lengths)
         num_truncated += sum(length > tokenizer.max_text_tokens for length in lengths)
         report_progress(num_captions, num_captions, "captions")
+    begun = {} if not begins(run) else {"known_words_share": known_words_share(pairs, tokenizer)}
     return {
+        **begun,
         "tokenizer_id": tokenizer.id,
         "tokenizer": run.layout.relative(directory),
         "vocab_size": tokenizer.vocab_size,
@@ -36,6 +39,40 @@ def run(run: JobRun) -> dict[str, Any]:
         "longest_caption_tokens": longest,
         "truncated_share": num_truncated / num_captions,
     }
+
+
+def begins(run: JobRun) -> bool:
+    """Whether there is a vocabulary to begin from."""
+    return "tokenizer" in run.inputs or "start" in run.inputs
+
+
+def begin(run: JobRun, pairs: Path) -> BpeTokenizer:
+    """The vocabulary of the captions, the one that is taken over, or that with new tokens. Raises `ValueError` when it does not fit."""
+    config = run.config.tokenizer
+    if not begins(run):
+        return BpeTokenizer.train(_training_captions(pairs), config)
+    name = "tokenizer" if "tokenizer" in run.inputs else "start"
+    tokenizer = BpeTokenizer.load(run.input_path(name))
+    if tokenizer.id != run.inputs[f"{name}_id"]:
+        raise ValueError(f"{run.input_path(name)} holds tokenizer {tokenizer.id}, not {run.inputs[f'{name}_id']}; import the model again")
+    different = [
+        f"tokenizer.{setting}={getattr(config, setting)} (the files have {getattr(tokenizer, setting)})"
+        for setting in ("max_text_tokens", "lowercase")
+        if getattr(config, setting) != getattr(tokenizer, setting)
+    ]
+    if tokenizer.vocab_size > config.vocab_size:
+        different.append(f"tokenizer.vocab_size={config.vocab_size} (the files have {tokenizer.vocab_size})")
+    if different:
+        raise ValueError(f"tokenizer {tokenizer.id} does not fit these settings: {', '.join(different)}; set these as the files have them")
+    return tokenizer if name == "tokenizer" else tokenizer.extended(_training_captions(pairs), config.vocab_size)
+
+
+def known_words_share(pairs: Path, tokenizer: BpeTokenizer) -> float:
+    """Share of the words of all captions that are one token: what a vocabulary from elsewhere knows of them."""
+    counts = Counter(word for caption in _training_captions(pairs) for word in normalize_caption(caption, tokenizer.lowercase).split())
+    words = list(counts)
+    known = sum(counts[word] for word, ids in zip(words, tokenizer.encode(words), strict=True) if len(ids) == 1)
+    return known / max(1, counts.total())
 
 
 def publish(tokenizer: BpeTokenizer, directory: Path) -> None:

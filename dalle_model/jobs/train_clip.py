@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dalle_datasets.loading.image_batches import ImageBatch, ImageBatches
-from dalle_model.clip import Clip, build_clip, build_network, contrastive_loss, import_pretrained, save_clip
+from dalle_model.clip import Clip, build_clip, build_network, contrastive_loss, import_pretrained, load_clip, save_clip, start_clip
 from dalle_model.config.training import TrainClipConfig
 from dalle_model.config.tree import Config
 from dalle_model.dvae import DVAE, load_dvae
@@ -24,8 +24,10 @@ from dalle_model.text import BpeTokenizer
 from dalle_model.training.distribute import Batch
 from dalle_model.training.loop import derive_seed, train
 from dalle_model.training.memory import check_fits, pairs_at_once, update_bytes
+from dalle_model.training.metrics import MetricsLog
 from dalle_model.training.parallel import World, join_world
 from dalle_model.training.settled import settle_precision
+from dalle_model.weights import copy_weights, load_start
 
 MAX_VALIDATION_PAIRS = 2_048
 MAX_KEPT_TOKENS = 2**26
@@ -42,8 +44,14 @@ def run(run: JobRun) -> dict[str, Any]:
         return {"clip_id": clip_id, "checkpoint": run.layout.relative(checkpoint), "loss": None, "batch_accuracy": None}
     settings, seed, world = run.config.train_clip, run.config.seed, join_world()
     dvae = load_dvae(run.input_path("dvae")).to(world.device)
+    if "clip" in run.inputs:
+        return kept(run, dvae, world)
     torch.manual_seed(derive_seed(seed, 0))
-    clip = build_clip(run.config.clip, BpeTokenizer.load(run.input_path("tokenizer")))
+    tokenizer = BpeTokenizer.load(run.input_path("tokenizer"))
+    if "start" in run.inputs:
+        clip = start_clip(run.input_path("start"), run.inputs["start_id"], run.config.clip, tokenizer)
+    else:
+        clip = build_clip(run.config.clip, tokenizer)
     checkpoint_activations(clip.network, settings.activation_checkpointing)
     reconstructions = Reconstructions(dvae)
     batches = training_batches(ImageBatches(run.input_path("pairs"), "train", dvae.config.image_size), clip, settings, seed, world)
@@ -76,6 +84,31 @@ def run(run: JobRun) -> dict[str, Any]:
         "validation_loss": result.validation.get("loss"),
         "validation_batch_accuracy": result.validation.get("batch_accuracy"),
         "num_parameters": sum(parameter.numel() for parameter in clip.network.parameters()),
+    }
+
+
+def kept(run: JobRun, dvae: DVAE, world: World) -> dict[str, Any]:
+    """Look at a CLIP that is taken over as it is, and publish it once more."""
+    source, checkpoint = run.input_path("clip"), run.run_dir / "clip"
+    load_start(source, "clip", run.inputs["clip_id"])
+    clip = load_clip(source, BpeTokenizer.load)
+    clip.network.to(world.device)
+    look = validation(run, clip, Reconstructions(dvae), run.config.train_clip, world)
+    with torch.no_grad():
+        metrics = look(clip.network) if look else {}
+    log = MetricsLog(run.run_dir / "metrics.jsonl", -1)
+    log.log(0, "validation", metrics)
+    log.close()
+    copy_weights(source, checkpoint)
+    return {
+        "clip_id": run.inputs["clip_id"],
+        "checkpoint": run.layout.relative(checkpoint),
+        "loss": None,
+        "batch_accuracy": None,
+        "validation_loss": metrics.get("loss"),
+        "validation_batch_accuracy": metrics.get("batch_accuracy"),
+        "num_parameters": sum(parameter.numel() for parameter in clip.network.parameters()),
+        "num_steps": 0,
     }
 
 

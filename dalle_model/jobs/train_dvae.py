@@ -1,8 +1,8 @@
 """Job: train the discrete VAE on the pairs' pictures (section 2.1, Appendix A.2), and say how good its tokens are.
 
 At every validation its metrics go to metrics.jsonl, and two pictures to `looks/`: originals above
-reconstructions, and how often each token was used. With `train_dvae.imported` there is one such look, at weights that
-`import_weights` took over.
+reconstructions, and how often each token was used. With `train_dvae.imported`, or an input `dvae`, there is one such look, at weights
+that were taken over as they are; with an input `start` training begins from that dVAE.
 """
 
 import logging
@@ -22,7 +22,7 @@ from dalle_datasets.loading.image_batches import ImageBatches, Square, centre, d
 from dalle_datasets.store.parquet import atomic_path
 from dalle_model.config.training import TrainDVAEConfig
 from dalle_model.config.tree import Config
-from dalle_model.dvae import DVAE, load_dvae, save_dvae
+from dalle_model.dvae import DVAE, load_dvae, save_dvae, start_dvae
 from dalle_model.dvae.checkpoint import different_sizes
 from dalle_model.dvae.codebook import initialize_codebook
 from dalle_model.dvae.likelihood import logit_laplace_log_prob, soft_floor
@@ -40,6 +40,7 @@ from dalle_model.training.metrics import MetricsLog
 from dalle_model.training.parallel import World, join_world
 from dalle_model.training.prefetch import prefetch
 from dalle_model.training.settled import settle_precision
+from dalle_model.weights import copy_weights
 
 MAX_VALIDATION_PAIRS = 4_096
 INITIALISATION_PATCHES = 2**19
@@ -64,12 +65,16 @@ def run(run: JobRun) -> dict[str, Any]:
     if config.train_dvae.imported:
         model = imported(run).to(world.device).to(memory_format=torch.channels_last)
         return publish(run, model, validation_split, validate_once(run, model, validation_split), num_steps=0) if world.is_main else {}
+    if "dvae" in run.inputs:
+        return kept(run, world, validation_split)
     torch.manual_seed(derive_seed(config.seed, 0))
-    model = DVAE(config.dvae).to(memory_format=torch.channels_last)
+    has_start = "start" in run.inputs
+    model = start_dvae(run.input_path("start"), run.inputs["start_id"], config.dvae) if has_start else DVAE(config.dvae)
+    model = model.to(memory_format=torch.channels_last)
     pictures = ImageBatches(
         pairs, "train", config.dvae.image_size, square=augmentation(config.train_dvae), num_threads=config.train_dvae.decode_threads
     )
-    if config.dvae.codebook_init == "patch_kmeans" and not list_training_states(run.run_dir):
+    if config.dvae.codebook_init == "patch_kmeans" and not has_start and not list_training_states(run.run_dir):
         initialize_codebook(model, initialization_pictures(pairs, config), config.seed)
     batches, objective = training_batches(pictures, config, world), config.train_dvae
 
@@ -131,8 +136,11 @@ def publish(run: JobRun, model: DVAE, validation_split: "Validation", validation
     """Save the weights to keep; returns the job's result."""
     checkpoint, picture = run.run_dir / "dvae", run.run_dir / "reconstructions.png"
     save_picture(picture, reconstructions(model, validation_split.pictures))
+    if "dvae" in run.inputs:
+        copy_weights(run.input_path("dvae"), checkpoint)
+    made_from = {"start_id": run.inputs["start_id"]} if "start" in run.inputs else None
     return {
-        "dvae_id": save_dvae(checkpoint, model),
+        "dvae_id": run.inputs["dvae_id"] if "dvae" in run.inputs else save_dvae(checkpoint, model, made_from),
         "checkpoint": run.layout.relative(checkpoint),
         "reconstructions": run.layout.relative(picture),
         **{name: validation[name] for name in ("psnr", "perplexity", "codes_used", "kl_nats", "reconstruction_loss")},
@@ -154,6 +162,13 @@ def imported(run: JobRun) -> DVAE:
     if different := different_sizes(model.config, config):
         raise ValueError(f"the weights of train_dvae.imported={name} do not fit: {different}; set these as they were for the import")
     return model
+
+
+def kept(run: JobRun, world: World, validation_split: "Validation") -> dict[str, Any]:
+    """Look at a dVAE that is taken over as it is, and publish it once more. Raises `ValueError` when it has other sizes."""
+    model = start_dvae(run.input_path("dvae"), run.inputs["dvae_id"], run.config.dvae).eval().requires_grad_(False)
+    model = model.to(world.device).to(memory_format=torch.channels_last)
+    return publish(run, model, validation_split, validate_once(run, model, validation_split), num_steps=0) if world.is_main else {}
 
 
 def validate_once(run: JobRun, model: DVAE, validation_split: "Validation") -> dict[str, float]:

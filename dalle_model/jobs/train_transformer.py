@@ -24,9 +24,10 @@ from dalle_model.training.memory import check_fits
 from dalle_model.training.parallel import World, join_world, sum_numbers
 from dalle_model.training.prefetch import prefetch
 from dalle_model.training.settled import settle_precision
-from dalle_model.transformer import NO_TOKEN, DALLETransformer, save_transformer
+from dalle_model.transformer import NO_TOKEN, DALLETransformer, save_transformer, start_transformer
 from dalle_model.transformer.branch_scales import BranchScaler
 from dalle_model.transformer.cost import plan_transformer, training_flops_per_token
+from dalle_model.weights import load_weights
 
 MAX_VALIDATION_PAIRS = 4_096
 """Enough to know a loss per token to a few thousandths of a nat."""
@@ -42,7 +43,7 @@ def run(run: JobRun) -> dict[str, Any]:
     """Train, continuing from the newest checkpoint of an interrupted run, and publish the weights to keep."""
     config, seed = run.config, run.config.seed
     training_set = run.input_path("training_set")
-    made_from = {name: run.inputs[name] for name in ("training_set_id", "tokenizer_id", "dvae_id")}
+    made_from = {name: run.inputs[name] for name in ("training_set_id", "tokenizer_id", "dvae_id", "start_id") if name in run.inputs}
     check_training_set(training_set, made_from)
     tokenizer = BpeTokenizer.load(run.input_path("tokenizer"))
     if tokenizer.id != made_from["tokenizer_id"]:
@@ -50,7 +51,7 @@ def run(run: JobRun) -> dict[str, Any]:
             f"{run.input_path('tokenizer')} holds tokenizer {tokenizer.id}, but {made_from['tokenizer_id']} is given; correct one"
         )
     torch.manual_seed(derive_seed(seed, 0))
-    model = DALLETransformer(config.transformer, replace(config.stream, text_vocab_size=tokenizer.vocab_size))
+    model = begin(run, tokenizer)
     model.activation_checkpointing = config.train_transformer.activation_checkpointing
     world = join_world()
     text_loss_weight = config.train_transformer.text_loss_weight
@@ -94,6 +95,19 @@ def run(run: JobRun) -> dict[str, Any]:
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "num_steps": result.step,
     }
+
+
+def begin(run: JobRun, tokenizer: BpeTokenizer) -> DALLETransformer:
+    """Random weights, or those of the transformer that training begins from. Raises `ValueError` when that does not fit."""
+    config = run.config
+    stream = replace(config.stream, text_vocab_size=tokenizer.vocab_size)
+    if "start" not in run.inputs:
+        return DALLETransformer(config.transformer, stream)
+    dvae_ids = {"dvae_id": run.inputs["dvae_id"]}
+    if "dvae" in run.inputs:
+        about, _, _ = load_weights(run.input_path("dvae"), "dvae")
+        dvae_ids |= about.get("made_from", {})
+    return start_transformer(run.input_path("start"), run.inputs["start_id"], config.transformer, stream, tokenizer, dvae_ids)
 
 
 def planned_bytes(config: Config, world_size: int) -> int:

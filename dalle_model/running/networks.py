@@ -61,7 +61,13 @@ def settings_id(role: str, config: Config) -> str:
         reads["clip"] = settings_id("clip", config)
         chosen = ("training_set", "min_clip_score_quantile", "max_nsfw_score", "max_watermark_score")
         sections["catalog"] = {name: getattr(config.catalog, name) for name in chosen}
-    return fingerprint(role, config.seed, config.source.name, sections, reads)
+    begun = config.start.of(role)
+    return fingerprint(role, config.seed, config.source.name, sections, reads, *([begun] if begun else []))
+
+
+def role_of(job: str) -> str | None:
+    """The role whose networks a job trains; None for other jobs."""
+    return next((kind for kind in find_job(job).makes if kind in ROLES and MADE_BY[kind][0] == job), None)
 
 
 def history(layout: Layout, role: str) -> list[Registration]:
@@ -105,7 +111,7 @@ def register(layout: Layout, job: str, config: Config, inputs: Mapping[str, str]
 
     A run that is registered already for these settings changes nothing.
     """
-    role = next((kind for kind in find_job(job).makes if kind in ROLES and MADE_BY[kind][0] == job), None)
+    role = role_of(job)
     if role is None or f"{role}_id" not in made:
         return
     with _writing(layout):
@@ -242,7 +248,7 @@ def _registration(
     layout: Layout, role: str, asked_by: str, inputs: Mapping[str, str], run_id: str, made: Mapping[str, Any]
 ) -> Registration:
     """A network that nobody has judged yet."""
-    pairs_id = pairs_of(layout, inputs)
+    pairs_id = "" if f"{role}_id" in inputs else pairs_of(layout, inputs)  # one that was given learned nothing here
     present = [num_pairs_now(layout, folder.name) for folder in (layout.root / "pairs").glob("*/")]
     metrics = (name.partition(".")[2] for name in METRICS if name.startswith(f"{role}."))
     return Registration(

@@ -21,6 +21,7 @@ from dalle_model.config.presets import preset
 from dalle_model.config.tree import Config
 from dalle_model.running.registry import MADE_BY, find_job
 from dalle_model.running.run_dir import prepare, read_result
+from dalle_model.running.starts import start_inputs
 
 START = "start.sh"
 
@@ -74,6 +75,7 @@ def prepare_run(config: Config, job: str, given: Mapping[str, str], prompts: str
     for kind in entry.reads:
         path = str(given.get(kind) or _only_one(root, kind))
         inputs |= {kind: path, f"{kind}_id": _identity(root, kind, path)}
+    inputs |= start_inputs(Layout(root), job, config)
     if prompts:
         found = read_prompts(prompts)
         inputs |= write_prompts(Layout(root), found.prompts, found.dropped)

@@ -21,6 +21,8 @@ class Job:
     """Edition of its code: a higher one makes every result anew."""
     reads: tuple[str, ...] = ()
     """Kinds of artefact that flows find for it; each is the inputs `<kind>` (a path) and `<kind>_id`."""
+    places: tuple[str, ...] = ()
+    """Inputs that only say where something lies. They do not decide the result, and so not the run's id; their `<kind>_id` does."""
     makes: Mapping[str, str] = field(default_factory=dict)
     """Kind of artefact it makes -> name of the result that holds its path."""
     spread: Literal["one", "torchrun", "units"] = "one"
@@ -45,6 +47,7 @@ _TABLE = (
         sections=("tokenizer",),
         version=1,
         reads=("pairs",),
+        places=("start", "tokenizer"),
         makes={"tokenizer": "tokenizer"},
         flow="train_tokenizers",
         is_stage=True,
@@ -54,6 +57,7 @@ _TABLE = (
         sections=("dvae", "train_dvae"),
         version=1,
         reads=("pairs",),
+        places=("start", "dvae"),
         makes={"dvae": "checkpoint"},
         spread="torchrun",
         needs_gpu=True,
@@ -86,6 +90,7 @@ _TABLE = (
         sections=("clip", "train_clip"),
         version=1,
         reads=("pairs", "tokenizer", "dvae"),
+        places=("start", "clip"),
         makes={"clip": "checkpoint"},
         needs_gpu=True,
         late_imports=("torch._dynamo", "open_clip"),
@@ -118,6 +123,7 @@ _TABLE = (
         sections=("tokenizer", "dvae", "transformer", "train_transformer"),
         version=1,
         reads=("training_set", "dvae", "tokenizer"),
+        places=("start",),
         makes={"transformer": "checkpoint"},
         spread="torchrun",
         needs_gpu=True,

@@ -77,7 +77,8 @@ def run_directory(job: str, config: Config, inputs: Mapping[str, str]) -> Path:
     """
     entry = find_job(job)
     sections = {name: identity(getattr(config, name)) for name in entry.sections}
-    run_id = f"{job.replace('_', '-')}-{fingerprint(job, entry.version, config.seed, sections, dict(inputs))}"
+    decides = {name: value for name, value in inputs.items() if name not in entry.places}
+    run_id = f"{job.replace('_', '-')}-{fingerprint(job, entry.version, config.seed, sections, decides)}"
     return Layout(Path(config.paths.data_root).expanduser()).run(run_id)
 
 

@@ -15,6 +15,7 @@ def export(
     config_file: ConfigFile = None,
 ) -> None:
     """Copy the networks of the data root to a folder to take away, with a model card written from the catalog.
+    What its networks learned from, those it began from included, goes with it.
 
     `dalle generate PROMPT --model FOLDER` draws with it, and so does `open_dalle.DALLE.load(FOLDER)`, on any machine with
     open-dalle[train]: no data root is needed.
@@ -23,13 +24,15 @@ def export(
     from dalle_model.generator import NETWORKS, find_network
     from dalle_model.model_folder import write_model_folder
     from flows.report.model_card import render_card
+    from flows.report.seen import seen_by_model, told_of
     from flows.runtime.upstream import inputs_of
 
     config = resolve(preset, settings, config_file)
     layout = open_data_root(config.paths.data_root)
     inputs = inputs_of("generate_images", config)
     networks = {kind: find_network(layout.root, kind, inputs) for kind in NETWORKS}
-    card = render_card(layout, config, inputs)
-    model = write_model_folder(folder.expanduser(), networks, inputs, config.sampling, config.seed, card)
+    seen = seen_by_model(layout, inputs, told_of(layout))
+    card = render_card(layout, config, inputs, seen)
+    model = write_model_folder(folder.expanduser(), networks, inputs, config.sampling, config.seed, card, seen)
     size = sum((model.folder / name).stat().st_size for name in model.files)
     typer.echo(f"{folder}  model {model.id}, {size / 1e6:,.1f} MB; about it: {folder / 'README.md'}")

@@ -77,6 +77,9 @@ def _print(plan: "Plan") -> None:
         typer.echo(f"training set {training_set_id} has some of them: they leave its files, and it keeps its id")
     for network in plan.networks:
         how = "was trained on them" if network.certainly else "was trained on pairs of their source"
+        if network.began_from:
+            is_copy = network.began_from == network.network_id
+            how = f"is a copy of {network.kind} {network.began_from}" if is_copy else f"began from {network.began_from}, which {how}"
         name = f"{network.kind} {network.network_id}" if network.network_id else f"unfinished {network.kind}"
         typer.echo(f"{name} ({network.path}, run {network.run_id}) {how}: it stays as it is")
     for run_id in plan.drawn_for:

@@ -27,7 +27,8 @@ def import_model(
     from dalle_model.running.networks import adopt
     from flows.cli.display import on_terminal
     from flows.runtime.parameters import remember
-    from flows.runtime.run import catalogue, execute_job
+    from flows.runtime.run import catalogue
+    from flows.runtime.starting import import_folder
 
     model = read_model_folder(folder.expanduser().absolute())
     config = resolve(preset, settings, config_file)
@@ -36,7 +37,7 @@ def import_model(
         config = replace(config, sampling=model.sampling, seed=model.seed)
         remember(config)
     with on_terminal():
-        made = execute_job("import_model", config, {"folder": str(model.folder), "model_id": model.id})
+        made = import_folder(model.folder, config)
         paths = {kind: layout.relative(layout.run(made["run_id"]) / kind) for kind in NETWORKS}
         adopt(layout, config, model.ids, paths, made["run_id"], f"imported from {model.folder.name}")
         catalogue(config, made)

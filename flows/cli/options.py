@@ -36,6 +36,17 @@ With = Annotated[
 ]
 
 
+From = Annotated[
+    str,
+    typer.Option(
+        "--from",
+        metavar="FOLDER",
+        help="Begin from the networks of a model folder (`dalle export`), or of a run of this data root, with their sizes: vocabulary and "
+        "dVAE are taken over as they are, CLIP and transformer are trained on. `none` begins anew.",
+    ),
+]
+
+
 def parse_settings(settings: list[str] | None) -> dict[str, str]:
     """`["a.b=1"]` as `{"a.b": "1"}`. Raises `ValueError` for text without a '='."""
     pairs = {}

@@ -1,10 +1,13 @@
 """`dalle run`: one flow in this process, without a server started by hand."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.options import ConfigFile, Preset, Settings, With, parse_params, resolve, with_networks
+from flows.cli.options import ConfigFile, From, Preset, Settings, With, parse_params, parse_settings, resolve, with_networks
+
+if TYPE_CHECKING:
+    from dalle_model.config.tree import Config
 
 FLOWS = {
     "collect_pairs": "read pages, download and filter: pairs of captions and pictures",
@@ -24,6 +27,9 @@ FLOWS = {
 }
 """Flow -> what it does."""
 
+TRAINING = ("train_tokenizers", "train_clip", "train_transformer", "retrain_networks", "run_pipeline")
+"""Flows that train, and so may begin from networks that are there."""
+
 _LIST = "\n".join(f"{name:18} {what}" for name, what in FLOWS.items())
 HELP = f"""Run one flow and print what it made as JSON. What exists for the same settings is not made again, and a flow that lacks its
 inputs says which flow makes them. The settings are kept in the data root's settings.toml, from which every command starts.
@@ -39,6 +45,7 @@ def run(
     settings: Settings = None,
     config_file: ConfigFile = None,
     networks: With = None,
+    begin_from: From = "",
     refresh: Annotated[bool, typer.Option("--refresh", help="collect_pairs and run_pipeline: ask the source what is new since.")] = False,
     recipe: Annotated[str, typer.Option(help="build_training_set: a query of sql/training_sets/; that of the settings if not given.")] = "",
     params: Annotated[list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="build_training_set: for the recipe.")] = None,
@@ -48,6 +55,7 @@ def run(
     import difflib
     import json
 
+    from dalle_model.config.parsing import with_overrides
     from flows.cli.demo import remember_settings, run_with_prefect
     from flows.cli.summary import print_drops
 
@@ -63,14 +71,30 @@ def run(
         raise ValueError(f"--recipe and --param choose a training set, which {name} does not build; run build_training_set with them")
     if training_set and name != "train_transformer":
         raise ValueError(f"--training-set names what to train on, which {name} does not; run train_transformer with it")
+    if begin_from and name not in TRAINING:
+        raise ValueError(f"--from says what a training begins from, and {name} trains nothing; use it with {', '.join(TRAINING)}")
     more: dict[str, Any] = {"refresh": True} if refresh else {}
     more |= {"training_set": training_set} if training_set else {}
     more |= {"recipe": recipe, "params": parse_params(params)} if name == "build_training_set" else {}
     config = resolve(preset, settings, config_file)
+    if begin_from:
+        config = begin(begin_from, config, settings)
     remember_settings(config)
     if networks:
-        config = resolve(preset, settings, config_file, with_networks(networks))
+        config = with_overrides(config, with_networks(networks))
     made = run_with_prefect(name, config, **more)
     if name == "collect_pairs":
         print_drops(made)
     typer.echo(json.dumps(made, indent=1))
+
+
+def begin(where: str, config: "Config", settings: list[str] | None) -> "Config":
+    """The configuration with which trainings begin from a model folder or a run; says what is taken over and what is trained on."""
+    from dalle_model.config.parsing import with_overrides
+    from flows.cli.display import on_terminal
+    from flows.runtime.starting import describe_start, start_settings
+
+    with on_terminal():
+        begun = with_overrides(config, start_settings(where, config, parse_settings(settings)))
+    typer.echo(describe_start(begun) or "begins from random weights", err=True)
+    return begun

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.options import Settings, parse_settings
+from flows.cli.options import From, Settings, parse_settings
 
 if TYPE_CHECKING:
+    from dalle_datasets.store.layout import Layout
+    from dalle_model.config.tree import Config
     from dalle_model.planning import Look, Machine, Plan, Times
 
 TABLES = frozenset({".csv", ".tsv", ".jsonl", ".json", ".parquet"})
@@ -41,13 +43,15 @@ def train(
     budget: Annotated[str, typer.Option(help="How long everything may take: 90s, 20m, 1.5h, 1d.")] = "20m",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Collect, print the plan and stop.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Go on with few pairs.")] = False,
+    begin_from: From = "",
     settings: Settings = None,
 ) -> None:
     """Learn from captioned pictures within a time budget, and show what came of it.
 
     Collects the pairs, measures this machine in seconds, chooses the size of the networks and how long each is trained, prints the plan
-    with a finish time, and trains. A `--set` wins over the plan. The settings are kept in the data root, so `dalle generate PROMPT`
-    draws with the result. The same command goes on where it was interrupted.
+    with a finish time, and trains. With `--from` the sizes are those of the model that it begins from. A `--set` wins over the plan. The
+    settings are kept in the data root, so `dalle generate PROMPT` draws with the result. The same command goes on where it was
+    interrupted.
     """
     from dalle_datasets.store.layout import open_data_root
     from dalle_model.config.presets import preset
@@ -59,6 +63,8 @@ def train(
     budget_s, given, started = parse_budget(budget), parse_settings(settings), time.monotonic()
     root = find_config(overrides={name: value for name, value in given.items() if name == "paths.data_root"}).paths.data_root
     chosen = {**read_source(source), "paths.data_root": root, **given}
+    start = take_start(begin_from, chosen) if begin_from else {}
+    chosen |= start
     config = preset("demo", chosen)
     layout = open_data_root(root)
     with prefect_flows(config) as run:
@@ -68,7 +74,7 @@ def train(
         overrides = read_plan(plan_path, chosen, collected["filter"]["pairs_id"], budget)
         if overrides is None:
             with asking() as ask:
-                plan, look, machine = make_plan(ask, layout.pairs(config.source.name), budget_s, started, force)
+                plan, look, machine = make_plan(ask, layout, config, budget_s, started, force, start)
             print_plan(plan, look, machine, time.monotonic() - started)
             overrides = dict(plan.overrides)
             keep_plan(plan_path, chosen, collected["filter"]["pairs_id"], budget, overrides)
@@ -155,21 +161,40 @@ def asking() -> Iterator[Any]:
             child.kill()
 
 
-def make_plan(ask: Any, pairs: Path, budget_s: float, started: float, force: bool) -> "tuple[Plan, Look, Machine]":
+def take_start(where: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a warm start from a model folder or a run; says what is taken over and what is trained on."""
+    from dalle_model.config.parsing import with_overrides
+    from dalle_model.config.presets import preset
+    from flows.cli.display import on_terminal
+    from flows.runtime.starting import describe_start, start_settings
+
+    config = preset("demo", chosen)
+    with on_terminal():
+        start = start_settings(where, config, chosen)
+    typer.echo(describe_start(with_overrides(config, start)) or "begins from random weights")
+    return start
+
+
+def make_plan(
+    ask: Any, layout: "Layout", config: "Config", budget_s: float, started: float, force: bool, start: Mapping[str, Any]
+) -> "tuple[Plan, Look, Machine]":
     """Look at the pairs, measure, choose."""
     from dataclasses import replace
 
     from dalle_model.planning import MIN_PAIRS, Look, Machine, Times, choose_plan
+    from dalle_model.running.starts import find_weights
     from flows.runtime.progress import watched
 
     def measure(overrides: Mapping[str, Any]) -> "Times":
         return Times(**ask({"overrides": dict(overrides)}))
 
+    vocabulary = find_weights(layout, "tokenizer", config.start.tokenizer) if config.start.tokenizer else ""
     with watched("measure this machine"):
-        seen = ask({"pairs": str(pairs)})
+        pairs = str(layout.pairs(config.source.name))
+        seen = ask({"pairs": pairs, "tokenizer": str(layout.root / vocabulary) if vocabulary else ""})
         look, machine = Look(**seen["look"]), Machine(**seen["machine"])
         judged = replace(look, num_pairs=max(look.num_pairs, MIN_PAIRS)) if force else look
-        return choose_plan(judged, machine, budget_s, measure, time.monotonic() - started), look, machine
+        return choose_plan(judged, machine, budget_s, measure, time.monotonic() - started, start), look, machine
 
 
 def print_plan(plan: "Plan", look: "Look", machine: "Machine", spent_s: float) -> None:

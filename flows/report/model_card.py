@@ -10,6 +10,7 @@ from dalle_datasets.store.layout import Layout
 from dalle_model.config.tree import Config
 from flows.report.by_heart import describe_memory
 from flows.report.data import Row, rows
+from flows.report.seen import Record
 
 MAX_TEXT = 200
 """Characters of a licence or a name of a source to print: they come from other people's pages."""
@@ -17,8 +18,8 @@ FEW_PAIRS = 10_000
 """Fewer pairs than this cannot teach a network much beyond them."""
 
 
-def render_card(layout: Layout, config: Config, inputs: Mapping[str, str]) -> str:
-    """The card, as Markdown, of the networks that `inputs` names ("transformer_id" and so on).
+def render_card(layout: Layout, config: Config, inputs: Mapping[str, str], seen: Sequence[Record] = ()) -> str:
+    """The card, as Markdown, of the networks that `inputs` names ("transformer_id" and so on), with what they have `seen`.
 
     Raises `ValueError` when nothing is published, or the published catalog does not know the run that trained the transformer.
     """
@@ -35,13 +36,16 @@ def render_card(layout: Layout, config: Config, inputs: Mapping[str, str]) -> st
     if training_set is None:
         raise ValueError(f"{layout.published_catalog} does not know training set {training_set_id}; run `dalle run maintain_catalog`")
     by_licence = rows(layout, "training_set_licences", training_set_id=training_set_id)
+    before = [record for record in seen if record["data_id"] != training_set_id]
+    all_licences = [*by_licence, *(row for record in _data_sets_before(before) for row in record["licences"])]
     return "\n".join(
         [
             *_head(training_set, config),
             *_data(training_set, by_licence),
+            *_data_before(before, training_set),
             *_training(made),
             *_figures(layout, inputs, made),
-            *_limits(training_set, by_licence, made),
+            *_limits(training_set, all_licences, made),
         ]
     )
 
@@ -49,6 +53,8 @@ def render_card(layout: Layout, config: Config, inputs: Mapping[str, str]) -> st
 def _run_that_made(runs: Sequence[Row], kind: str, made_id: str) -> Row | None:
     """The newest run with this network among its results but not among its inputs; None for imported ones."""
     for run in reversed(runs):
+        if run["job"].startswith("import_"):
+            continue
         if json.loads(run["result"]).get(f"{kind}_id") == made_id and f"{kind}_id" not in json.loads(run["inputs"]):
             return run
     return None
@@ -97,6 +103,37 @@ def _data(training_set: Row, by_licence: Sequence[Row]) -> list[str]:
     return [*lines, ""]
 
 
+def _data_sets_before(before: Sequence[Record]) -> list[Record]:
+    """The training sets of earlier transformers, each once."""
+    return list({record["data_id"]: record for record in before if record["role"] == "transformer"}.values())
+
+
+def _data_before(before: Sequence[Record], training_set: Row) -> list[str]:
+    """What networks saw that it began from, and what its other networks saw beyond that."""
+    earlier = _data_sets_before(before)
+    lines = []
+    if earlier:
+        lines += ["It began from a transformer that was trained before, so it has seen their pairs, too:", ""]
+        lines += ["| training set | source | licence | pairs | pages |", "| --- | --- | --- | ---: | ---: |"]
+        for record in earlier:
+            for row in record["licences"]:
+                cells = [f"`{plain(record['data_id'])}`", plain(row["source"]), plain(row["licence"] or "not known")]
+                lines.append(f"| {' | '.join(cells)} | {_count(row['num_pairs'])} | {_count(row['num_pages'])} |")
+        lines.append("")
+    known = {source for record in earlier for source in record["sources"]} | set(training_set["sources"])
+    others = {
+        (record["role"], source)
+        for record in before
+        if record["role"] != "transformer"
+        for source in record["sources"]
+        if source not in known
+    }
+    for role in sorted({role for role, _ in others}):
+        named = ", ".join(plain(source) for of, source in sorted(others) if of == role)
+        lines += [f"Its {role} has seen pairs of {named} as well.", ""]
+    return lines
+
+
 def _training(made: Mapping[str, Row | None]) -> list[str]:
     lines = [
         "## Training",
@@ -112,7 +149,7 @@ def _training(made: Mapping[str, Row | None]) -> list[str]:
         settings = config.get(f"train_{kind}", {}) if kind != "tokenizer" else {}
         cells = [
             kind,
-            f"`{run['run_id']}`",
+            f"`{run['run_id']}`" + (f" from `{plain(start)}`" if (start := json.loads(run["inputs"]).get("start_id")) else ""),
             str(config.get("seed", "")),
             _count(result.get("num_steps", settings.get("max_steps"))),
             _count(settings.get("batch_size")),

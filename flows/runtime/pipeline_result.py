@@ -21,6 +21,7 @@ def pipeline_id(config: Config) -> str:
     """Fingerprint of everything that decides what the pipeline makes, but for where and how it is made."""
     sections = {name: getattr(config, name) for name in to_dict(config) if name not in ("paths", "networks", "flow")}
     settings = {name: identity(section) if is_dataclass(section) else section for name, section in sections.items()}
+    settings = {name: values for name, values in settings.items() if values != {}}  # a section that came later and is not used
     versions = {**collection_versions(), **{name: job.version for name, job in JOBS.items()}}
     return fingerprint("run_pipeline", metadata.version("open-dalle"), versions, settings)
 

@@ -17,6 +17,7 @@ from dalle_model.config.tree import Config
 from dalle_model.running.networks import current, inputs_of_run
 from dalle_model.running.registry import JOBS, MADE_BY, find_job
 from dalle_model.running.run_dir import read_result, run_directory
+from dalle_model.running.starts import start_inputs
 from flows.runtime.collected import check_collected
 from flows.runtime.jobs import lost_files
 
@@ -34,14 +35,17 @@ FLOW_OF = {
 
 
 def inputs_of(job: str, config: Config, **given: str) -> dict[str, str]:
-    """Inputs of a job for `prepare`, plus `given`. Raises `ValueError` naming the flow to run when one is not there yet."""
+    """Inputs of a job for `prepare`, plus `given`, and the network that a training begins from.
+
+    Raises `ValueError` naming the flow to run when one is not there yet.
+    """
     inputs = dict(given)
     for kind in find_job(job).reads:
         if kind not in inputs:
             inputs |= find(kind, config)
         if kind == "transformer":  # draws the tokens of the dVAE that it was trained with, whichever is current
             inputs = {**_trained_with(config, inputs), **inputs}
-    return inputs
+    return {**start_inputs(Layout(Path(config.paths.data_root).expanduser()), job, config), **inputs}
 
 
 def find(kind: str, config: Config) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """Every query of sql/queries: rows in, rows expected."""
 
+import json
+
 import pytest
 
 from dalle_datasets.store.schemas import COLLECTED, MEASURES, TRAINING_SET
@@ -456,6 +458,39 @@ def test_ancestors_are_everything_a_network_was_made_from(catalog):
     )
     catalog.add("lineage", {"child_id": "train-tf", "parent_id": "set"}, {"child_id": "set", "parent_id": "vae"}, {"child_id": "other"})
     assert catalog.column("ancestors", 2, id="tf") == ["tf", "train-tf", "set", "vae", "train-vae"]
+
+
+def test_ever_seen_walks_through_warm_starts_and_what_model_folders_say(catalog):
+    begun = {"start_id": "tf1", "training_set_id": "set2", "dvae_id": "vae", "tokenizer_id": "bpe"}
+    seen = [
+        {"role": role, "network_id": made, "run_id": "far", "data_id": data, "num_pairs": 7, "sources": ["a", "b"], "of": [role]}
+        for role, made, data in [("transformer", "tf0", "set0"), ("clip", "c0", "pairs0")]
+    ]  # fmt: skip
+    catalog.add(
+        "runs",
+        {"run_id": "second", "job": "train_transformer", "inputs": json.dumps(begun)},
+        {"run_id": "first", "job": "train_transformer", "inputs": '{"start_id": "tf0", "training_set_id": "set1"}'},
+        {"run_id": "vae-run", "job": "train_dvae", "inputs": '{"pairs": "pairs/own", "pairs_id": "p"}'},
+        {"run_id": "vae-look", "job": "train_dvae", "inputs": '{"pairs": "pairs/looked", "pairs_id": "q", "dvae_id": "vae"}'},
+        {"run_id": "import", "job": "import_model", "result": json.dumps({"seen": seen})},
+    )
+    catalog.add("training_sets", {"training_set_id": "set1"}, {"training_set_id": "set2", "num_pairs": 3, "sources": ["own"]})
+    catalog.add("network_history", run_id="vae-run", num_pairs=12)
+    for run, made, kind in [
+        ("second", "tf2", "transformer"), ("first", "tf1", "transformer"), ("vae-run", "vae", "dvae"), ("import", "tf0", "transformer"),
+        ("import", "c0", "clip"),
+    ]:  # fmt: skip
+        catalog.add("artifacts", artifact_id=made, kind=kind, made_by=run)
+    for child, parent in [("second", "tf1"), ("second", "vae"), ("first", "tf0"), ("vae-look", "vae")]:
+        catalog.add("lineage", child_id=child, parent_id=parent)
+    expected = [
+        (1, "transformer", "tf2", "second", "set2", 3, ["own"], None),
+        (3, "dvae", "vae", "vae-run", "p", 12, ["own"], None),
+        (3, "transformer", "tf1", "first", "set1", 2, ["web"], None),
+        (5, "transformer", "tf0", "far", "set0", 7, ["a", "b"], "import"),
+    ]
+    assert catalog.query("ever_seen", network_id="tf2") == expected, "neither what was only looked at, nor what another network of it saw"
+    assert [row[4] for row in catalog.query("ever_seen", network_id="c0")] == ["pairs0"]
 
 
 def logged(catalog, table, run_id, step, **numbers):

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from dalle_datasets.catalog.artifacts import made_in
+from dalle_datasets.catalog.artifacts import ARTIFACTS, made_in
 from dalle_datasets.catalog.connection import OnWait, compacted
 from dalle_datasets.catalog.ingest import ingest_everything
 from dalle_datasets.catalog.ledger import ingest_in_turns, read_json
@@ -43,6 +43,8 @@ MAX_PIXELS = 1_000_000_000
 _BATCH_ROWS = 65_536
 _BY_PAIR = tuple(f"{name}/*/*.parquet" for name in ("text_tokens", "image_tokens", "clip_scores", "safety_scores", "training_sets"))
 """Files with a column `pair_id`, besides those of sources."""
+_TRAINS = {"train_bpe": "tokenizer"}
+"""Job -> kind of network, where the name does not say it."""
 _UNFINISHED = ("sources/*/work", "images/*/work-*")
 """What a killed collection would go on with."""
 
@@ -70,6 +72,8 @@ class Network:
     path: str
     certainly: bool
     """Through a training set that held them; else it was trained on the pairs of their source."""
+    began_from: str = ""
+    """Id of the network, one of these, that its training began from, or that it is a copy of; empty for what saw them itself."""
 
 
 @dataclass(slots=True)
@@ -356,11 +360,12 @@ def _started(run_dir: Path) -> float:
 
 def _forget_in_runs(layout: Layout, found: Forgotten, networks: list[dict[str, Any]]) -> None:
     """Pictures and batches that runs keep to be looked at: drawings become blank, batches of spikes and `dalle reconstruct` go."""
-    for name in {network["run_id"] for network in networks}:
+    for name in {network["run_id"] for network in networks if not network.get("began_from")}:
         run_dir = layout.run(name)
         shutil.rmtree(run_dir / "spikes", ignore_errors=True)
         for path in run_dir.glob("failed_batch-*.safetensors"):
             path.unlink()
+    for run_dir in (path.parent for path in layout.runs.glob(f"train-*/{RUN_CONFIG}")):  # those that only looked at pictures, too
         if _source_of(run_dir) in found.shown:
             for path in (run_dir / "reconstructions.png", *run_dir.glob("looks/*-reconstructions.png")):
                 _blank(path)
@@ -404,15 +409,52 @@ def _training_sets_with(layout: Layout, found: Forgotten) -> list[str]:
 
 
 def _networks_that_saw(layout: Layout, found: Forgotten, training_sets: Iterable[str]) -> Iterator[Network]:
-    """Networks that were trained on one of the training sets, or on the pairs of a source of theirs; unfinished runs without an id."""
+    """Networks that were trained on one of the training sets, or on the pairs of a source of theirs, and all that began from them.
+
+    Runs that have not finished are named without an id.
+    """
+    saw = list(_networks_trained_on(layout, found, training_sets))
+    yield from saw
+    runs, named = list(_runs(layout)), {network.run_id for network in saw}
+    while saw:
+        known = {network.network_id: network for network in saw if network.network_id}
+        saw = [
+            Network(kind, network_id, run_dir.name, path, known[parent].certainly, parent)
+            for run_dir, config, result in runs
+            if run_dir.name not in named
+            for parent, kind, network_id, path in _descendants(layout, run_dir, config, result)
+            if parent in known
+        ]
+        named |= {network.run_id for network in saw}
+        yield from saw
+
+
+def _descendants(layout: Layout, run_dir: Path, config: dict[str, Any], result: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """(parent's id, kind, id, path) of what a run made from a network that it began from, or copied."""
+    job, inputs = config["job"], config["inputs"]
+    if job == "import_model":
+        for kind in ("tokenizer", "dvae", "clip", "transformer"):
+            if network_id := result.get(f"{kind}_id"):
+                yield network_id, kind, network_id, f"{result['checkpoint']}/{kind}"
+    elif job.startswith("train_"):
+        kind = _TRAINS.get(job, job.removeprefix("train_"))
+        if parent := inputs.get("start_id"):
+            yield parent, kind, result.get(f"{kind}_id", ""), result.get(ARTIFACTS[kind].path_key, layout.relative(run_dir))
+        elif (parent := inputs.get(f"{kind}_id")) and result:
+            yield parent, kind, parent, result.get(ARTIFACTS[kind].path_key, "")
+
+
+def _networks_trained_on(layout: Layout, found: Forgotten, training_sets: Iterable[str]) -> Iterator[Network]:
+    """Networks that were trained on one of the training sets, or on the pairs of a source of theirs."""
     for run_dir, config, result in _runs(layout):
-        if not config["job"].startswith("train_"):
-            continue
         inputs = config["inputs"]
+        kind = _TRAINS.get(config["job"], config["job"].removeprefix("train_"))
+        if not config["job"].startswith("train_") or f"{kind}_id" in inputs:  # one that was given learned nothing
+            continue
         certainly = inputs.get("training_set_id") in set(training_sets)
         if not certainly and Path(inputs.get("pairs", "")).name not in found.sources:
             continue
-        made = list(made_in(result, inputs)) or [("", config["job"].removeprefix("train_"), layout.relative(run_dir))]
+        made = list(made_in(result, inputs)) or [("", kind, layout.relative(run_dir))]
         for network_id, kind, path in made:
             yield Network(kind, network_id, run_dir.name, path, certainly)
 

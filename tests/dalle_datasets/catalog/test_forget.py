@@ -39,6 +39,15 @@ def words_of(*pairs):
 def test_no_trace_is_left_and_those_who_saw_it_are_named(catalogued_root, traces, tmp_path):
     layout = catalogued_root.layout
     first, by_url, by_page = catalogued_root.pairs[0], catalogued_root.pairs[3], catalogued_root.pairs[8:12]
+    second = {"start_id": "tf0", "dvae_id": "vae0", "tokenizer_id": "bpe0"}
+    catalogued_root.run("train-transformer-11", second, {"transformer_id": "tf1", "checkpoint": "runs/train-transformer-11/x"})
+    catalogued_root.run("train-transformer-12", {**second, "start_id": "tf1"}, {"transformer_id": "tf2", "checkpoint": "x"})
+    looked_at = {"pairs": f"pairs/{SOURCE}", "pairs_id": "pairs0", "dvae_id": "vae"}
+    catalogued_root.run("train-dvae-13", looked_at, {"dvae_id": "vae", "checkpoint": "runs/train-dvae-13/dvae"})
+    look = layout.run("train-dvae-13") / "reconstructions.png"
+    shutil.copyfile(layout.run("train-dvae-2") / "reconstructions.png", look)
+    ids = {"tokenizer_id": "bpe", "dvae_id": "vae", "clip_id": "clip", "transformer_id": "tf0"}
+    catalogued_root.run("import-model-14", {"model_id": "m"}, {**ids, "checkpoint": "runs/import-model-14"})
     spikes = layout.run("train-transformer-7") / "spikes"
     spikes.mkdir()
     (spikes / "step-000001-0.safetensors").write_bytes(b"a batch")
@@ -60,9 +69,11 @@ def test_no_trace_is_left_and_those_who_saw_it_are_named(catalogued_root, traces
     assert traces(layout.root, texts, pictures) == []
     assert record["status"] == "done"
     assert record["requests"][-1] == {"kind": "page", "reason": "letter 4711"}
-    assert {network["network_id"]: network["certainly"] for network in record["networks"]} == {
-        "tf0": True, "vae0": False, "bpe0": False, "clip0": False,
-    }  # fmt: skip
+    assert {network["run_id"].rpartition("-")[2]: (network["certainly"], network["began_from"]) for network in record["networks"]} == {
+        "7": (True, ""), "2": (False, ""), "1": (False, ""), "5": (False, ""), "11": (True, "tf0"),
+        "12": (True, "tf1"), "14": (True, "tf0"),
+    }, "those that began from one, too, and not what only looked at them"  # fmt: skip
+    assert np.asarray(Image.open(look)).min() == 255, "it drew them when it looked"
     assert record["backups"][0]["place"] == str(tmp_path / "backups")
     assert compare_with_files(layout, 1_000) == []
     assert not spikes.exists()

@@ -5,6 +5,7 @@ import pytest
 from dalle_datasets.store.layout import Layout
 from dalle_model.config.presets import preset
 from flows.report.model_card import plain, render_card
+from flows.report.seen import seen_by_model
 
 IDS = {"transformer_id": "tf0", "dvae_id": "vae0", "clip_id": "clip0", "tokenizer_id": "bpe0"}
 
@@ -22,6 +23,25 @@ def test_the_card_says_data_licences_training_figures_and_limits(catalogued_root
     assert "| training | 4 |" in card
     assert f"Nobody recorded a licence for {num_pairs} of its pairs." in card
     assert f"{num_pairs} pairs are few" in card
+
+
+def test_the_card_names_what_a_warm_start_saw_before(catalogued_root):
+    layout = catalogued_root.layout
+    own = seen_by_model(layout, IDS)
+    (training_set,) = {record["data_id"] for record in own if record["role"] == "transformer"}
+    assert {(record["role"], *record["of"]) for record in own} == {
+        ("transformer", "transformer"), ("clip", "transformer", "clip"), ("dvae", "transformer", "clip", "dvae"),
+        ("tokenizer", "transformer", "clip", "tokenizer"),
+    }  # fmt: skip
+    licences = [{"source": "other | birds", "licence": "CC BY 4.0", "num_pairs": 4_321, "num_pages": 9}]
+    before = {"role": "transformer", "network_id": "far", "run_id": "x", "data_id": "set0", "num_pairs": 4_321, "of": ["transformer"]}
+    before |= {"sources": ["other | birds"], "licences": licences}
+    inherited = {**before, "role": "dvae", "data_id": "p", "sources": ["photos"], "of": ["dvae"]}
+    card = render_card(layout, preset("demo"), IDS, [*own, before, inherited])
+    assert "| `set0` | other \\| birds | CC BY 4.0 | 4,321 | 9 |" in card
+    assert "Its dvae has seen pairs of photos as well." in card
+    assert "It began from" not in render_card(layout, preset("demo"), IDS, own)
+    assert training_set in card
 
 
 def test_a_network_that_the_catalog_does_not_know_is_an_error(catalogued_root, tmp_path):
