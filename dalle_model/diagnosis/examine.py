@@ -76,11 +76,14 @@ def _examine(
 
 
 def _trainings(layout: Layout, config: Config) -> Iterator[Training]:
-    """What is current for these settings, and what is going on, in the order of the pipeline."""
+    """What is current for these settings, else the newest run, and what is going on, in the order of the pipeline."""
     for job in TRAININGS:
         serving = current(layout, ROLES[job], config)
         wanted = {serving.run_id} if serving is not None and layout.run(serving.run_id).is_dir() else set()
-        wanted |= {path.name for path in _run_dirs(layout, job) if is_under_way(path)}
+        begun = [path for path in _run_dirs(layout, job) if (path / "metrics.jsonl").exists()]
+        if not wanted and begun:
+            wanted = {max(begun, key=lambda path: (path / "metrics.jsonl").stat().st_mtime_ns).name}
+        wanted |= {path.name for path in begun if is_under_way(path)}
         for run_id in sorted(wanted):
             try:
                 yield read_training(layout, run_id)

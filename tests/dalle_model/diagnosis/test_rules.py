@@ -149,6 +149,17 @@ def test_a_codebook_that_the_kl_term_presses_flat():
     assert judge("train_dvae", **{name: values[:1] for name, values in curves.items()})["codes in use"].verdict == "healthy"
 
 
+def test_a_dvae_that_still_anneals_may_get_worse():
+    curves = {"codes_used": (750,) * 4, "perplexity": (32,) * 4, "psnr": (23.6, 25, 24, 20), "loss": (0.0, -1.0, -0.6, -0.5)}
+    made = training("train_dvae", {"dvae.hidden_width": 32}, **curves)
+    done, running = (
+        {check.what: check.verdict for check in rules.diagnose_training(dataclasses.replace(made, state=state), None)}
+        for state in ("done", "running")
+    )
+    assert (done["PSNR of validation pictures"], done["validation loss"]) == ("wrong", "wrong")
+    assert (running["PSNR of validation pictures"], running.get("validation loss")) == ("look", None)
+
+
 def test_a_leak_by_pixels_and_captions_that_all_repeat():
     leaked = dataclasses.replace(PAIRS, num_leaked=30, num_known_captions=100)
     pictures, captions = rules.diagnose_pairs("web", leaked)
@@ -182,10 +193,12 @@ def test_a_reference_between_its_points_and_outside():
 def test_a_run_that_is_going_on_is_read_and_one_that_is_none_is_refused(tmp_path: Path, capsys):
     layout = Layout(tmp_path)
     run_dir = prepare("train_clip", preset("demo", {"paths.data_root": str(tmp_path)}), {"pairs": "pairs/x", "pairs_id": "p"})
-    (run_dir / "metrics.jsonl").write_text('{"step": 10, "split": "train", "loss": 4.9, "gradient_norm": null}\n{"step": 20, "spl')
+    log = run_dir / "metrics.jsonl"
+    log.write_text('{"step": 10, "split": "train", "loss": 4.9, "gradient_norm": null}\n{"step": 20, "spl')
     found = read_training(layout, find_run(layout, "train-clip"))
     assert (found.state, found.num_steps, found.points("loss", "train")) == ("stopped", 10, [(10, 4.9)])
     assert found.points("gradient_norm", "train") == ()
+    log.rename(run_dir / "away")
     other = prepare("train_bpe", preset("demo", {"paths.data_root": str(tmp_path)}), {"pairs": "pairs/x", "pairs_id": "p"})
     for words, message in (
         (["train-"], "run 'train-' is the beginning of 2 runs"),
@@ -198,9 +211,11 @@ def test_a_run_that_is_going_on_is_read_and_one_that_is_none_is_refused(tmp_path
             main(["diagnose", *words, "--set", f"paths.data_root={tmp_path}"])
         assert ended.value.code == 2
         assert message in capsys.readouterr().err
-    with pytest.raises(SystemExit) as ended:
-        main(["diagnose", run_dir.name, "--set", f"paths.data_root={tmp_path}"])
-    assert ended.value.code == 0
-    printed = capsys.readouterr().out
-    assert printed.startswith(f"{run_dir.name}\n")
-    assert "healthy  step size: 0.001 at its peak; 0.001 of demo" in printed
+    (run_dir / "away").rename(log)
+    for words in ([run_dir.name], []):  # where nothing is current, the newest training is
+        with pytest.raises(SystemExit) as ended:
+            main(["diagnose", *words, "--set", f"paths.data_root={tmp_path}"])
+        assert ended.value.code == 0
+        printed = capsys.readouterr().out
+        assert printed.startswith(f"{run_dir.name}\n")
+        assert "healthy  step size: 0.001 at its peak; 0.001 of demo" in printed
