@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,14 +81,16 @@ class WorkersSection:
 
 
 def is_cron(when: str) -> bool:
-    """Whether this is a cron time of five fields that the Prefect server takes."""
+    """Whether this is a cron time of five fields that the Prefect server takes and that ever comes: 31 February does not."""
     if not _CRON.fullmatch(when):
         return False
+    from cronsim import CronSim, CronSimError
     from prefect.client.schemas.schedules import CronSchedule  # seconds, and only where a site has such a schedule
 
     try:
         CronSchedule(cron=when)
-    except ValueError:
+        CronSim(when, datetime.now(UTC))  # refuses what never comes
+    except (ValueError, CronSimError):
         return False
     return True
 
@@ -115,7 +118,7 @@ class SchedulesSection:
         for name, when in self.named().items():
             if when not in ("on", "off") and not is_cron(when):
                 raise ValueError(
-                    f'schedules.{name} = "{when}": say "on", "off", or a cron time of five fields, minute hour day month weekday, '
+                    f'schedules.{name} = "{when}": say "on", "off", or a cron time that comes, minute hour day month weekday, '
                     'e.g. "17 1 * * *"'
                 )
 

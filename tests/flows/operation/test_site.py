@@ -89,8 +89,12 @@ def test_without_a_file_the_data_root_and_its_settings_are_the_site(tmp_path, mo
     [
         ("schedule.collect_pairs = 'on'", "schedule: no such section or key; did you mean 'schedules'"),
         ("[schedules]\ncollect_pair = 'on'", "schedules.collect_pair: no such setting; did you mean 'schedules.collect_pairs'"),
-        ("[schedules]\ncollect_pairs = 'nightly'", 'schedules.collect_pairs = "nightly": say "on", "off", or a cron time of five fields'),
-        ("[schedules]\ncollect_pairs = '99 99 * * *'", 'schedules.collect_pairs = "99 99 .* or a cron time of five fields'),
+        (
+            "[schedules]\ncollect_pairs = 'nightly'",
+            'schedules.collect_pairs = "nightly": say "on", "off", or a cron time that comes',
+        ),
+        ("[schedules]\ncollect_pairs = '0 3 31 2 *'", 'schedules.collect_pairs = "0 3 31 2 .* or a cron time that comes'),
+        ("[schedules]\ncollect_pairs = '99 99 * * *'", 'schedules.collect_pairs = "99 99 .* or a cron time that comes'),
         ("[links]\ntokenize_new_pairs = true", "links.tokenize_new_pairs: True is not one of '', 'on', 'off'"),
         ("[source]\nnmae = 'birds'", "source.nmae: no such setting; did you mean 'source.name'"),
         ("preset = 'smal'", "did you mean 'small'"),
