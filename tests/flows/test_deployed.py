@@ -9,11 +9,14 @@ from prefect.automations import Automation
 from prefect.client.orchestration import get_client
 from prefect.events.actions import DoNothing
 from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.manifest import commit
 from flows.runtime import deployed
-from flows.runtime.deployed import TRAINING_LINK, no_catching_up
+from flows.runtime.deployed import TRAINING_LINK, announce, no_catching_up
+from flows.runtime.parameters import config_from_parameters
 from flows.score_pairs import score_pairs
 from flows.tokenize_pairs import tokenize_pairs
 
@@ -37,6 +40,24 @@ def test_a_run_that_need_not_run_ends_as_cancelled_with_the_reason(prefect_serve
     assert state.message == reasons[0]
     with pytest.raises(TypeError):
         double.validate_parameters({"numbr": 3})
+
+
+def test_what_is_announced_is_what_the_next_deployment_takes(monkeypatch):
+    emitted = []
+    monkeypatch.setattr(deployed, "emit_event", lambda event, payload, **_: emitted.append(payload))
+    monkeypatch.setattr(deployed, "is_deployed", lambda: True)
+    schema = parameter_schema(tokenize_pairs.fn).model_dump()
+    as_written = {
+        "source.inputs": "/photos,/more",
+        "train_dvae.max_steps": "6",
+        "flow.check_pairs": "false",
+        "source.kind": "image_folders",
+    }
+    with pytest.raises(ValidationError):
+        validate({"preset": "demo", "overrides": as_written}, schema, raise_on_error=True)
+    announce("pairs", "demo", as_written)
+    validate(emitted[0], schema, raise_on_error=True)
+    assert config_from_parameters(**emitted[0]) == config_from_parameters("demo", as_written)
 
 
 def test_the_first_night_is_left_to_the_training_if_that_will_come(prefect_server, monkeypatch, tmp_path):
