@@ -227,7 +227,8 @@ class _Shards:
             shard = stack.enter_context(open_shard(self._folder / name, self._form))
             self._open[split] = stack, shard, {"name": name, "split": split, "num_pairs": 0, "num_picture_bytes": 0}
         _, shard, file = self._open[split]
-        shard.append({name: row[name] for name in ("image", *ABOUT)})
+        is_web_page = row["page_url"].startswith(("http://", "https://"))
+        shard.append({name: row[name] for name in ("image", *ABOUT)} | ({} if is_web_page else {"page_url": None}))
         file["num_pairs"] += 1
         file["num_picture_bytes"] += len(row["image"])
         if file["num_pairs"] == self._rows_per_shard or file["num_picture_bytes"] >= self._max_bytes:

@@ -24,7 +24,7 @@ _ABOUT = [
     pa.field("caption", pa.string(), nullable=False),
     pa.field("split", pa.string(), nullable=False),
     pa.field("licence", pa.string()),  # as the page or table gave it
-    pa.field("page_url", pa.string(), nullable=False),
+    pa.field("page_url", pa.string()),  # of pairs from the web; paths of this machine stay here
     pa.field("image_url", pa.string(), nullable=False),
     pa.field("source", pa.string(), nullable=False),
     pa.field("language", pa.string(), nullable=False),

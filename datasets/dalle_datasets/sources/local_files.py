@@ -22,7 +22,7 @@ from dalle_datasets.images import IMAGE_SUFFIXES
 from dalle_datasets.sources.base import Drop, FoundImage, judge
 from dalle_datasets.sources.discovered import DiscoveryWriter
 from dalle_datasets.sources.documents import list_documents, version_of
-from dalle_datasets.sources.tables import picture_column
+from dalle_datasets.sources.tables import origin_of, picture_column
 from dalle_datasets.store.parquet import open_parquet
 from dalle_datasets.texts.captions import CAPTION_NAMES, captions_in, fold_name
 from dalle_datasets.texts.decoding import TEXT, Decoded, decode_text, encodable
@@ -53,6 +53,9 @@ class _Captions(NamedTuple):
     texts: list[str]
     found_in: str
     decoded: Decoded = TEXT
+    page_url: str = ""
+    """Page and licence of the picture, where JSON tells them."""
+    licence: str | None = None
 
 
 _NONE = _Captions([], "")
@@ -180,13 +183,15 @@ def _drop_link(result: DiscoveryWriter, root: Path, document: str, path: Path, w
 
 
 def read_tar(path: Path, document: str, result: DiscoveryWriter, caption_lines: str = "separate") -> None:
-    """Images of a webdataset tar: members that share a key, some of them pictures, `txt`, `caption` or `json` their captions.
+    """Images of a webdataset tar: members that share a key, some of them pictures, `txt`, `caption` or `json` their captions; `json`
+    also tells their licence and page.
 
     A key is a name up to its first dot, or up to its last where several pictures would have one key. Raises `OSError` for a tar that is
     broken, cut off or compressed; what was read of it stays.
     """
     pictures: list[str] = []
     captions: dict[str, _Captions] = {}
+    origins: dict[str, tuple[str, str | None]] = {}
     texts: list[str] = []
     unread: list[str] = []
     num_members = 0
@@ -211,6 +216,8 @@ def read_tar(path: Path, document: str, result: DiscoveryWriter, caption_lines: 
                     for key in _keys_of(member.name):
                         if found.texts and (suffix != ".json" or key not in captions):
                             captions[key] = found
+                        if found.page_url or found.licence:
+                            origins[key] = found.page_url, found.licence
             if not _has_end(path, tar.offset):
                 raise OSError(f"cut off or damaged after {num_members} members, at byte {tar.offset} of {path.stat().st_size}")
     except tarfile.TarError as error:
@@ -218,6 +225,8 @@ def read_tar(path: Path, document: str, result: DiscoveryWriter, caption_lines: 
     finally:
         for position, member_name in enumerate(dict.fromkeys(pictures)):
             found = next((captions[key] for key in _keys_of(member_name) if key in captions), _NONE)
+            page_url, licence = next((origins[key] for key in _keys_of(member_name) if key in origins), ("", None))
+            found = found._replace(page_url=page_url, licence=licence)
             _add(result, f"tar:{path.name}/{member_name}", found, document, position)
         keys = {key for name in [*pictures, *unread] for key in _keys_of(name)}
         for name in texts:
@@ -362,7 +371,8 @@ def _add(result: DiscoveryWriter, image_url: str, captions: _Captions, document:
         result.add(drops=[Drop("bad_url", "its name is not UTF-8", document, encodable(image_url), "".join(captions.texts[:1]))])
         return
     for caption in captions.texts or [""]:
-        found = FoundImage(image_url, caption, document, position, captions.found_in, document)
+        page_url = captions.page_url or document
+        found = FoundImage(image_url, caption, page_url, position, captions.found_in, document, licence=captions.licence)
         result.take(judge(found, captions.decoded, "no caption file or entry", is_local=True))
 
 
@@ -414,7 +424,8 @@ def _captions_of(data: bytes, suffix: str, caption_lines: str) -> _Captions:
         value = json.loads(decoded.text)
     except (ValueError, RecursionError):
         return _NONE
+    origin: tuple[str, str | None] = ("", None)
     if isinstance(value, dict):
         fields = {fold_name(name): item for name, item in value.items()}
-        value = next((fields[name] for name in CAPTION_FIELDS if fields.get(name)), value)
-    return _Captions(captions_in(value), "json", decoded)
+        value, origin = next((fields[name] for name in CAPTION_FIELDS if fields.get(name)), value), origin_of(fields)
+    return _Captions(captions_in(value), "json", decoded, *origin)

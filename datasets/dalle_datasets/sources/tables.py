@@ -5,7 +5,9 @@ Parquet may hold the pictures themselves, as Hugging Face and img2dataset store 
 """
 
 import itertools
+import json
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 URL_COLUMNS = ("image_url", "url", "img_url", "photo_image_url", "coco_url", "image", "src", "link")
 CAPTION_COLUMNS = (*CAPTION_NAMES, "captions", "texts", "photo_description", "sentences", "raw", "prompt")
+_NUMBERED = re.compile(r"(?:caption|text|sentence|description)_?(\d{1,3})")
+"""Columns of a picture with several captions, e.g. caption_0 to caption_4; they count where none of `CAPTION_COLUMNS` does."""
 PAGE_COLUMNS = ("page_url", "context_page_url", "photo_url", "referrer", "document_url")
 LICENCE_COLUMNS = ("licence", "license", "license_url", "licence_url", "rights")
 PICTURE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "img", "picture", "photo", "image_bytes", "image_data", "bytes")
@@ -56,11 +60,11 @@ def _read_row(record: Record, position: int, document: str, result: DiscoveryWri
         return
     row = record.value
     image_url = row.get(PICTURE) or clean_url(_text(_first(row, URL_COLUMNS)))
-    page_url, licence = clean_url(_text(_first(row, PAGE_COLUMNS))) or document, clean_caption(_text(_first(row, LICENCE_COLUMNS))) or None
-    value = _first(row, CAPTION_COLUMNS)
+    page_url, licence = origin_of(row)
+    value = _caption_of(row)
     nothing = f"{where} has no caption" + ("" if value is None else f", but {type(value).__name__}")
     for caption in captions_in(value) or [""]:
-        found = FoundImage(image_url, caption, page_url, position, "table", document, licence=licence)
+        found = FoundImage(image_url, caption, page_url or document, position, "table", document, licence=licence)
         item = judge(found, record.decoded, nothing, is_local=PICTURE in row)
         if isinstance(item, Drop) and item.reason == "bad_scheme":
             item = item._replace(detail=f"{where} has {image_url[:40]!r}")
@@ -78,12 +82,25 @@ def _first(row: dict[str, Any], names: Iterable[str]) -> Any:
     return next((row[name] for name in names if row.get(name) not in (None, "", [])), None)
 
 
+def _caption_of(row: dict[str, Any]) -> Any:
+    """What a row has for a caption, or a list of what it has in numbered columns; None if nothing."""
+    if (value := _first(row, CAPTION_COLUMNS)) is not None:
+        return value
+    numbered = {int(found[1]): value for name, value in row.items() if (found := _NUMBERED.fullmatch(name))}
+    return [numbered[number] for number in sorted(numbered)] or None
+
+
+def origin_of(row: dict[str, Any]) -> tuple[str, str | None]:
+    """The page and the licence of a picture, as fields with folded names tell them: empty and None where they do not."""
+    return clean_url(_text(_first(row, PAGE_COLUMNS))), clean_caption(_text(_first(row, LICENCE_COLUMNS))) or None
+
+
 def _text(value: Any) -> str:
     """a URL or a name: text, or the first text of a list."""
+    while isinstance(value, list) and value:
+        value = value[0]
     if isinstance(value, bytes):
         return decode_text(value).text
-    if isinstance(value, list) and value:
-        return _text(value[0])
     return encodable(value) if isinstance(value, str) else ""
 
 
@@ -93,7 +110,7 @@ def _check_columns(names: Iterable[str], document: str) -> None:
     if not names:
         return
     for known, what in (((PICTURE, *URL_COLUMNS), "addresses"), (CAPTION_COLUMNS, "captions")):
-        if not any(name in names for name in known):
+        if not any(name in names for name in known) and not (known is CAPTION_COLUMNS and any(map(_NUMBERED.fullmatch, names))):
             listed = ", ".join(name for name in itertools.islice(names, LISTED_NAMES) if name != PICTURE)
             raise ValueError(f"{document}: no column of {what} among {listed}; name it {known[known[0] == PICTURE]!r}")
 
@@ -134,7 +151,8 @@ def _parquet_records(path: Path, document: str) -> Iterator[Record]:
             logger.warning("%s holds pictures, which are read from files on this machine only; download it and give its path", document)
             picture = None
         wanted = {*URL_COLUMNS, *CAPTION_COLUMNS, *PAGE_COLUMNS, *LICENCE_COLUMNS}
-        places = [i for i, field in enumerate(file.schema_arrow) if fold_name(field.name) in wanted and i != picture]
+        folded_names = [fold_name(field.name) for field in file.schema_arrow]
+        places = [i for i, name in enumerate(folded_names) if (name in wanted or _NUMBERED.fullmatch(name)) and i != picture]
         names = list(dict.fromkeys(file.schema_arrow.field(i).name for i in places))
         if not places:
             named = {fold_name(name): None for name in file.schema_arrow.names}
@@ -159,8 +177,14 @@ def _listed(value: Any) -> list[Any]:
 
 
 def picture_column(file: pq.ParquetFile) -> int | None:
-    """Which column of a Parquet file holds pictures: a struct with a field `bytes`, or a binary column that is called so."""
-    fields: dict[str, int] = {fold_name(field.name): i for i, field in reversed(list(enumerate(file.schema_arrow)))}
+    """Which column of a Parquet file holds pictures: a struct with a field `bytes`, or a binary column that is called so.
+
+    Hugging Face's description of the columns, if there is one, tells pictures from sounds and films, which have the same form.
+    """
+    others = _declared_others(file)
+    fields: dict[str, int] = {
+        fold_name(field.name): i for i, field in reversed(list(enumerate(file.schema_arrow))) if field.name not in others
+    }
     for name in (*PICTURE_COLUMNS, *fields):
         place = fields.get(name)
         if place is None:
@@ -171,6 +195,17 @@ def picture_column(file: pq.ParquetFile) -> int | None:
         if name in PICTURE_COLUMNS and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)) and not _holds_addresses(file, place):
             return place
     return None
+
+
+def _declared_others(file: pq.ParquetFile) -> set[str]:
+    """Columns of which Hugging Face's metadata says that they hold something else than pictures."""
+    try:
+        features = json.loads((file.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        return {
+            name for name, feature in features.items() if isinstance(feature, dict) and feature.get("_type") in ("Audio", "Video", "Pdf")
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return set()
 
 
 def _holds_addresses(file: pq.ParquetFile, place: int) -> bool:

@@ -68,7 +68,12 @@ def collected(tmp_path_factory):
         image = image.convert("P") if number == 11 else image
         form = ("PNG", "JPEG", "WEBP")[number % 3] if number < 11 else ("GIF", "PNG")[number - 11]
         image.save(folder / f"{number:02d}.{form.lower()}", form, **({"transparency": 3} if form == "GIF" else {}))
-        (folder / f"{number:02d}.txt").write_text(f"picture {number}: “{'x' * (number + 1)}”, 100 % & more")
+        caption = f"picture {number}: “{'x' * (number + 1)}”, 100 % & more"
+        if number % 2:
+            about = {"caption": caption, "license": "CC0-1.0", "page_url": f"https://example.org/{number}"}
+            (folder / f"{number:02d}.json").write_text(json.dumps(about))
+        else:
+            (folder / f"{number:02d}.txt").write_text(caption)
     layout, pairs = collect(tmp_path_factory.mktemp("collected"), "image_folders", (str(folder),))
     catalogue(layout)
     assert len(pairs) == 13
@@ -76,17 +81,17 @@ def collected(tmp_path_factory):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_pairs_come_back_as_the_same_pairs(collected, form, tmp_path):
+def test_pairs_come_back_as_the_same_pairs(collected, form, tmp_path, traces):
     layout, pairs = collected
     made = export_pairs(layout, tmp_path / "out", form=form, rows_per_shard=4)
-    assert (made.num_pairs, made.splits, made.licences) == (13, ["train", "validation"], [("", 13)])
+    assert (made.num_pairs, made.splits, made.licences) == (13, ["train", "validation"], [("", 7), ("CC0-1.0", 6)])
     num_validation = sum(pair["split"] == "validation" for pair in pairs.values())
     assert made.num_shards == -(-num_validation // 4) + -(-(13 - num_validation) // 4)
     kind = "webdatasets" if form == "webdataset" else "url_tables"
     _, again = collect(tmp_path / "root", kind, (str(tmp_path / "out" / f"*{SUFFIXES[form]}"),))
     remade = {key for key, pair in pairs.items() if pair["image_url"].endswith(("11.gif", "12.png"))}
     for key in pairs.keys() - remade:
-        same = ("caption", "image", "split", "sha256", "pixel_sha256", "width")
+        same = ("caption", "image", "split", "sha256", "pixel_sha256", "width", "licence", *(["page_url"] if pairs[key]["licence"] else []))
         assert {name: again[key][name] for name in same} == {name: pairs[key][name] for name in same}
     assert len(again) == 13
     # a picture that was made plain or padded has the id of bytes that are not here; that id goes along as a column or a name
@@ -94,9 +99,11 @@ def test_pairs_come_back_as_the_same_pairs(collected, form, tmp_path):
     if form == "webdataset":
         names = [name for path in (tmp_path / "out").glob("*.tar") for name in names_in(path)]
         assert {int(name.partition(".")[0]) for name in names} == set(pairs)
+        assert not traces(tmp_path / "out", {str(layout.root.parent)}, set())
     else:
         tables = [pq.read_table(path) for path in (tmp_path / "out").glob("*.parquet")]
         assert {key for table in tables for key in table["pair_id"].to_pylist()} == set(pairs)
+        assert sum(table["page_url"].null_count for table in tables) == 7  # no path of this machine goes along
     if form == "hf":
         features = json.loads(tables[0].schema.metadata[b"huggingface"])["info"]["features"]
         assert features["image"] == {"_type": "Image"}

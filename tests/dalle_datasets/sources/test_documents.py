@@ -214,8 +214,9 @@ def test_a_webdataset(tmp_path, layout):
     path = tmp_path / "shard-000.tar"
     with tarfile.open(path, "w") as tar:
         members = {
-            "0001.png": png("red"), "0001.txt": b"a red square", "0001.json": b'{"caption": "not this"}',
-            "0002.json": b'{"text": "a blue square"}',
+            "0001.png": png("red"), "0001.txt": b"a red square",
+            "0001.json": b'{"caption": "not this", "License": "CC0-1.0", "page_url": "https://example.org/p"}',
+            "0002.json": b'{"text": "a blue square", "license": ' + b"[" * 900 + b"]" * 900 + b"}",
             "0002.png": png("blue"), "x/0003.png": png("green"),
         }  # fmt: skip
         for name, data in members.items():
@@ -228,6 +229,9 @@ def test_a_webdataset(tmp_path, layout):
     rows = {row["caption"]: row for row in read_parts(layout.images("web"), IMAGES).to_pylist()}
     assert {caption: row["image"] for caption, row in rows.items()} == {"a red square": png("red"), "a blue square": png("blue")}
     assert rows["a red square"]["image_url"] == "tar:shard-000.tar/0001.png"
+    found = {row["caption"]: row for row in read_parquet(candidates_path(layout, "web"), CANDIDATES).to_pylist()}
+    assert (found["a red square"]["licence"], found["a red square"]["page_url"]) == ("CC0-1.0", "https://example.org/p")
+    assert (found["a blue square"]["licence"], found["a blue square"]["page_url"]) == (None, str(path))
 
 
 def make_folder(root, files):

@@ -1,6 +1,7 @@
 """Tables of addresses and captions as they are published."""
 
 import gzip
+import json
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -174,6 +175,24 @@ def test_pictures_inside_a_table(tmp_path, read, shape):
     for address in ("table:pictures.parquet/9", "table:pictures.parquet/x", "table:other.parquet/0"):
         with pytest.raises(FetchError, match="missing_file"):
             reader.fetch_image(address)
+
+
+def test_a_table_as_hugging_face_describes_it(tmp_path, read):
+    """Sounds have the form of pictures, and several captions of a picture have columns of their own."""
+    path = tmp_path / "t.parquet"
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    columns = {
+        "bark": pa.array([{"bytes": b"sound", "path": "a.wav"}], kind), "view": pa.array([{"bytes": b"picture", "path": "a.png"}], kind),
+        "caption_10": ["a third"], "caption_1": ["a first"], "caption_2": pa.array([None], pa.string()), "license": ["CC0"],
+    }  # fmt: skip
+    features = {"bark": {"_type": "Audio"}, "view": {"_type": "Image"}}
+    described = pa.table(columns).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(described, path)
+    assert [(f.caption, f.licence) for f in read(path).found] == [("a first", "CC0"), ("a third", "CC0")]
+    assert LocalReader((str(path),), 100).fetch_image("table:t.parquet/0") == b"picture"
+    for lie in ("[1]", '{"info": {"features": [1]}}', "[" * 100_000, "{"):
+        pq.write_table(described.select([1, 3]).replace_schema_metadata({"huggingface": lie}), path)
+        assert [f.caption for f in read(path).found] == ["a first"]
 
 
 def test_an_address_that_is_written_in_a_table_is_never_a_local_one(tmp_path, read):
