@@ -26,6 +26,11 @@ def render_card(layout: Layout, config: Config, inputs: Mapping[str, str], seen:
     runs = rows(layout, "runs")
     made = {kind: _run_that_made(runs, kind, inputs[f"{kind}_id"]) for kind in ("tokenizer", "dvae", "clip", "transformer")}
     trained = made["transformer"]
+    if trained is None and any(json.loads(run["result"]).get("transformer_id") == inputs["transformer_id"] for run in runs):
+        raise ValueError(
+            f"transformer {inputs['transformer_id']} was imported, not trained here; hand on the folder that it came from, "
+            "which has its card"
+        )
     if trained is None:
         raise ValueError(
             f"{layout.published_catalog} does not know the run that trained transformer {inputs['transformer_id']}; "
@@ -44,7 +49,7 @@ def render_card(layout: Layout, config: Config, inputs: Mapping[str, str], seen:
             *_data(training_set, by_licence),
             *_data_before(before, training_set),
             *_training(made),
-            *_figures(layout, inputs, made),
+            *_figures(layout, inputs, {kind: run or _newest_look(runs, kind, inputs[f"{kind}_id"]) for kind, run in made.items()}),
             *_limits(training_set, all_licences, made),
         ]
     )
@@ -58,6 +63,12 @@ def _run_that_made(runs: Sequence[Row], kind: str, made_id: str) -> Row | None:
         if json.loads(run["result"]).get(f"{kind}_id") == made_id and f"{kind}_id" not in json.loads(run["inputs"]):
             return run
     return None
+
+
+def _newest_look(runs: Sequence[Row], kind: str, network_id: str) -> Row | None:
+    """The newest training that took a network over as it is, and looked at it."""
+    looks = (run for run in reversed(runs) if run["job"] == f"train_{kind}" and json.loads(run["inputs"]).get(f"{kind}_id") == network_id)
+    return next(looks, None)
 
 
 def _head(training_set: Row, config: Config) -> list[str]:
@@ -172,7 +183,7 @@ def _figures(layout: Layout, inputs: Mapping[str, str], made: Mapping[str, Row |
             results["transformer"].get("learned_text_loss", results["transformer"].get("text_loss")), 3
         ),
         "transformer, nats per text token, validation pairs": _number(results["transformer"].get("validation_text_loss"), 3),
-        "CLIP, contrastive loss": _number(results["clip"].get("loss"), 3),
+        "CLIP, contrastive loss": _number(results["clip"].get("loss") or results["clip"].get("validation_loss"), 3),
     }
     lines = [
         "## Figures",

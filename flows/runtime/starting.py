@@ -40,6 +40,8 @@ def start_settings(where: str, config: Config, given: Mapping[str, Any]) -> dict
     layout = open_data_root(config.paths.data_root)
     is_folder = Path(where).expanduser().is_dir()
     networks = networks_in(import_folder(Path(where), config)) if is_folder else _networks_of_run(layout, where)
+    if not is_folder:
+        catalogue(config, {"run_id": where})  # `dalle import-weights` leaves that to others
     about = {role: json.loads((layout.root / path / "config.json").read_text()) for role, (_, path) in networks.items()}
     frozen = ["dvae"] + (["clip"] if _is_published(about.get("clip")) else [])
     settings: dict[str, Any] = {f"start.{role}": networks[role][0] if role in networks else "" for role in ROLES}

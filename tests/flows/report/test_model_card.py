@@ -2,10 +2,13 @@
 
 import pytest
 
+from dalle_datasets.catalog.connection import connect
+from dalle_datasets.catalog.ingest import ingest_run
+from dalle_datasets.catalog.snapshot import publish
 from dalle_datasets.store.layout import Layout
 from dalle_model.config.presets import preset
 from flows.report.model_card import plain, render_card
-from flows.report.seen import seen_by_model
+from flows.report.seen import seen_by_model, told_of
 
 IDS = {"transformer_id": "tf0", "dvae_id": "vae0", "clip_id": "clip0", "tokenizer_id": "bpe0"}
 
@@ -42,6 +45,24 @@ def test_the_card_names_what_a_warm_start_saw_before(catalogued_root):
     assert "Its dvae has seen pairs of photos as well." in card
     assert "It began from" not in render_card(layout, preset("demo"), IDS, own)
     assert training_set in card
+
+    imported = {"transformer_id": "far", "dvae_id": "far_vae", "seen": [before], "checkpoint": "x"}
+    runs = [
+        catalogued_root.run("import-model-20", {"model_id": "m"}, imported),
+        catalogued_root.run("train-dvae-21", {"dvae_id": "far_vae", "pairs_id": "p"}, {"dvae_id": "far_vae", "psnr": 17.3}),
+    ]
+    with connect(layout.catalog) as con:
+        for run in runs:
+            ingest_run(con, layout, run)
+    publish(layout)
+    assert told_of(layout) == [before]
+    card = render_card(layout, preset("demo"), {**IDS, "dvae_id": "far_vae"})
+    assert "| dvae | taken over, not trained here |" in card
+    assert "| dVAE, PSNR of validation pictures, dB | 17.3 |" in card
+    with pytest.raises(ValueError, match="transformer far was imported, not trained here; hand on the folder that it came from"):
+        render_card(layout, preset("demo"), {**IDS, "transformer_id": "far"})
+    told = seen_by_model(layout, {**IDS, "transformer_id": "far"}, told_of(layout))
+    assert [record["licences"] for record in told if record["data_id"] == "set0"] == [licences], "an export hands on what it was told"
 
 
 def test_a_network_that_the_catalog_does_not_know_is_an_error(catalogued_root, tmp_path):
