@@ -56,7 +56,7 @@ def run(
     import json
 
     from dalle_model.config.parsing import with_overrides
-    from flows.cli.demo import remember_settings, run_with_prefect
+    from flows.cli.demo import prefect_flows, remember_settings
     from flows.cli.summary import print_drops
 
     name = flow.replace("-", "_")
@@ -77,24 +77,26 @@ def run(
     more |= {"training_set": training_set} if training_set else {}
     more |= {"recipe": recipe, "params": parse_params(params)} if name == "build_training_set" else {}
     config = resolve(preset, settings, config_file)
-    if begin_from:
-        config = begin(begin_from, config, settings)
-    remember_settings(config)
-    if networks:
-        config = with_overrides(config, with_networks(networks))
-    made = run_with_prefect(name, config, **more)
+    with prefect_flows(config) as run_flow:
+        if begin_from:
+            config = begin(begin_from, config, settings)
+        remember_settings(config)
+        if networks:
+            config = with_overrides(config, with_networks(networks))
+        made = run_flow(name, config, **more)
     if name == "collect_pairs":
         print_drops(made)
     typer.echo(json.dumps(made, indent=1))
 
 
 def begin(where: str, config: "Config", settings: list[str] | None) -> "Config":
-    """The configuration with which trainings begin from a model folder or a run; says what is taken over and what is trained on."""
+    """The configuration with which trainings begin from a model folder or a run; says what is taken over and what is trained on.
+
+    Prefect's server must be there: what this imports reads its address.
+    """
     from dalle_model.config.parsing import with_overrides
-    from flows.cli.display import on_terminal
     from flows.runtime.starting import describe_start, start_settings
 
-    with on_terminal():
-        begun = with_overrides(config, start_settings(where, config, parse_settings(settings)))
+    begun = with_overrides(config, start_settings(where, config, parse_settings(settings)))
     typer.echo(describe_start(begun) or "begins from random weights", err=True)
     return begun

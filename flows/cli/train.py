@@ -63,11 +63,12 @@ def train(
     budget_s, given, started = parse_budget(budget), parse_settings(settings), time.monotonic()
     root = find_config(overrides={name: value for name, value in given.items() if name == "paths.data_root"}).paths.data_root
     chosen = {**read_source(source), "paths.data_root": root, **given}
-    start = take_start(begin_from, chosen) if begin_from else {}
-    chosen |= start
     config = preset("demo", chosen)
     layout = open_data_root(root)
     with prefect_flows(config) as run:
+        start = take_start(begin_from, chosen) if begin_from else {}
+        chosen |= start
+        config = preset("demo", chosen)
         collected = run("collect_pairs", config)
         print_drops(collected)
         plan_path = layout.root / "plan.json"
@@ -162,15 +163,16 @@ def asking() -> Iterator[Any]:
 
 
 def take_start(where: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a warm start from a model folder or a run; says what is taken over and what is trained on."""
+    """The settings of a warm start from a model folder or a run; says what is taken over and what is trained on.
+
+    Prefect's server must be there: what this imports reads its address.
+    """
     from dalle_model.config.parsing import with_overrides
     from dalle_model.config.presets import preset
-    from flows.cli.display import on_terminal
     from flows.runtime.starting import describe_start, start_settings
 
     config = preset("demo", chosen)
-    with on_terminal():
-        start = start_settings(where, config, chosen)
+    start = start_settings(where, config, chosen)
     typer.echo(describe_start(with_overrides(config, start)) or "begins from random weights")
     return start
 

@@ -30,7 +30,8 @@ def collect(root: Path, pairs_id: str, num_pairs: int) -> None:
 def train(config, role: str, network_id: str, pairs_id: str = "pairs0", registers: bool = True, **figures):
     """A finished training of a role on some pairs, as the job leaves it."""
     job, path_key = MADE_BY[role]
-    inputs = {"pairs": "pairs/emoji_scenes", "pairs_id": pairs_id, "dvae_id": "vae0", "tokenizer_id": "bpe0"}
+    read = {"pairs": "pairs/emoji_scenes", "pairs_id": pairs_id, "dvae_id": "vae0", "tokenizer_id": "bpe0"}
+    inputs = {name: value for name, value in read.items() if name != f"{role}_id"}
     run_dir = prepare(job, config, inputs)
     path = run_dir / role
     path.mkdir()
