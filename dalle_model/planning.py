@@ -18,12 +18,13 @@ MAX_PASSES = 60
 """Passes over the pairs after which more time teaches nothing but the pairs by heart."""
 PARAMETERS_PER_TOKEN = 12
 """Most parameters of the transformer for each image token there is to learn from; the demo has 10."""
-SHARES = {"train dvae": 0.15, "train clip": 0.15, "train transformer": 0.70}
-"""How the time that is left for training is divided."""
+SHARES = {"train dvae": 0.15, "train clip": 0.12, "train transformer": 0.61, "train evaluator": 0.12}
+"""How the time that is left for training is divided. The evaluator is a second CLIP with the steps of the
+first."""
 DRAWING_SHARE = 0.10
 RESERVE = 0.10
 """Share of the budget that is not planned: for what a measurement of seconds cannot know."""
-NUM_JOBS = 8
+NUM_JOBS = 11
 FLOW_S = 15.0
 """Catalogue, report and a private Prefect server, seconds on two cores."""
 START_RATE = 1e-3
@@ -273,17 +274,23 @@ def _plan(size: Size, look: Look, machine: Machine, budget_s: float, times: Time
     while num_prompts * num_images * times.draw_s > DRAWING_SHARE * left and num_prompts * num_images > 32:
         num_prompts, num_images = (num_prompts // 2, num_images) if num_prompts > num_images else (num_prompts, num_images // 2)
     stages["draw"] = num_prompts * num_images * times.draw_s
-    left = max(0.0, left - stages["draw"])
+    looked_at = num_prompts * num_images + 5 * num_prompts + 6 * look.num_validation  # candidates, the best blurred, real ones
+    stages["measure"] = looked_at * times.encode_s
+    left = max(0.0, left - stages["draw"] - stages["measure"])
     per_update = {"train dvae": times.dvae_s, "train clip": times.clip_s, "train transformer": times.transformer_s}
     steps, passes, dropout = {}, 0.0, 0.0
-    for stage, share in shares.items():
+    for stage in per_update:
         section = stage.replace(" ", "_")
+        share = SHARES["train evaluator"] if stage == "train clip" else shares[stage]  # as long, even where CLIP itself is kept
         batch = settings[f"{section}.batch_size"]
         looking_s = LOOKS * min(4_096, look.num_validation) / batch * per_update[stage] / 3
         affordable = int(max(0.0, share * left - looking_s) / per_update[stage])
         useful = math.ceil(MAX_PASSES * look.num_training / batch)
         steps[section] = max(1, min(affordable, useful))
-        stages[stage] = looking_s / LOOKS if stage in frozen else steps[section] * per_update[stage] + looking_s
+        training_s = steps[section] * per_update[stage] + looking_s
+        stages[stage] = looking_s / LOOKS if stage in frozen else training_s
+        if stage == "train clip":
+            stages["train evaluator"] = training_s
         passes = steps[section] * batch / look.num_training
         dropout = 0.0 if passes < 10 else 0.1 if passes < 30 else 0.2
     overrides = {
@@ -292,6 +299,7 @@ def _plan(size: Size, look: Look, machine: Machine, budget_s: float, times: Time
         **({"train_transformer.learning_rate": START_RATE} if start.get("start.transformer") else {}),
         "evaluate.num_prompts": num_prompts,
         "evaluate.num_shown": min(16, num_prompts),
+        "evaluate.evaluator": "train",
         "sampling.num_images": num_images,
         **{name: value for section, number in steps.items() for name, value in _schedule(section, number).items()},
     }

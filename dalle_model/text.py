@@ -31,6 +31,19 @@ def normalize_caption(caption: str, lowercase: bool) -> str:
     return " ".join(text.split())
 
 
+def known_captions(asked: Iterable[str], learned: Iterable[Iterable[str]]) -> set[str]:
+    """Which of the captions asked about occur among those that were learned, too, whatever their case and
+    spaces.
+
+    What comes back is lower-cased as by `normalize_caption`.
+    """
+    wanted = {normalize_caption(caption, lowercase=True) for caption in asked}
+    known: set[str] = set()
+    for captions in learned:
+        known |= wanted.intersection(normalize_caption(caption, lowercase=True) for caption in captions)
+    return known
+
+
 class BpeTokenizer:
     """A byte-level BPE vocabulary. Build one with `train` or `load`.
 

@@ -1,16 +1,17 @@
 """Flow: judge the pictures for the source's own prompts: do they show what was asked for?
 
-The demo's scenes are known exactly, so a strict checker compares object, colour, background and layout. Of other sources CLIP says
-whether it finds the prompt of a picture among all prompts.
+The demo's scenes are known exactly, so a strict checker compares object, colour, background and layout. Of
+other sources, and with `evaluate.evaluator` of the demo's, too, a CLIP that did not choose the pictures
+measures them.
 """
 
 from typing import Any
 
 from prefect import flow
 
-from dalle_model.running.networks import inputs_of_run
 from dalle_model.running.run_dir import read_result, run_directory
 from flows.generate_images import choose_prompts
+from flows.runtime.evaluators import is_measured, measuring_inputs
 from flows.runtime.flow_parameters import Overrides, Preset
 from flows.runtime.names import run_name
 from flows.runtime.parameters import config_from_parameters
@@ -33,9 +34,10 @@ def evaluate_model(preset: Preset = "demo", overrides: Overrides | None = None) 
             f"there are no pictures for these settings yet ({run_dir} has no result.json); run `dalle run generate_images` first"
         )
     inputs = {"generations": generated["generations"], "generations_run": generated["run_id"], **prompts}
-    if config.source.kind != "emoji_scenes":
-        drawn_with = inputs_of_run(run_dir)
-        inputs |= {name: drawn_with[name] for name in ("clip", "clip_id")} | {"image_embeddings": generated["image_embeddings"]}
+    made: list[dict[str, Any]] = []
+    if is_measured(config):
+        more, made = measuring_inputs(config, generated, run_stage)
+        inputs |= more
     judged = run_stage("evaluate", config, inputs)
-    catalogue(config, judged)
+    catalogue(config, *made, judged)
     return {"evaluate": judged}

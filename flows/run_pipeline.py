@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from dalle_datasets.catalog.runs import log_stage_times
 from dalle_datasets.store.layout import open_data_root
+from dalle_model.config.generation import RERANKER
 from dalle_model.config.tree import Config
 from flows.collect_pairs import collect_pairs
 from flows.evaluate_model import evaluate_model
@@ -51,7 +52,7 @@ def run_pipeline(preset: Preset = "demo", overrides: Overrides | None = None, re
         results |= score_pairs(preset, overrides)
         results |= train_transformer(preset, overrides)
         results |= generate_images(preset, overrides)
-        if config.source.kind == "emoji_scenes":
+        if config.source.kind == "emoji_scenes" or config.evaluate.evaluator != RERANKER:
             results |= evaluate_model(preset, overrides)
         catalogue_stage_times(config, f"{pipeline_id(config)}-{started:%Y%m%dT%H%M%S}", times)
         publish_catalog(config)

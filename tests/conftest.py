@@ -263,6 +263,8 @@ class DataRoot:
         generated, judged = self.layout.run(run_id) / "generations.parquet", self.layout.run("evaluate-9") / "evaluations.parquet"
         write_parquet(generated, pa.Table.from_pylist(generations, schemas.GENERATIONS), schemas.GENERATIONS)
         write_parquet(judged, pa.Table.from_pylist(verdicts, schemas.EVALUATIONS), schemas.EVALUATIONS)
+        measured = self.layout.run("evaluate-9") / "figures.parquet"
+        write_parquet(measured, pa.Table.from_pylist(self._figures(), schemas.FIGURES.with_metadata(None)), schemas.FIGURES)
         dropped = self.layout.run(run_id) / "dropped_prompts.parquet"
         row = {"prompt_id": prompt_id(""), "prompt": "", "prompt_set": "own", "reason": "empty", "detail": "line 7: it has no text"}
         write_parquet(dropped, pa.Table.from_pylist([row], schemas.DROPPED_PROMPTS.with_metadata(None)), schemas.DROPPED_PROMPTS)
@@ -294,8 +296,23 @@ class DataRoot:
                     "prompts": "prompts/p.parquet",
                     "prompts_id": "p0",
                 },
-                {"evaluations": self.layout.relative(judged)},
+                {"evaluations": self.layout.relative(judged), "figures": self.layout.relative(measured)},
             ),
+        ]
+
+    @staticmethod
+    def _figures() -> list[dict[str, Any]]:
+        """A few figures, as an evaluator would make them."""
+        none = {"prompt_set": None, "best_of": None, "blur_radius": None, "low": None, "high": None, "note": None}
+        unseen = {"prompt_set": "unseen_scene", "low": 0.1, "high": 0.4, "num_samples": 2, "space": "clip clip1"}
+        return [
+            {**none, **unseen, "figure": "retrieval", "pictures": "drawn", "best_of": 1, "value": 0.2},
+            {**none, **unseen, "figure": "retrieval", "pictures": "drawn", "best_of": 4, "value": 0.25, "note": "only 2 prompts"},
+            {**none, "figure": "retrieval", "pictures": "chance", "value": 0.01, "num_samples": 100, "space": "none"},
+            {**none, **unseen, "figure": "retrieval", "pictures": "real", "prompt_set": None, "value": 0.5},
+            {**none, **unseen, "figure": "copies", "pictures": "drawn", "best_of": 4, "value": 0.0, "low": 0.0},
+            *({**none, **unseen, "figure": "frechet", "pictures": "drawn", "best_of": 4, "blur_radius": r, "value": 0.3} for r in (0, 8)),
+            {**none, "figure": "psnr", "pictures": "reconstructed", "value": 23.4, "num_samples": 3, "space": "pixels"},
         ]
 
     def catalogue(self) -> str:

@@ -1,9 +1,14 @@
 """How pictures are sampled, reranked and judged."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
 from dalle_datasets.ranges import MANY, check_ranges
+from dalle_datasets.store.identity import LATER
+
+TRAIN, RERANKER = "train", "reranker"
+"""Values of `evaluate.evaluator` beside the names of published CLIPs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,12 +60,22 @@ class SamplingConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateConfig:
-    """How many prompts the demo's checker judges."""
+    """What is judged, and by which CLIP."""
 
     num_prompts: int = 64
-    """Prompts of each set: training captions, unseen scenes, held-out object-colour pairs."""
+    """Prompts of each set: the demo's training captions, unseen scenes, held-out object-colour pairs;
+    captions of validation pairs."""
     num_shown: int = 16
     """Prompts of each set whose best picture the gallery shows."""
+    evaluator: str = dataclasses.field(default=RERANKER, metadata=LATER)
+    """CLIP that measures the pictures. `train` trains a second one from another seed, which costs what the
+    first did; `MODEL/TAG` of open_clip or `local-dir:PATH` is a published one. `reranker` is the CLIP that
+    chose the pictures, whose figures are too good to be true; with it the demo's scenes are left to the
+    checker alone."""
 
     def __post_init__(self) -> None:
+        if self.evaluator not in (TRAIN, RERANKER) and "/" not in self.evaluator:
+            raise ValueError(
+                f"evaluate.evaluator={self.evaluator!r} is not one of {TRAIN}, {RERANKER}, MODEL/TAG of open_clip, local-dir:PATH"
+            )
         check_ranges(self, num_prompts=(1, MANY), num_shown=(1, MANY))

@@ -1,6 +1,6 @@
-"""Job: do the pictures show what was asked for? Of the demo's scenes a strict checker judges every candidate, of other prompts CLIP does.
+"""Job: do the pictures show what was asked for? Of the demo's scenes a strict checker judges every candidate.
 
-CLIP's choice is compared with chance in both cases.
+With the input `evaluator`, a CLIP, all figures of `dalle_model.evaluation.measure` are made, for any prompts.
 """
 
 import json
@@ -16,24 +16,29 @@ from dalle_datasets.demo.emoji_checker import ATTRIBUTES, EmojiChecker, right_at
 from dalle_datasets.demo.emoji_scenes import Scene
 from dalle_datasets.store.parquet import check_parquet, open_parquet, read_parquet, write_parquet
 from dalle_datasets.store.schemas import EVALUATIONS, GENERATIONS, PROMPTS
+from dalle_model.evaluation.measure import measure
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
-from dalle_model.sampling.rerank import best_of, bootstrap_interval, load_scorer
+from dalle_model.sampling.rerank import GROUP_SIZES, best_of, bootstrap_interval
 
-GROUP_SIZES = (1, 4, 8, 16, 32, 64, 128, 256, 512)
-"""The n of "best of n" in the table, as far as there are candidates."""
 PICTURES_AT_ONCE = 512
 COLUMNS = ["generation_id", "prompt_id", "prompt_set", "candidate_index", "clip_score", "image_path"]
 
 
 def run(run: JobRun) -> dict[str, Any]:
-    """Judge all candidates, store the verdicts, and make the agreement table with the interval of reranking's lift.
+    """Measure the pictures where there is an evaluator, and judge those of known scenes.
 
-    With the input `clip` the prompts are taken for free text, and the result is `retrieval`.
+    Raises `ValueError` when there is neither.
     """
-    if "clip" in run.inputs:
-        return retrieval(run)
     asked = asked_scenes(run.input_path("prompts"))
+    if "evaluator" not in run.inputs:
+        return check(run, asked)
+    return measure(run) | (check(run, asked) if asked else {})
+
+
+def check(run: JobRun, asked: dict[str, Scene]) -> dict[str, Any]:
+    """Judge all candidates, store the verdicts, and make the agreement table with the interval of reranking's
+    lift."""
     rows = judge(run, run.input_path("generations"), asked)
     if not rows:
         raise ValueError(f"no picture of {run.input_path('generations')} was made for a prompt whose scene is known; nothing can be judged")
@@ -46,37 +51,6 @@ def run(run: JobRun) -> dict[str, Any]:
         lift[prompt_set] = lift_of_reranking(right["all"], scores)
         num_prompts[prompt_set] = len(scores)
     return {"evaluations": run.layout.relative(path), "agreement": agreement, "lift": lift, "num_prompts": num_prompts}
-
-
-def retrieval(run: JobRun) -> dict[str, Any]:
-    """How often a picture is more like its own prompt than like every other prompt of the batch, beside chance.
-
-    "n=1" counts every candidate, "n=k" CLIP's best of k. The CLIP that judges is the one that chose, so best-of-k is an upper bound.
-    Raises `ValueError` for a batch of one prompt.
-    """
-    rows = read_parquet(
-        run.input_path("generations"), GENERATIONS, ["generation_id", "prompt_id", "prompt", "candidate_index", "clip_score"]
-    )
-    prompts = {row["prompt_id"]: row["prompt"] for row in rows.select(["prompt_id", "prompt"]).to_pylist()}
-    if len(prompts) < 2:
-        raise ValueError(f"{run.input_path('generations')} has one prompt; how well pictures are told apart takes two, so draw more")
-    texts = load_scorer(run.input_path("clip")).encode_texts(list(prompts.values())).float().cpu().numpy()
-    places = {prompt_id: place for place, prompt_id in enumerate(prompts)}
-    right: dict[str, bool] = {}
-    prompt_of = dict(zip(rows["generation_id"].to_pylist(), rows["prompt_id"].to_pylist(), strict=True))
-    with open_parquet(run.input_path("image_embeddings")) as file:
-        for batch in file.iter_batches(PICTURES_AT_ONCE, columns=["generation_id", "image_embedding"]):
-            pictures = np.stack(batch["image_embedding"].to_numpy(zero_copy_only=False)).astype(np.float32)
-            nearest = (pictures @ texts.T).argmax(1)
-            ids = batch["generation_id"].to_pylist()
-            right |= {id: bool(place == places[prompt_of[id]]) for id, place in zip(ids, nearest, strict=True)}
-            report_progress(len(right), rows.num_rows, "pictures")
-    judged: dict[str, list[tuple[float, float]]] = {}
-    for row in rows.sort_by("candidate_index").to_pylist():
-        judged.setdefault(row["prompt_id"], []).append((float(right[row["generation_id"]]), row["clip_score"]))
-    values, scores = np.moveaxis(np.array(list(judged.values())), 2, 0)
-    table = {f"n={n}": float(best_of(values, scores, n).mean()) for n in GROUP_SIZES if n <= scores.shape[1]}
-    return {"retrieval": {**table, "chance": 1 / len(prompts)}, "num_prompts": len(prompts)}
 
 
 def asked_scenes(prompts: Path) -> dict[str, Scene]:

@@ -1,7 +1,11 @@
-"""Job: train our own small CLIP on the pairs, or import a published one; either way a checkpoint that needs nothing else.
+"""Job: train our own small CLIP on the pairs, or import a published one; either way a checkpoint that needs
+nothing else.
 
-The trained CLIP reranks the transformer's samples, which are dVAE decodings with a wrong token here and there. So a share
-of the pictures it learns from are reconstructions, with some tokens replaced on purpose.
+The trained CLIP reranks the transformer's samples, which are dVAE decodings with a wrong token here and
+there. So a share of the pictures it learns from are reconstructions, with some tokens replaced on purpose.
+
+With the input `role` = "evaluator" it is the CLIP that measures how good the reranked pictures are: trained
+in the same way from another seed, and never current in the role `clip`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -32,17 +36,21 @@ from dalle_model.weights import copy_weights, load_start
 MAX_VALIDATION_PAIRS = 2_048
 MAX_KEPT_TOKENS = 2**26
 """Image tokens remembered from earlier epochs (128 MiB): encoding costs more than an update of a small CLIP."""
+EVALUATOR_SEED = 1_000_003
+"""Added to the seed of the settings for an evaluator, which thus differs from the CLIP that ranks in weights,
+order and noise."""
 MEMORY_GB = 4.0
 """That reconstructing may take at a time."""
 
 
 def run(run: JobRun) -> dict[str, Any]:
     """Train (continuing an interrupted run) or import, and publish weights, configuration and tokenizer."""
-    checkpoint = run.run_dir / "clip"
+    checkpoint, is_evaluator = run.run_dir / "clip", run.inputs.get("role") == "evaluator"
+    id_key = "evaluator_id" if is_evaluator else "clip_id"
     if run.config.clip.pretrained:
         clip_id = save_clip(checkpoint, import_pretrained(run.config.clip.pretrained))
-        return {"clip_id": clip_id, "checkpoint": run.layout.relative(checkpoint), "loss": None, "batch_accuracy": None}
-    settings, seed, world = run.config.train_clip, run.config.seed, join_world()
+        return {id_key: clip_id, "checkpoint": run.layout.relative(checkpoint), "loss": None, "batch_accuracy": None}
+    settings, seed, world = run.config.train_clip, run.config.seed + EVALUATOR_SEED * is_evaluator, join_world()
     dvae = load_dvae(run.input_path("dvae")).to(world.device)
     if "clip" in run.inputs:
         return kept(run, dvae, world)
@@ -77,7 +85,7 @@ def run(run: JobRun) -> dict[str, Any]:
         report=report_progress,
     )
     return {
-        "clip_id": save_clip(checkpoint, clip),
+        id_key: save_clip(checkpoint, clip),
         "checkpoint": run.layout.relative(checkpoint),
         "loss": result.train["loss"],
         "batch_accuracy": result.train["batch_accuracy"],

@@ -17,7 +17,7 @@ from dalle_model.config.tree import Config
 from dalle_model.precision import autocast
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
-from dalle_model.text import BpeTokenizer, normalize_caption
+from dalle_model.text import BpeTokenizer, known_captions, normalize_caption
 from dalle_model.training.distribute import Batch, ShardUnit
 from dalle_model.training.loop import derive_seed, train
 from dalle_model.training.memory import check_fits
@@ -227,8 +227,8 @@ def validation(training_set: Path, model: DALLETransformer, config: Config, worl
 
     batch_size = settings.microbatch_size or settings.batch_size
     num_batches = -(-MAX_VALIDATION_PAIRS // batch_size)
-    looked_at = (batch.captions for batch in islice(pairs.in_order(batch_size), num_batches))
-    known = known_captions(looked_at, open_split(training_set, "train", model))
+    looked_at = (caption for batch in islice(pairs.in_order(batch_size), num_batches) for caption in batch.captions)
+    known = known_captions(looked_at, open_split(training_set, "train", model).captions())
     asked = list(in_groups(*with_other_captions(first_pairs(pairs, ASKED_PAIRS))))
 
     def validate(model: nn.Module) -> dict[str, float]:
@@ -325,15 +325,6 @@ def losses_of(model: nn.Module, pairs: TokenBatch, config: Config, world: World)
     settings = config.train_transformer
     with autocast(settings.precision, world.device):
         return {name: float(value) for name, value in weighted_loss(model, batch, settings.text_loss_weight).items()}
-
-
-def known_captions(asked: Iterable[list[str]], trained_on: TokenBatches) -> set[str]:
-    """Which of the captions occur among those of the training pairs, too, whatever their case and spaces."""
-    wanted = {normalize_caption(caption, lowercase=True) for captions in asked for caption in captions}
-    known: set[str] = set()
-    for captions in trained_on.captions():
-        known |= wanted.intersection(normalize_caption(caption, lowercase=True) for caption in captions)
-    return known
 
 
 def apart(pairs: TokenBatch, known: set[str]) -> Iterator[tuple[TokenBatch, bool]]:

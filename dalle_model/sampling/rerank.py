@@ -12,6 +12,8 @@ from dalle_model.clip import Clip, cosine, load_clip
 from dalle_model.text import BpeTokenizer
 
 BOOTSTRAP_SAMPLES = 2_000
+GROUP_SIZES = (1, 4, 8, 16, 32, 64, 128, 256, 512)
+"""The n of "best of n" in tables, as far as there are candidates."""
 
 
 def load_scorer(directory: Path) -> Clip:

@@ -15,6 +15,7 @@ from flows.cli import (
     demo,
     diagnose,
     doctor,
+    evaluate,
     export,
     export_pairs,
     forget,
@@ -50,6 +51,7 @@ app.command("train", rich_help_panel=MAKE)(train.train)
 app.command("run", rich_help_panel=MAKE, help=run.HELP)(run.run)
 app.command("generate", rich_help_panel=MAKE)(generate.generate)
 app.command("rerank", rich_help_panel=MAKE)(rerank.rerank)
+app.command("evaluate", rich_help_panel=MAKE)(evaluate.evaluate)
 app.command("export", rich_help_panel=MAKE)(export.export)
 app.command("export-pairs", rich_help_panel=MAKE)(export_pairs.export_pairs)
 app.command("import", rich_help_panel=MAKE)(import_model.import_model)

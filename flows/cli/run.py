@@ -20,7 +20,7 @@ FLOWS = {
     "generate_images": "make pictures for the prompts that the source comes with",
     "draw_prompt_folder": "make pictures for every file of prompts in a folder",
     "score_generations": "let another CLIP rank them too",
-    "evaluate_model": "judge them: the demo's with a strict checker, others with CLIP",
+    "evaluate_model": "judge them: the demo's with a strict checker, others with a second CLIP",
     "retrain_networks": "train networks anew on the pairs of today, if these have grown enough",
     "maintain_catalog": "ingest what is missing, check, publish",
     "run_pipeline": "all of this, in this order; `dalle demo` with any preset",

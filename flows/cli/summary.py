@@ -15,6 +15,7 @@ from dalle_datasets.store.layout import Layout
 from flows.cli.output import results_console
 from flows.report.agreement import agreement_table
 from flows.report.by_heart import describe_memory
+from flows.report.measured import describe_figures, figure_rows
 
 
 def print_summary(layout: Layout, account: Mapping[str, Any], already_done: bool) -> None:
@@ -25,12 +26,37 @@ def print_summary(layout: Layout, account: Mapping[str, Any], already_done: bool
     if already_done:
         made = f"{account['finished_at']} in {account['duration_s']:.0f} s"
         console.print(f"Everything is there already, made on {made}. Change a setting to make something new.")
+    for said in describe_figures(results.get("evaluate", {}).get("headline", [])):
+        console.print(said, style="bold", soft_wrap=True)
     console.print(describe_memory(results["train_transformer"]), style="bold", soft_wrap=True)
     console.print(Columns([_pairs(results), _networks(results), _stage_times(account)], padding=(0, 4)))
-    if "evaluate" in results:
+    if "agreement" in results.get("evaluate", {}):
         console.print("\nobject, colour, background and layout all right, the best by CLIP:")
         console.print(_agreement(results["evaluate"]))
     console.print(Panel(_next_steps(layout, account), title="what to look at", expand=False))
+
+
+def print_figures(layout: Layout, evaluated: Mapping[str, Any]) -> None:
+    """What an evaluation found: sentences, then its figures but for the curves, then the checker's where
+    there is one."""
+    from dalle_datasets.store.parquet import read_parquet
+    from dalle_datasets.store.schemas import FIGURES
+
+    console = results_console()
+    if "figures" in evaluated:
+        rows = read_parquet(layout.root / evaluated["figures"], FIGURES).to_pylist()
+        for said in describe_figures(rows):
+            console.print(said, style="bold", soft_wrap=True)
+        most = max(row["best_of"] or 1 for row in rows)
+        shown = figure_rows(row for row in rows if row["best_of"] in (None, 1, most) and not row["blur_radius"])
+        table = _table(*shown[0])
+        for row in shown:
+            table.add_row(*row.values())
+        console.print(table)
+        console.print("all of them: dalle query evaluation")
+    if "agreement" in evaluated:
+        console.print("object, colour, background and layout all right, the best by CLIP:")
+        console.print(_agreement(evaluated))
 
 
 def print_drops(results: Mapping[str, Any]) -> None:
@@ -110,7 +136,7 @@ def _next_steps(layout: Layout, account: Mapping[str, Any]) -> Group:
         "",
         'dalle generate "a blue apple on a pink background" --show',
         "dalle query --list",
-        "dalle query agreement",
+        "dalle query evaluation" if "figures" in account["results"].get("evaluate", {}) else "dalle query agreement",
         f"PREFECT_HOME={root / 'prefect'} prefect server start   # every run, log and artifact in a browser",
     )
 

@@ -90,6 +90,8 @@ class ReportData:
     candidates: list[Candidates]
     agreement: list[Row]
     best_of_n: list[Row]
+    figures: list[Row]
+    """How good these pictures are, where somebody measured them."""
     by_settings: list[Row]
     """Agreement of all judged runs, not only of the one that is shown."""
     reconstructions: list[tuple[Embedded, Embedded]]
@@ -138,6 +140,7 @@ def collect(layout: Layout, config: Config) -> ReportData:
         candidates=list(_candidates(layout, run_id, prompt_sets)),
         agreement=rows(layout, "agreement", run_id=run_id),
         best_of_n=rows(layout, "best_of_n", run_id=run_id),
+        figures=rows(layout, "evaluation", generations_run=run_id),
         by_settings=rows(layout, "agreement_by_settings"),
         reconstructions=cut_sheet(layout.root / results.get("train_dvae", {}).get("reconstructions", "none")),
         logged={row["job"]: logged_by(partial(rows, layout), row["job"], row["run_id"]) for row in behind if row["job"] in TRAININGS},

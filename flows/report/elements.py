@@ -86,9 +86,9 @@ def dot(color: str) -> str:
 
 
 def verdict(picture: Picture) -> str:
-    """What the checker says of a picture, in words."""
+    """What the checker says of a picture, in words; nothing where nobody has judged."""
     if picture.verdict is None:
-        return "<span>not judged</span>"
+        return "<span></span>"
     right = [ATTRIBUTE_NAMES[name] for name, is_right in picture.verdict.items() if is_right]
     wrong = [ATTRIBUTE_NAMES[name] for name, is_right in picture.verdict.items() if not is_right]
     if not wrong:

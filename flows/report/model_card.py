@@ -10,6 +10,7 @@ from dalle_datasets.store.layout import Layout
 from dalle_model.config.tree import Config
 from flows.report.by_heart import describe_memory
 from flows.report.data import Row, rows
+from flows.report.measured import describe_figures
 from flows.report.seen import Record
 
 MAX_TEXT = 200
@@ -194,6 +195,8 @@ def _figures(layout: Layout, inputs: Mapping[str, str], made: Mapping[str, Row |
         "",
     ]
     judged = [run for run in rows(layout, "runs", job="generate_images") if _drew_with(run, inputs)]
+    measured = [row for run in judged[-1:] for row in rows(layout, "evaluation", generations_run=run["run_id"])]
+    lines += [*(f"- {said}" for said in describe_figures(measured)), *([""] if measured else [])]
     agreement = [row for run in judged[-1:] for row in rows(layout, "agreement", run_id=run["run_id"])]
     if agreement:
         lines += [

@@ -6,6 +6,7 @@ from html import escape
 from flows.report.by_heart import describe_memory
 from flows.report.data import Picture, ReportData
 from flows.report.elements import SETS, about_set, document, image
+from flows.report.measured import describe_figures, measured
 from flows.report.networks import dvae
 from flows.report.origins import drops, lineage, pairs, queries, this_run
 from flows.report.results import candidates, pictures, reranking
@@ -14,6 +15,7 @@ from flows.report.training import training
 
 SECTIONS = {
     "Pictures": pictures,
+    "Figures": measured,
     "Reranking": reranking,
     "Settings": sweeps,
     "Candidates": candidates,
@@ -42,6 +44,7 @@ def _header(data: ReportData) -> str:
     num_prompts = sum(item.num_prompts for item in data.prompt_sets)
     seconds = sum(row["duration_s"] for row in data.stage_times if not row["was_skipped"])
     lead = [
+        *describe_figures(data.figures),
         describe_memory(data.results.get("train_transformer", {})),
         "A discrete VAE, a transformer over text and image tokens, and a CLIP that picks the best of "
         f"{data.config.sampling.num_images} candidates, all trained from nothing.",

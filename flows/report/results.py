@@ -45,7 +45,7 @@ def _gallery(item: PromptSet) -> str:
 
 def _share(item: PromptSet) -> str:
     judged = [picture for picture in item.pictures if picture.is_right is not None]
-    right = f"{sum(bool(picture.is_right) for picture in judged)} of these {len(judged)} are right" if judged else "not judged"
+    right = f"{sum(bool(picture.is_right) for picture in judged)} of these {len(judged)} are right" if judged else ""
     return f'<span class="score">{right}<small>{len(item.pictures)} of {item.num_prompts:,} prompts shown</small></span>'
 
 
@@ -103,9 +103,10 @@ def _percent(shares: dict[int, Row], ticks: Sequence[int], column: str) -> list[
 def candidates(data: ReportData) -> str:
     """Everything that was drawn for a few captions."""
     cards = [card(_strip(item)) for item in data.candidates if item.pictures]
-    lead = (
-        "Everything that was drawn for a few captions, best score first. The first is the one that is kept. "
-        "✓ and ✗ are the checker's, which CLIP does not know."
+    lead = "Everything that was drawn for a few captions, best score first. The first is the one that is kept." + (
+        " ✓ and ✗ are the checker's, which CLIP does not know."
+        if any(p.is_right is not None for item in data.candidates for p in item.pictures)
+        else ""
     )
     return heading("All candidates, as CLIP orders them", lead) + stack(*cards) if cards else ""
 

@@ -26,6 +26,7 @@ from flows.report.collection_candidates import STAGES
 from flows.report.collection_data import CollectionData
 from flows.report.curves import Logged, logged_by
 from flows.report.figures import as_data_url, line_svg
+from flows.report.measured import figure_rows
 from flows.report.training import plots_of, took
 from flows.runtime.progress import note
 
@@ -38,8 +39,10 @@ def show_in_prefect(layout: Layout, account: Mapping[str, Any]) -> None:
     show_page(_page(layout, account), key="pipeline-report", description="What the pipeline made")
     show_table(drop_table(results), key="dropped-pairs", description="Candidates that were left out, by stage and reason")
     show_table(account["stage_times"], key="stage-times", description="Seconds per stage")
-    if "evaluate" in results:
-        show_table(agreement_table(results["evaluate"]), key="agreement", description="Share of pictures with all four attributes right")
+    if "agreement" in (evaluated := results.get("evaluate", {})):
+        show_table(agreement_table(evaluated), key="agreement", description="Share of pictures with all four attributes right")
+    if "headline" in evaluated:
+        show_table(figure_rows(evaluated["headline"]), key="figures", description="How good the pictures are, with 95% intervals")
 
 
 def show_page(markdown: str, key: str, description: str) -> None:

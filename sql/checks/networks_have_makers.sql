@@ -9,7 +9,7 @@ select
     lineage.parent_id
 from lineage
 anti join artifacts on lineage.parent_id = artifacts.artifact_id
-where lineage.role in ('tokenizer', 'dvae', 'clip', 'transformer', 'training_set', 'start')
+where lineage.role in ('tokenizer', 'dvae', 'clip', 'transformer', 'training_set', 'start', 'evaluator')
 order by
     lineage.child_id,
     lineage.role

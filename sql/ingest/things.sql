@@ -10,7 +10,7 @@ from runs
 left join lineage
     on
         runs.run_id = lineage.child_id
-        and lineage.role in ('tokenizer', 'dvae', 'clip', 'transformer', 'safety')
+        and lineage.role in ('tokenizer', 'dvae', 'clip', 'transformer', 'safety', 'evaluator')
         and not starts_with(runs.job, 'train_')
 group by
     runs.run_id,

@@ -40,10 +40,12 @@ weighted as (
 sources as (
     select
         artifacts.artifact_id as clip_id,
-        coalesce(nullif(any_value(runs.config -> 'clip' ->> 'pretrained'), ''), 'our own') as source
+        coalesce(
+            nullif(any_value(runs.config -> 'clip' ->> 'pretrained'), ''), if(any_value(artifacts.kind) = 'clip', 'our own', 'our evaluator')
+        ) as source
     from artifacts
     inner join runs on artifacts.made_by = runs.run_id
-    where artifacts.kind = 'clip'
+    where artifacts.kind in ('clip', 'evaluator')
     group by artifacts.artifact_id
 )
 

@@ -80,6 +80,11 @@ _ROWS: dict[str, dict[str, Any]] = {
         "generation_id": "g", "run_id": "eval", "prompt_set": "training", "object_right": True, "color_right": True,
         "background_right": True, "layout_right": True, "all_right": True, "part_path": "runs/eval/evaluations.parquet",
     },
+    "figures": {
+        "run_id": "eval", "generations_run": "gen", "figure": "retrieval", "pictures": "drawn", "prompt_set": "validation", "best_of": 4,
+        "blur_radius": None, "value": 0.3, "low": 0.1, "high": 0.5, "num_samples": 9, "space": "clip other", "note": None,
+        "part_path": "runs/eval/figures.parquet",
+    },
     "ingested_parts": {
         "part_path": "pairs/web/part-00000.parquet", "artifact_kind": "pairs", "sha256": "s", "num_rows": 1, "num_bytes": 10,
         "ingested_at": "2026-01-01 00:00:00",

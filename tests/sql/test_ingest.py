@@ -144,6 +144,14 @@ def test_insert_evaluations(catalog, write):
     assert catalog.rows("evaluations", "generation_id", "run_id", "object_right", "all_right") == [("g", "eval", True, False)]
 
 
+def test_insert_figures(catalog, write):
+    path = write("f.parquet", schemas.FIGURES, [{"figure": "psnr", "value": 20.5, "num_samples": 3, "low": None, "prompt_set": None}])
+    run(catalog, "insert_figures", file=str(path), part_path="p", run_id="eval", generations_run="gen")
+    assert catalog.rows("figures", "run_id", "generations_run", "figure", "value", "low", "num_samples", "part_path") == [
+        ("eval", "gen", "psnr", 20.5, None, 3, "p")
+    ]
+
+
 def test_insert_training_set_reads_a_manifest(catalog, tmp_path):
     manifest = {
         "training_set_id": "set", "query": "captioned_pairs", "query_sql": "select 1", "parameters": {"seed": 0}, "tokenizer_id": "bpe",

@@ -50,6 +50,32 @@ def test_scorers_stand_side_by_side_for_every_n(batch):
     assert batch.query("scorers") == rows  # the newest batch
 
 
+def test_evaluation_is_the_newest_of_the_batch_with_curves_in_order(catalog):
+    for run, day in (("old", 1), ("eval", 2), ("late", 3)):
+        catalog.add("runs", run_id=run, job="evaluate", started_at=f"2026-01-0{day} 00:00:00")
+    catalog.add("figures", run_id="old", value=0.9)
+    catalog.add("figures", run_id="late", generations_run="another", value=0.8)
+    catalog.add(
+        "figures", {"figure": "psnr", "pictures": "reconstructed", "prompt_set": None, "best_of": None}, {"best_of": 4}, {"best_of": 1}
+    )
+    catalog.add("figures", {"blur_radius": 8}, {"blur_radius": 0}, figure="frechet")
+    catalog.add("figures", pictures="chance", prompt_set=None, best_of=None, low=None, high=None)
+    rows = catalog.query("evaluation", generations_run="gen")
+    assert [(row[0], row[1], row[3], row[4]) for row in rows] == [
+        ("retrieval", "drawn", 1, None), ("retrieval", "drawn", 4, None), ("retrieval", "chance", None, None),
+        ("frechet", "drawn", 4, 0), ("frechet", "drawn", 4, 8), ("psnr", "reconstructed", None, None),
+    ]  # fmt: skip
+    assert catalog.column("evaluation", 5) == [0.8], "of the newest evaluation of all"
+    assert catalog.column("evaluation", 4, generations_run="gen", figure="frechet") == [0, 8]
+    assert catalog.query("evaluation", generations_run="none") == []
+
+
+def test_scorers_name_an_evaluator(batch):
+    batch.con.execute("update artifacts set kind = 'evaluator' where artifact_id = 'other'")
+    batch.con.execute("""update runs set config = '{"clip": {"pretrained": ""}}' where run_id = 'train-other'""")
+    assert {row[:2] for row in batch.query("scorers", run_id="gen")} == {("clip", "our own"), ("other", "our evaluator")}
+
+
 def test_scorers_of_pictures_nobody_judged_have_scores_only(batch):
     batch.con.execute("delete from evaluations")
     assert {row[7] for row in batch.query("scorers")} == {None}

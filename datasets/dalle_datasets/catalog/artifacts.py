@@ -84,6 +84,13 @@ def log_evaluations(con: duckdb.DuckDBPyConnection, layout: Layout, run_dir: Pat
     return ingest_file(con, layout, "evaluations", layout.root / result["evaluations"], run_id=run_dir.name)
 
 
+def log_figures(con: duckdb.DuckDBPyConnection, layout: Layout, run_dir: Path) -> Ingested:
+    """The figures of a finished `evaluate` run (call `log_run` too)."""
+    inputs, result = finished_run(run_dir, "figures")
+    path = layout.root / result["figures"]
+    return ingest_file(con, layout, "figures", path, run_id=run_dir.name, generations_run=inputs["generations_run"])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
     """How the catalog knows and reads one kind of artefact."""
@@ -139,6 +146,11 @@ ARTIFACTS = {
     "evaluations": Artifact(
         path_key="evaluations",
         ingest=lambda con, layout, run_dir, _: log_evaluations(con, layout, run_dir),
+    ),
+    "evaluator": Artifact(path_key="checkpoint", has_id=True),
+    "figures": Artifact(
+        path_key="figures",
+        ingest=lambda con, layout, run_dir, _: log_figures(con, layout, run_dir),
     ),
 }
 """Kind of artefact -> how the catalog knows and reads it."""

@@ -55,6 +55,7 @@ KINDS = {
     "generations": Kind(schemas.GENERATIONS, {"generations": "insert_generations", "rerank_scores": "insert_rerank_scores"}),
     "rerank_scores": Kind(schemas.RERANK_SCORES, {"rerank_scores": "insert_further_rerank_scores"}),
     "evaluations": Kind(schemas.EVALUATIONS, {"evaluations": "insert_evaluations"}),
+    "figures": Kind(schemas.FIGURES, {"figures": "insert_figures"}),
 }
 """The kinds whose files are Parquet parts."""
 

@@ -139,8 +139,9 @@ def record_made(con: duckdb.DuckDBPyConnection, artifact_id: str, kind: str, pat
 
 
 def _parents(inputs: Mapping[str, str]) -> dict[str, str]:
-    """Role to id: an input's content id where it has one, else its path."""
-    roles = {name.removesuffix("_id") for name in inputs}
+    """Role to id: an input's content id where it has one, else its path. `role` says what a network is
+    for."""
+    roles = {name.removesuffix("_id") for name in inputs} - {"role"}
     return {role: inputs.get(f"{role}_id", inputs.get(role, "")) for role in sorted(roles)}
 
 

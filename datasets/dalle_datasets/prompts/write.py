@@ -1,10 +1,12 @@
 """Writer of prompts as a Parquet file: the demo's three sets, captions of validation pairs, or given ones."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dalle_datasets.config import SourceConfig
 from dalle_datasets.demo.emoji_scenes import PROMPT_SETS, prompts
@@ -26,15 +28,23 @@ def scene_prompts(source: SourceConfig, num_prompts: int) -> pa.Table:
 
 
 def validation_prompts(pairs: Path, num_prompts: int) -> pa.Table:
-    """Captions of the first pairs that no network was trained on. Raises `ValueError` when there is none."""
-    captions: dict[str, None] = {}
-    for batch in iter_batches(pairs, PAIRS, ["caption", "split"], 10_000):
-        captions.update((row["caption"], None) for row in batch.to_pylist() if row["split"] == "validation")
-        if len(captions) >= num_prompts:
-            break
+    """Captions of the first pairs that no network was trained on; those that occur in training, too, come
+    last.
+
+    Raises `ValueError` when there is no such pair.
+    """
+    captions = dict.fromkeys(_captions(pairs, VALIDATION))
+    spellings = {caption.lower() for caption in captions}
+    seen = {spelling for spelling in map(str.lower, _captions(pairs, "train")) if spelling in spellings}
+    captions = dict.fromkeys(sorted(captions, key=lambda caption: caption.lower() in seen))
     if not captions:
         raise ValueError(f"{pairs} holds no validation pairs to take prompts from; raise filter.validation_share or give prompts")
     return _table([{"prompt": caption, "prompt_set": VALIDATION, "expected": None} for caption in list(captions)[:num_prompts]])
+
+
+def _captions(pairs: Path, split: str) -> Iterator[str]:
+    for batch in iter_batches(pairs, PAIRS, ["caption", "split"], 10_000):
+        yield from batch.filter(pc.equal(batch["split"], split))["caption"].to_pylist()
 
 
 def write_prompts(layout: Layout, prompts: pa.Table, dropped: pa.Table | None = None, query: str = "") -> dict[str, str]:

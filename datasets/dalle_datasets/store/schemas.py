@@ -286,6 +286,24 @@ RERANK_SCORES = _schema(
     ],
 )
 
+FIGURES = _schema(
+    "figures",
+    1,
+    [
+        _required("figure", pa.string()),  # 'retrieval', 'frechet', 'copies', …
+        _required("pictures", pa.string()),  # 'drawn', 'real', 'training', 'reconstructed', or 'chance'
+        pa.field("prompt_set", pa.string()),  # of drawn pictures; 'seen_caption' where the captions occur in training
+        pa.field("best_of", pa.int32()),  # candidates that the CLIP that ranks chose from
+        pa.field("blur_radius", pa.float32()),  # of the blur on both sides, pixels
+        _required("value", pa.float64()),
+        pa.field("low", pa.float64()),  # of the 95% interval
+        pa.field("high", pa.float64()),
+        _required("num_samples", pa.int64()),  # independent prompts or pictures
+        _required("space", pa.string()),  # whose features: 'clip ID', 'pixels' or 'tokens of dvae ID'
+        pa.field("note", pa.string()),  # what to bear in mind, e.g. that the sample is small
+    ],
+)
+
 EVALUATIONS = _schema(
     "evaluations",
     1,

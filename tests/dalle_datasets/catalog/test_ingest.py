@@ -30,7 +30,14 @@ def con(root, migrated):
         yield con
 
 
-LOGS = [runs.log_run, artifacts.log_generations, artifacts.log_rerank_scores, artifacts.log_evaluations, ingest.ingest_run]
+LOGS = [
+    runs.log_run,
+    artifacts.log_generations,
+    artifacts.log_rerank_scores,
+    artifacts.log_evaluations,
+    artifacts.log_figures,
+    ingest.ingest_run,
+]
 
 
 def count(con, table):
@@ -269,6 +276,8 @@ def test_generations_and_verdicts_of_a_run(con, root):
     generated, judged = root.generate_and_judge()
     assert artifacts.log_generations(con, root.layout, generated) == Ingested(added=3)
     assert artifacts.log_evaluations(con, root.layout, judged) == Ingested(added=1)
+    assert artifacts.log_figures(con, root.layout, judged) == Ingested(added=1)
+    assert con.execute("select distinct generations_run, count(*) from figures group by all").fetchall() == [("generate-images-8", 8)]
     assert artifacts.log_generations(con, root.layout, generated) == Ingested(unchanged=3)
     assert [count(con, table) for table in ("prompts", "dropped_prompts", "generations", "rerank_scores", "evaluations")] == [
         6,

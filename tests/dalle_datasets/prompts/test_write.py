@@ -68,5 +68,8 @@ def test_validation_prompts_come_from_the_validation_split(tmp_path):
     rows = [{**empty, "pair_id": i, "caption": f"caption {i}", "split": "validation" if i % 2 else "train"} for i in range(6)]
     write_parts(tmp_path / "pairs", pa.Table.from_pylist(rows, schema=PAIRS.with_metadata(None)), PAIRS, 3, 10)
     assert validation_prompts(tmp_path / "pairs", 2).column("prompt").to_pylist() == ["caption 1", "caption 3"]
+    rows[0]["caption"] = "Caption 1"  # of a training pair
+    write_parts(tmp_path / "seen", pa.Table.from_pylist(rows, schema=PAIRS.with_metadata(None)), PAIRS, 3, 10)
+    assert validation_prompts(tmp_path / "seen", 3).column("prompt").to_pylist() == ["caption 3", "caption 5", "caption 1"]
     with pytest.raises(ValueError, match=r"holds no validation pairs to take prompts from; raise filter\.validation_share"):
         validation_prompts(tmp_path / "none", 2)

@@ -10,6 +10,7 @@ from dalle_datasets.store.layout import Layout
 from dalle_model.config.model import DVAEConfig
 from dalle_model.dvae import DVAE, save_dvae
 from dalle_model.jobs.train_clip import Reconstructions, equal_batches, replace_tokens
+from dalle_model.running.networks import history
 from dalle_model.running.run_dir import prepare
 from dalle_model.sampling.rerank import load_scorer
 from dalle_model.training.metrics import read_metrics
@@ -48,6 +49,10 @@ def test_the_same_seed_gives_the_same_network_killed_or_not(tmp_path, inputs, ma
     assert (run_dir / "checkpoints" / "step-000004").exists()
     (run_dir / "result.json").unlink()  # killed after the checkpoint of step 4
     assert run_job("train_clip", config, inputs)["clip_id"] == undisturbed["clip_id"]
+    evaluator = run_job("train_clip", config, {**inputs, "role": "evaluator"})
+    assert evaluator["evaluator_id"] not in (undisturbed["clip_id"], "")
+    assert load_scorer(tmp_path / evaluator["checkpoint"]).id == evaluator["evaluator_id"]
+    assert [known.network_id for known in history(Layout(tmp_path), "clip")] == [undisturbed["clip_id"]], "an evaluator never serves"
 
 
 def test_reconstructions_and_their_wrong_tokens_change_what_is_learned(inputs, make_config, run_job):

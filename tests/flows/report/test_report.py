@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from dalle_model.config.presets import preset
 from flows.report import write_report
 from flows.report.data import Picture, collect, newest_generation_run
 from flows.report.elements import verdict
+from flows.report.measured import describe_figures
 from flows.report.page import duration, render, spread
 
 
@@ -53,7 +55,7 @@ def test_every_picture_has_a_description(page, parse):
 def test_the_navigation_leads_to_sections_that_exist(page, parse):
     parsed = parse(page)
     assert [link.removeprefix("#") for link in parsed.links] == [
-        "pictures", "reranking", "candidates", "dvae", "training", "pairs", "left-out", "lineage", "ask", "this-run",
+        "pictures", "figures", "reranking", "candidates", "dvae", "training", "pairs", "left-out", "lineage", "ask", "this-run",
     ]  # fmt: skip
     assert {link.removeprefix("#") for link in parsed.links} <= parsed.ids
 
@@ -74,7 +76,7 @@ def test_the_three_sets_come_from_seen_to_unseen_with_verdicts(data, page):
     )
 
 
-def test_a_wrong_picture_says_what_is_wrong_and_an_unjudged_one_that_nobody_looked():
+def test_a_wrong_picture_says_what_is_wrong_and_an_unjudged_one_nothing():
     def picture(verdict):
         return Picture("g", "a prompt", None, 0.5, 1, verdict)
 
@@ -83,7 +85,35 @@ def test_a_wrong_picture_says_what_is_wrong_and_an_unjudged_one_that_nobody_look
     assert "✗ only layout right<" in verdict(picture({"object": False, "color": False, "background": False, "layout": True}))
     assert "✗ everything<" in verdict(picture(dict.fromkeys(wrong.verdict, False)))
     assert (wrong.is_right, picture(dict.fromkeys(wrong.verdict, True)).is_right, picture(None).is_right) == (False, True, None)
-    assert verdict(picture(None)) == "<span>not judged</span>"
+    assert verdict(picture(None)) == "<span></span>"
+
+
+def test_the_first_lines_say_how_good_it_is_beside_chance_and_real_pictures(data, page):
+    head = page[: page.index("</header>")]
+    assert (
+        "Scenes that training never saw: a CLIP that did not choose them finds the right one among 100 for 25% (10-40%) of the best of 4 "
+        "pictures; without a choice 20% (10-40%), chance 1.0%, real pictures 50% (10-40%) (2 prompts)."
+    ) in head
+    assert "0% (0-40%) of these look copied from a training picture." in head
+    assert "gives pictures that were kept apart back at 23.4 dB" in head
+    own = [row | {"note": "judged by the CLIP that chose, so too good"} for row in data.figures]
+    assert "the CLIP that chose them finds" in (said := " ".join(describe_figures(own)))
+    assert "that is too good; `dalle evaluate` trains another one" in said
+    seen = [row | {"prompt_set": row["prompt_set"] and "seen_caption"} for row in data.figures]
+    assert "Every caption that was asked for occurs in training, too" in " ".join(describe_figures(seen))
+    assert describe_figures([]) == []
+
+
+def test_a_page_without_a_checker_has_no_word_of_one(data):
+    def unjudged(picture):
+        return replace(picture, verdict=None)
+
+    sets = [replace(item, pictures=[unjudged(p) for p in item.pictures]) for item in data.prompt_sets]
+    candidates = [replace(item, pictures=[unjudged(p) for p in item.pictures]) for item in data.candidates]
+    page = render(replace(data, prompt_sets=sets, candidates=candidates, agreement=[], by_settings=[], lineage_picture=None))
+    for section in ("pictures", "figures", "candidates"):
+        shown = page[page.index(f'<section id="{section}"') :].partition("</section>")[0]
+        assert not re.search("checker|judged|✓|✗", shown), section
 
 
 def test_candidates_are_ordered_by_score(data):
