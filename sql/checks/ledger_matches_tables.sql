@@ -1,6 +1,6 @@
 -- name: ledger_matches_tables
 -- purpose: Every file of the ledger has as many rows in its table as it holds.
--- reads: ingested_parts, pairs, dropped_pairs, text_tokens, codebook_usage, clip_scores, safety_scores, prompts, dropped_prompts, generations, rerank_scores, evaluations
+-- reads: ingested_parts, pairs, dropped_pairs, text_tokens, codebook_usage, clip_scores, safety_scores, prompts, dropped_prompts, generations, rerank_scores, evaluations, figures
 -- returns: part_path, table_name, num_expected, num_rows
 with rows_held as (
     select 'pairs' as table_name, part_path from pairs
@@ -24,6 +24,8 @@ with rows_held as (
     select 'rerank_scores', part_path from rerank_scores
     union all
     select 'evaluations', part_path from evaluations
+    union all
+    select 'figures', part_path from figures
 ),
 
 held as (

@@ -135,7 +135,17 @@ def write(tmp_path: Path):
     """Write rows as an artefact under the data root (`tmp_path`); columns that are not given have ordinary values."""
 
     def write_rows(relative: str, schema: pa.Schema, rows: list[dict[str, Any]]) -> Path:
-        ordinary = {"string": "x", "int64": 0, "int32": 0, "int16": 0, "float": 0.0, "bool": False, "binary": b"", "uint16": 0}
+        ordinary = {
+            "string": "x",
+            "int64": 0,
+            "int32": 0,
+            "int16": 0,
+            "float": 0.0,
+            "double": 0.0,
+            "bool": False,
+            "binary": b"",
+            "uint16": 0,
+        }
         filled = [{f.name: ordinary.get(str(f.type), []) for f in schema} | row for row in rows]
         path = tmp_path / relative
         write_parquet(path, pa.Table.from_pylist(filled, schema.with_metadata(None)), schema)
