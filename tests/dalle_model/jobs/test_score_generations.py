@@ -2,10 +2,8 @@
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 import torch
-from PIL import Image
 
 from dalle_datasets.prompts.read import text_prompts
 from dalle_datasets.store.layout import Layout
@@ -13,9 +11,7 @@ from dalle_datasets.store.parquet import read_parquet, write_parquet
 from dalle_datasets.store.schemas import GENERATION_EMBEDDINGS, GENERATIONS, PROMPTS, RERANK_SCORES
 from dalle_model.clip import build_clip, save_clip
 from dalle_model.config.model import ClipConfig
-from dalle_model.dvae.pixels import as_floats, as_tensor
 from dalle_model.jobs import score_generations
-from dalle_model.sampling.rerank import load_scorer, score_candidates
 from dalle_model.text import BpeTokenizer
 
 
@@ -44,27 +40,6 @@ def test_the_same_clip_gives_the_same_scores_and_ranks(tmp_path, made, networks,
     found = read_parquet(run_dir / "image_embeddings.parquet", GENERATION_EMBEDDINGS)
     assert found["generation_id"] == kept["generation_id"]
     assert np.abs(np.array(found["image_embedding"].to_pylist()) - np.array(kept["image_embedding"].to_pylist())).max() < 2e-3
-
-
-def test_clip_says_how_often_it_finds_the_prompt_of_a_picture(tmp_path, made, networks, make_config, run_job):
-    """By hand: every picture with every prompt."""
-    inputs = {name: made[name] for name in ("generations", "image_embeddings")} | {"prompts": "prompts.parquet"}
-    judged = run_job("evaluate", make_config(), {**inputs, "clip": "clip", "clip_id": networks["clip_id"]})
-    clip = load_scorer(tmp_path / "clip")
-    pictures = read_parquet(tmp_path / made["generations"], GENERATIONS).to_pylist()
-    scores = {prompt: {} for prompt in {row["prompt"] for row in pictures}}
-    for prompt in scores:
-        stacked = [np.asarray(Image.open(tmp_path / row["image_path"]).convert("RGB")) for row in pictures]
-        found = score_candidates(clip, prompt, [as_floats(as_tensor(np.stack(stacked)))])
-        scores[prompt] = dict(zip([row["generation_id"] for row in pictures], found.tolist(), strict=True))
-    is_right = [max(scores, key=lambda prompt: scores[prompt][row["generation_id"]]) == row["prompt"] for row in pictures]
-    assert judged["retrieval"]["n=1"] == pytest.approx(np.mean(is_right))
-    assert judged["retrieval"]["chance"] == 1 / 2
-    assert set(judged["retrieval"]) == {"n=1", "n=4", "chance"}
-    one = read_parquet(tmp_path / made["generations"], GENERATIONS)
-    write_parquet(tmp_path / "one.parquet", one.filter(pc.equal(one["prompt"], one["prompt"][0])), GENERATIONS)
-    with pytest.raises(ValueError, match="one.parquet has one prompt; how well pictures are told apart takes two, so draw more"):
-        run_job("evaluate", make_config(), {**inputs, "generations": "one.parquet", "clip": "clip", "clip_id": networks["clip_id"]})
 
 
 def test_ranks_among_equal_scores_and_mixed_prompts():
