@@ -154,11 +154,13 @@ def main() -> None:
     parser.add_argument("--packs", type=Path, help="Parquet files with concept, style and image; demo scenes if not given")
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--updates", type=int, nargs="*", default=[30, 120], help="of the transformer")
+    parser.add_argument("--clip-updates", type=int, nargs="*", default=[20])
+    parser.add_argument("--root", type=Path, help="data root to keep; runs that are there are not made again")
     parser.add_argument("--pairs", type=int, nargs=2, default=[2_400, 720], metavar=("BASE", "NEW"))
     asked = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
+        root = asked.root or Path(folder)
         base, new = pictures(asked.packs, *asked.pairs)
         of_base, of_new = write_pairs(root, "base", base), write_pairs(root, "new", new)
         bpe, dvae = run("train_bpe", root, of_base), run("train_dvae", root, of_base)
@@ -180,7 +182,7 @@ def main() -> None:
         )
         of_set = tokens_of(root, "new", networks)
         rows = of_transformer(root, of_set, begun_transformer, asked)
-        for name, anew, begun, half in itertools.chain(rows, of_clip(root, {**of_new, **networks}, begun_clip, asked.seeds)):
+        for name, anew, begun, half in itertools.chain(rows, of_clip(root, {**of_new, **networks}, begun_clip, asked)):
             means = " | ".join(f"{statistics.mean(values):.3f}" for values in (anew, begun, half))
             differences = " | ".join(interval([b - a for a, b in zip(anew, arm, strict=True)]) for arm in (begun, half))
             print(f"| {name} | {means} | {differences} |", flush=True)
@@ -207,15 +209,20 @@ def of_transformer(root: Path, inputs: Mapping[str, str], start: Mapping[str, An
         yield f"transformer, {n}", losses(n), losses(n, **start), losses(n, **half)
 
 
-def of_clip(root: Path, inputs: Mapping[str, str], start: Mapping[str, Any], num_seeds: int) -> Iterator[Row]:
-    """Validation contrastive loss after 40 updates."""
+def of_clip(root: Path, inputs: Mapping[str, str], start: Mapping[str, Any], asked: argparse.Namespace) -> Iterator[Row]:
+    """Validation contrastive loss, nats, for every number of updates."""
 
-    def losses(**how: Any) -> list[float]:
-        counted = {"train_clip__max_steps": 40, "train_clip__warmup_steps": 4, "train_clip__validate_every": 10, "train_clip__patience": 0}
-        results = [run("train_clip", root, inputs, seed=seed, **counted, **how) for seed in range(num_seeds)]
+    def losses(updates: int, **how: Any) -> list[float]:
+        counted = {
+            "train_clip__max_steps": updates, "train_clip__warmup_steps": updates // 10,
+            "train_clip__validate_every": max(1, updates // 4), "train_clip__patience": 0,
+        }  # fmt: skip
+        results = [run("train_clip", root, inputs, seed=seed, **counted, **how) for seed in range(asked.seeds)]
         return [float(result["validation_loss"]) for result in results]
 
-    yield "CLIP, 40", losses(), losses(**start), losses(train_clip__learning_rate=5e-4, **start)
+    half = {"train_clip__learning_rate": 5e-4, **start}
+    for n in asked.clip_updates:
+        yield f"CLIP, {n}", losses(n), losses(n, **start), losses(n, **half)
 
 
 def cpu_s() -> float:

@@ -19,6 +19,8 @@ with ids as (
     select 'training_set_id', training_set_id from training_sets
     union all
     select kind || '_id', artifact_id from artifacts
+    union all
+    select 'network_id', artifact_id from artifacts where kind in ('tokenizer', 'dvae', 'clip', 'transformer')
 ),
 
 known as (

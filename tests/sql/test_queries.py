@@ -491,6 +491,8 @@ def test_ever_seen_walks_through_warm_starts_and_what_model_folders_say(catalog)
     ]
     assert catalog.query("ever_seen", network_id="tf2") == expected, "neither what was only looked at, nor what another network of it saw"
     assert [row[4] for row in catalog.query("ever_seen", network_id="c0")] == ["pairs0"]
+    (known,) = catalog.query("unknown_id", folder="ingest", parameter="network_id", id="c0")
+    assert known[0] is False, "a network of which nothing is told is no unknown one"
 
 
 def logged(catalog, table, run_id, step, **numbers):
