@@ -29,6 +29,8 @@ GENERALISES, MEMORISES = 0.9, 0.75
 """Shares of what was learned of training pictures that hold for pictures kept apart: from the first on healthy, below the second wrong."""
 SURE = 3.0
 """Standard errors that an effect must be away from nothing."""
+TELLS_ONE_OF = 100
+"""A caption that is listened to makes its picture more likely by the logarithm of this: it tells the right one of so many."""
 FEW_PASSES = 3.0
 """Passes over the data before which captions may not have been understood yet."""
 LEAK_SHARE = 0.01
@@ -367,8 +369,11 @@ def caption_use(training: Training, tokens: TokenFacts | None, captions_fit: boo
             return None
         reason = "it was trained by an earlier edition, or fewer than two captions were kept apart"
         return Check(training.run_id, what, "not measured", nothing, "unknown", reason)
-    said = (training.run_id, what, f"{gain:.3g} nats an image token (standard error {error:.2g})", nothing)
-    if gain > SURE * error and gain > 0:
+    of_picture, enough = gain * training.config.dvae.num_image_tokens, math.log(TELLS_ONE_OF)
+    measured = f"{gain:.3g} nats an image token (standard error {error:.2g}), {of_picture:.3g} a picture"
+    said = (training.run_id, what, measured, f"{nothing}; {enough:.1f} a picture tell one of {TELLS_ONE_OF}")
+    is_sure = gain > SURE * error and gain > 0
+    if is_sure and of_picture >= enough:
         return Check(*said, "healthy")
     if training.num_steps < max(EARLY_STEPS, training.settings.warmup_steps):
         return Check(*said, "unknown", _early(training))
@@ -376,6 +381,9 @@ def caption_use(training: Training, tokens: TokenFacts | None, captions_fit: boo
     if now is not None and single is not None and now > NOTHING_LEARNED * single:
         return Check(*said, "unknown", "it has learned nothing about pictures yet (bits per image token)")
     passes = training.num_steps * training.settings.batch_size / tokens.num_train if tokens else 0.0
+    if is_sure:
+        cause = f"captions say little about their pictures, or too few updates ({passes:.1f} passes)"
+        return Check(*said, "look", cause, f"--set train_transformer.max_steps={2 * training.settings.max_steps}")
     if captions_fit:
         cause = (
             f"CLIP finds pictures by these captions, so they belong together and the transformer does not listen yet ({passes:.1f} passes)"

@@ -74,6 +74,7 @@ def _transformer(logged: Logged) -> list[Plot]:
     return [
         _plot(logged, "image_loss", "Loss per image token", y_name="nats", right=BITS),
         _plot(logged, "text_loss", "Loss per text token", y_name="nats", right=BITS),
+        _plot(logged, "caption_gain", "Worth of a picture's own caption, per image token", y_name="nats", right=BITS),
     ]
 
 

@@ -65,6 +65,10 @@ def test_a_healthy_transformer_of_the_demo():
         ({"image_loss": (6.9, 5.0, 4.0, 3.0)}, "bits per image token", "look", "57% of what was learned there", "max_steps"),
         ({"text_loss": (6.3, 6.3, 6.3, 6.2)}, "bits per text token", "wrong", "dead text loss", "max_steps"),
         ({"text_loss": (0.0, 0.0, 0.0, 0.0)}, "bits per text token", "wrong", "captions have no tokens", "report collection"),
+        (
+            {"caption_gain": (0.0, 0.0, 0.1, 0.01), "caption_gain_error": (1e-3,) * 4},
+            "worth of a picture's own caption", "look", "say little", "max_steps",
+        ),
         ({"caption_gain": (0.0, 0.0, 0.1, 0.2)}, "worth of a picture's own caption", "wrong", "captions do not belong", "collect anew"),
         (
             {"train_image_loss": (6.9, 1.7, 0.2, 0.01), "image_loss": (6.9, 2.0, 1.3, 1.3)},

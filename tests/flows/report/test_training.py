@@ -21,9 +21,11 @@ def test_gradients_by_layer_are_the_last_ones():
 
 
 def test_losses_have_bits_on_the_right_and_rates_begin_at_zero():
-    logged = Logged({("text_loss", "train"): [(0, 6.0), (10, 5.0)]}, {"tokens_per_s": [(10, 900.0), (20, 1_000.0)]}, SUMMARY)
-    loss, rate = plots_of("train_transformer", logged)
+    curves = {("text_loss", "train"): [(0, 6.0), (10, 5.0)], ("caption_gain", "validation"): [(0, 0.0), (10, 0.5)]}
+    logged = Logged(curves, {"tokens_per_s": [(10, 900.0), (20, 1_000.0)]}, SUMMARY)
+    loss, gain, rate = plots_of("train_transformer", logged)
     assert (loss.title, loss.look.y_name, loss.look.right[0]) == ("Loss per text token", "nats", "bits")
+    assert (gain.title, [item.label for item in gain.series]) == ("Worth of a picture's own caption, per image token", ["validation"])
     assert (rate.title, rate.look.y_range) == ("Tokens per second", (0.0, 1_080.0))
 
 
