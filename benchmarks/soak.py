@@ -39,7 +39,7 @@ LINKS = (
 CHAIN = ("collect-pairs", "tokenize-pairs", "score-pairs", "retrain-networks", "generate-images", "draw-prompt-folder", "evaluate-model")
 TINY = {
     "filter.min_caption_words": 1, "filter.validation_share": 0.1, "shards.rows_per_part": 40, "shards.row_group_size": 20,
-    "tokenizer.vocab_size": 300, "tokenizer.max_text_tokens": 16,
+    "tokenizer.vocab_size": 300, "tokenizer.max_text_tokens": 40,
     "dvae.codebook_size": 16, "dvae.hidden_width": 8, "dvae.codebook_width": 8, "dvae.codebook_init": "random",
     "clip.embed_width": 32, "clip.width": 32, "clip.head_width": 16, "clip.vision_layers": 1, "clip.text_layers": 1,
     "transformer.num_layers": 1, "transformer.num_heads": 2, "transformer.d_model": 16,

@@ -5,6 +5,7 @@ It imports nothing heavy before a job asks for it. When the other end of the soc
 SIGTERM.
 """
 
+import atexit
 import ctypes
 import gc
 import importlib
@@ -147,6 +148,7 @@ def _become(request: Request, server: int) -> None:
     if "numpy.random" in sys.modules:  # other generators seed themselves anew, or are the same in every process (torch)
         sys.modules["numpy.random"].seed()
     _show_as(request.command)
+    atexit.register(gc.unfreeze)  # or libraries complain at the end of objects that nobody has freed
     _tell(request.status, PID, os.getpid())  # from here on signals to its process group arrive
 
 

@@ -109,6 +109,14 @@ def test_exit_statuses_signals_and_last_words(folder):
     assert words[-1] == "goodbye"
 
 
+def test_objects_of_its_imports_are_freed_at_a_jobs_end(folder):
+    """Or bindings (nanobind's, in Triton) complain of leaks after the job's last words, in whose place they would be told."""
+    (folder / "heavy.py").write_text(
+        "import os\nclass Bound:\n    def __del__(self, write=os.write): write(1, b'freed\\n')\nbound = Bound()\nbound.itself = bound\n"
+    )
+    assert run(job(folder, "import heavy; print('done')")) == ([None], ["done", "freed"])
+
+
 def test_the_job_itself_meets_what_is_wrong_with_its_imports(folder):
     (folder / "heavy.py").write_text("raise ValueError('not today')")
     failures, lines = run(job(folder, "import heavy"))
