@@ -35,7 +35,7 @@ GPU_DEVICES = ("nvidiactl", "kfd", "dxg", "nvmap")
 START_S = 60.0
 """How long a server may take to start; jobs are ordinary processes if it does not."""
 
-PER_JOB = ("LOCAL_RANK", "PYTEST_CURRENT_TEST")
+PER_JOB = ("LOCAL_RANK", "DALLE_DATA_ROOT", "PYTEST_CURRENT_TEST")
 """Variables that jobs of one server may differ in: nothing reads them while it is imported."""
 
 

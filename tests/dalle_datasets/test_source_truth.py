@@ -233,7 +233,7 @@ def test_a_picture_that_its_page_does_not_show_any_more(site):
     ("headers", "reason"),
     [({"X_Robots_Tag": "googlebot: noai, noimageai"}, "x_robots_tag"), ({"TDM_Reservation": "1"}, "tdm_reserved"), ({}, "robots_txt")],
 )
-@pytest.mark.parametrize("etag", [pytest.param({}, marks=pytest.mark.slow), {"ETag": '"1"'}])
+@pytest.mark.parametrize("etag", [pytest.param({}, marks=pytest.mark.long), {"ETag": '"1"'}])
 def test_a_picture_that_opts_out(site, web, headers, reason, etag):
     """Its bytes go, too."""
     web.put("/1.png", png(1), **etag)
@@ -252,7 +252,7 @@ def test_a_picture_that_opts_out(site, web, headers, reason, etag):
 
 
 @pytest.mark.parametrize(("status", "stays"), [(404, False), (403, True), (500, True)])
-@pytest.mark.parametrize("etag", [pytest.param({}, marks=pytest.mark.slow), {"ETag": '"1"'}])
+@pytest.mark.parametrize("etag", [pytest.param({}, marks=pytest.mark.long), {"ETag": '"1"'}])
 def test_a_picture_that_is_not_there_today(site, web, status, stays, etag):
     web.put("/1.png", png(1), **etag)
     assert site.collect()[0] == ALL

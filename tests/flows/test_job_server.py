@@ -215,7 +215,7 @@ def test_a_forked_training_computes_what_one_of_its_own_process_computes(tmp_pat
     from tests.dalle_model.jobs.conftest import TINY, pairs_table  # here, because it imports torch
 
     made = []
-    for folder, devices in (("forked", job_client.GPU_DEVICES), ("again", job_client.GPU_DEVICES), ("alone", ("null",))):
+    for folder, devices in (("forked", job_client.GPU_DEVICES), ("alone", ("null",))):
         monkeypatch.setattr(job_client, "GPU_DEVICES", devices)
         config = preset("demo", {**TINY, "paths.data_root": str(tmp_path / folder), "train_dvae.max_steps": 3, "train_dvae.batch_size": 4})
         write_parts(Layout(tmp_path / folder).pairs("emoji"), pairs_table(all_scenes()[::99]), PAIRS, rows_per_part=20, row_group_size=10)

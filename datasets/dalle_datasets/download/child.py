@@ -14,10 +14,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dalle_datasets.download.worker import GuardedDownloader, prepare
-
-img2dataset_main: Any = importlib.import_module("img2dataset.main")  # `img2dataset.main` the attribute is a function
-
 RAY_STORE_BYTES = 80 * 2**20
 """Memory that a Ray of our own sets aside for passing objects between processes: the least it takes, since images go to files."""
 
@@ -42,6 +38,12 @@ def main(job_path: str) -> None:
     """Download the URLs of a job."""
     job = json.loads(Path(job_path).read_text())
     _end_with_parent(job["parent_pid"])
+    if job["distributor"] == "ray":
+        import ray  # noqa: F401 - before `worker`, which keeps it from img2dataset where it is not used
+    # Here, because they take seconds, and because of Ray.
+    from dalle_datasets.download.worker import GuardedDownloader
+
+    img2dataset_main: Any = importlib.import_module("img2dataset.main")  # `img2dataset.main` the attribute is a function
     if job["distributor"] == "ray":
         _start_ray(job["ray_address"], job["num_processes"], job["ray_start_s"])
 
@@ -92,6 +94,8 @@ def _start_ray(address: str, num_processes: int, start_s: float) -> None:
     from img2dataset import distributor
     from ray.util.placement_group import placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    from dalle_datasets.download.worker import prepare
 
     of_our_own: dict[str, Any] = {
         "num_cpus": num_processes, "object_store_memory": RAY_STORE_BYTES, "include_dashboard": False, "_node_ip_address": "127.0.0.1",

@@ -95,7 +95,7 @@ for child in (*writers.values(), *readers):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_crowd_with_many_deaths_loses_nothing_and_counts_nothing_twice(tmp_path):
     layout = Layout(tmp_path)
     with connect(layout.catalog):

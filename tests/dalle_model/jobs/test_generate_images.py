@@ -1,13 +1,14 @@
 """Every candidate is kept with its score, rank, seed and origin; kills, bad prompts and mixed-up networks lose nothing."""
 
 import json
+import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -272,6 +273,9 @@ def test_a_picture_is_completed_from_its_upper_rows(tmp_path, inputs, make_confi
 @pytest.mark.slow
 def test_a_batch_of_80_prompts_killed_at_random_ends_with_the_same_rows(tmp_path, inputs, make_config, run_job):
     """kill -9 at any moment: between parts, inside a part, while pictures are half written."""
+    from flows.runtime.jobs import commands_of  # here, because the other tests need no flows
+    from flows.runtime.processes import stream_together
+
     scenes = random.Random(3).sample(all_scenes(), 80)
     write_parquet(
         tmp_path / "prompts.parquet", text_prompts([caption_scene(s, random.Random(i)) for i, s in enumerate(scenes)]).prompts, PROMPTS
@@ -285,17 +289,20 @@ def test_a_batch_of_80_prompts_killed_at_random_ends_with_the_same_rows(tmp_path
     for path in run_dir.iterdir():
         if path.name != "config.json":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    num_kills = 0
+    killed: set[int] = set()
     while read_result(run_dir) is None:
-        parts = len(list_parts(run_dir / "generations"))
-        process = subprocess.Popen([sys.executable, "-m", "dalle_model.jobs", "generate_images", str(run_dir)], stdout=subprocess.DEVNULL)
-        while process.poll() is None and len(list_parts(run_dir / "generations")) == parts:
-            time.sleep(0.005)
-        if num_kills < 2 and process.poll() is None:
-            process.kill()
-            num_kills += 1
-        assert process.wait(timeout=300) in (0, -9)
-    assert num_kills == 2
+        num_parts = len(list_parts(run_dir / "generations"))
+
+        def kill_after_a_part(_number, _line, num_parts=num_parts):
+            if len(killed) < 2 and len(list_parts(run_dir / "generations")) > num_parts:
+                pid = json.loads((run_dir / "job.json").read_text())["pid"]
+                if pid not in killed:  # else these are its last words
+                    os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+
+        (failure,) = stream_together(commands_of("generate_images", run_dir, 1), kill_after_a_part)
+        assert failure is None or "SIGKILL" in failure.reason
+    assert len(killed) == 2
     assert (run_dir / "generations.parquet").read_bytes() == undisturbed
     assert {path.name: path.read_bytes() for path in run_dir.glob("images/*/*")} == pictures
 

@@ -203,7 +203,7 @@ def test_four_processes_one_of_which_dies_and_two_or_one_that_go_on_train_as_one
     write_json(continued / "config.json", config)
     execute("train_transformer", continued)
     (tmp_path / "job.py").write_text(TOLD_TO_END)
-    finished = torchrun(2, [str(tmp_path / "job.py"), "train_transformer", str(run_dir)])
+    finished = forked(2, [str(tmp_path / "job.py"), "train_transformer", str(run_dir)])
     assert "told to end by a signal to another process: the state of step 5 is saved" in finished.stderr
     assert finished.returncode == 0, finished.stderr[-2_000:]
     for found in (continued, run_dir):

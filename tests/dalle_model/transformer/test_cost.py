@@ -88,7 +88,7 @@ def test_sharding_divides_what_is_kept_and_not_what_is_computed() -> None:
     assert plan_transformer(config, 64, "hybrid").memory.optimizer == pytest.approx(alone.memory.optimizer / 8, rel=1e-6)
 
 
-@pytest.mark.parametrize("is_checkpointing", [False, True])
+@pytest.mark.parametrize("is_checkpointing", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_the_planned_peak_is_what_an_update_of_the_small_preset_allocates(is_checkpointing: bool) -> None:
     spec = importlib.util.spec_from_file_location("bench_memory", Path(__file__).parents[3] / "benchmarks" / "bench_memory.py")
     assert spec is not None
