@@ -53,11 +53,14 @@ class Reference:
     """split -> name -> points."""
 
     def at(self, name: str, step: int, split: str = "validation") -> float | None:
-        """A curve's value at an update, between two points as on a straight line; None outside the curve or where there is none."""
+        """A curve's value at an update, between two points as on a straight line.
+
+        None where there is no curve, outside it, and between its first two points: losses fall steeply there.
+        """
         points = self.curves.get(split, {}).get(name, ())
-        if not points or not points[0][0] <= step <= points[-1][0]:
+        if not points or not points[0][0] <= step <= points[-1][0] or points[0][0] < step < points[min(1, len(points) - 1)][0]:
             return None
-        i = min(bisect.bisect_left(points, step, key=lambda point: point[0]), len(points) - 1)
+        i = bisect.bisect_left(points, step, key=lambda point: point[0])
         (x1, y1), (x0, y0) = points[i], points[max(0, i - 1)]
         return y1 if x1 == x0 else y0 + (y1 - y0) * (step - x0) / (x1 - x0)
 

@@ -187,11 +187,10 @@ def test_entropies():
 
 
 def test_a_reference_between_its_points_and_outside():
-    reference = Reference(
-        name="r", job="train_clip", size={}, data={}, learning_rate=1, batch_size=1, curves={"train": {"loss": [(0, 4.0), (10, 2.0)]}}
-    )
-    assert [reference.at("loss", step, "train") for step in (0, 5, 10, 11)] == [4.0, 3.0, 2.0, None]
-    assert reference.at("loss", 5) is None
+    curves = {"train": {"loss": [(0, 9.0), (10, 4.0), (20, 2.0)]}}
+    reference = Reference(name="r", job="train_clip", size={}, data={}, learning_rate=1, batch_size=1, curves=curves)
+    assert [reference.at("loss", step, "train") for step in (0, 5, 10, 15, 20, 21)] == [9.0, None, 4.0, 3.0, 2.0, None]
+    assert reference.at("loss", 10) is None
 
 
 def test_a_run_that_is_going_on_is_read_and_one_that_is_none_is_refused(tmp_path: Path, capsys):
