@@ -275,9 +275,11 @@ def _read(path: Path) -> dict[str, Any] | None:
     """A record of an export; None if there is none, or it is not one of ours."""
     try:
         record = json.loads(path.read_text())
-        return record if isinstance(record, dict) and {"export_id", "files"} <= record.keys() else None
-    except (FileNotFoundError, ValueError):
+        files = record["files"]
+        is_ours = isinstance(record["export_id"], str) and all({"name", "split", "num_pairs", "num_bytes"} <= set(file) for file in files)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
+    return record if is_ours else None
 
 
 def _result(export_id: str, files: list[dict[str, Any]], licences: list[tuple[str, int]], *, was_there: bool) -> PairExport:
