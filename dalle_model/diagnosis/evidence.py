@@ -165,22 +165,22 @@ def find_run(layout: Layout, name: str) -> str:
 
 
 def read_pairs(folder: Path) -> PairFacts | None:
-    """What the pairs of a source hold; None when there are none."""
-    pictures: dict[str, list[str]] = {"train": [], "validation": []}
-    captions: dict[str, list[str]] = {"train": [], "validation": []}
+    """What the pairs of a source hold; None when there are none. Takes 16 bytes of memory a pair."""
+    pictures: dict[str, list[NDArray[np.int64]]] = {"train": [], "validation": []}
+    captions: dict[str, list[NDArray[np.int64]]] = {"train": [], "validation": []}
     for batch in iter_batches(folder, PAIRS, ["split", "pixel_sha256", "caption"], 65_536):
         for split in pictures:
             rows = batch.filter(pc.equal(batch["split"], split))
-            pictures[split] += rows["pixel_sha256"].to_pylist()
-            captions[split] += [_plain(text) for text in rows["caption"].to_pylist()]
-    if not any(pictures.values()):
+            pictures[split].append(_hashes(rows["pixel_sha256"].to_pylist()))
+            captions[split].append(_hashes([_plain(text) for text in rows["caption"].to_pylist()]))
+    if not pictures["train"]:
         return None
-    trained_on, read = set(pictures["train"]), set(captions["train"])
+    trained_on, kept_apart = np.concatenate(pictures["train"]), np.concatenate(pictures["validation"])
     return PairFacts(
-        num_train=len(pictures["train"]),
-        num_validation=len(pictures["validation"]),
-        num_leaked=sum(picture in trained_on for picture in pictures["validation"]),
-        num_known_captions=sum(caption in read for caption in captions["validation"]),
+        num_train=len(trained_on),
+        num_validation=len(kept_apart),
+        num_leaked=int(np.isin(kept_apart, trained_on).sum()),
+        num_known_captions=int(np.isin(np.concatenate(captions["validation"]), np.concatenate(captions["train"])).sum()),
     )
 
 
@@ -309,6 +309,11 @@ def _newest_drawing(layout: Layout, transformer_id: str) -> tuple[str, Path] | N
 def _num_alike(pictures: NDArray[np.uint16], trained_on: NDArray[np.uint16]) -> int:
     """How many of the pictures have a training picture with which they share nearly all tokens."""
     return sum(bool(((trained_on == picture).mean(1) >= COPY_SHARE).any()) for picture in pictures)
+
+
+def _hashes(texts: Sequence[str]) -> NDArray[np.int64]:
+    """64 bits of each text, the same within this process."""
+    return np.fromiter(map(hash, texts), np.int64, len(texts))
 
 
 def _plain(text: str) -> str:

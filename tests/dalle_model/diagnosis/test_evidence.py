@@ -5,12 +5,14 @@ import json
 import pyarrow as pa
 import pytest
 
+from dalle_datasets.demo.emoji_scenes import all_scenes
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.parquet import write_parquet
-from dalle_datasets.store.schemas import GENERATIONS, TRAINING_SET
+from dalle_datasets.store.schemas import GENERATIONS, PAIRS, TRAINING_SET
 from dalle_model.config.presets import preset
-from dalle_model.diagnosis.evidence import Training, read_copies, read_tokens, read_training
+from dalle_model.diagnosis.evidence import PairFacts, Training, read_copies, read_pairs, read_tokens, read_training
 from dalle_model.running.run_dir import prepare
+from tests.dalle_model.jobs.conftest import pairs_table
 
 SEEN, OTHER, NEW = [1] * 16, [1, 2] * 8, [3, 4] * 8
 
@@ -70,6 +72,14 @@ def test_a_leak_is_the_same_picture_with_the_same_caption_whatever_its_case_and_
     assert facts.image_nats == pytest.approx(0.5623, abs=1e-4)  # 24 ones and 8 twos
     assert facts.text_nats == pytest.approx(0.6931, abs=1e-4)
     assert read_tokens(layout.training_set("none"), preset("demo")) is None
+
+
+def test_pairs_are_compared_by_their_pixels_and_their_captions(tmp_path):
+    table = pairs_table(all_scenes()[:20]).to_pylist()  # the tenth and the twentieth are kept apart
+    table[9]["pixel_sha256"], table[19]["caption"] = table[0]["pixel_sha256"], table[3]["caption"].upper()
+    write_parquet(tmp_path / "part-00000.parquet", pa.Table.from_pylist(table, PAIRS.with_metadata(None)), PAIRS)
+    assert read_pairs(tmp_path) == PairFacts(num_train=18, num_validation=2, num_leaked=1, num_known_captions=1)
+    assert read_pairs(tmp_path / "none") is None
 
 
 def test_a_step_that_a_continued_training_repeated_counts_once(tmp_path):
