@@ -36,7 +36,7 @@ def add_copies(table: Figures, run: JobRun, drawn: Drawn, real: Real) -> None:
     if real.captions:
         own["real"] = np.concatenate(real.tokens)[:MAX_REFERENCES]
     num_training = sum(len(batch) for batch, _ in trained_on(run))
-    at_most = int(MAX_COMPARISONS / max(1, num_training * own["drawn"].shape[1]))
+    at_most = max(1, int(MAX_COMPARISONS / max(1, num_training * own["drawn"].shape[1])))
     rng = np.random.default_rng(0)
     searched = {kind: np.sort(rng.permutation(len(tokens))[:at_most]) for kind, tokens in own.items()}
     equal = {kind: np.zeros(len(rows)) for kind, rows in searched.items()}

@@ -39,6 +39,7 @@ def test_version_and_help(capsys):
         "reconstruct",
         "generate",
         "rerank",
+        "evaluate",
         "diagnose",
         "query",
         "lineage",
