@@ -84,10 +84,20 @@ def diagnose_training(
             others = [memory(training, tokens), leak_of_tokens(training, tokens)]
     is_ill = any(check is not None and check.verdict == "wrong" for check in learning) or is_behind(training, reference)
     others += [loss_turned(training), gradients(training, reference), step_size(training, reference, is_ill), data_wait(training)]
-    return [check for check in (*learning, *others) if check is not None]
+    return [check for check in (progress(training), *learning, *others) if check is not None]
 
 
 # What every training has.
+
+
+def progress(training: Training) -> Check:
+    """How far it is, and whether it goes on."""
+    said = (training.run_id, "updates", f"{training.num_steps:,} of {training.settings.max_steps:,}", training.state)
+    if training.state == "stopped":
+        return Check(*said, "look", "it was interrupted, or has not begun", "the same command again goes on where it was")
+    if training.state == "failed":
+        return Check(*said, "wrong", "it ended with an error", f"read error.txt and log.txt in runs/{training.run_id}")
+    return Check(*said, "healthy")
 
 
 def step_size(training: Training, reference: Reference | None, is_ill: bool) -> Check:

@@ -131,6 +131,13 @@ def test_few_updates_are_not_judged():
     assert found["bits per image token"].cause == "0 updates are too few to tell"
 
 
+def test_a_training_that_stopped_or_failed_is_not_called_healthy():
+    for state, verdict, remedy in (("stopped", "look", "same command again"), ("failed", "wrong", "error.txt"), ("running", "healthy", "")):
+        found = rules.progress(dataclasses.replace(training(**TRANSFORMER), state=state))
+        assert (found.verdict, found.measured, found.reference) == (verdict, "1,000 of 1,000", state)
+        assert remedy in found.remedy
+
+
 def test_a_clip_that_guesses():
     curves = {"loss": (5.0, 4.9, 4.9, 4.9), "batch_accuracy": (0.01, 0.01, 0.01, 0.01), "chance_accuracy": (0.01,) * 4}
     found = judge("train_clip", train_batch_accuracy=(0.01, 0.2, 0.6, 0.9), **curves)["pictures found by caption"]
