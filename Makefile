@@ -50,7 +50,7 @@ test: $(STAMP)  ## all tests but the slow ones and those that need a GPU
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(SAME) -m $(FAST)
 
 test-slow: $(STAMP)  ## the tests that take minutes: whole pipelines, kill and resume, deployments
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile $(SAME) -m "slow and not gpu" $$(grep -rl "mark\.slow" tests --include="test_*.py")
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile $(SAME) -m "slow and not long and not gpu" $$(grep -rl "mark\.slow" tests --include="test_*.py")
 
 test-long: $(STAMP)  ## tests that CI has no time for: networks of full size, Ray that is killed, thousands of odd pictures
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(SAME) -m "long and not gpu" $$(grep -rl "mark\.long" tests --include="test_*.py")

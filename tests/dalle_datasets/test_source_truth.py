@@ -150,9 +150,9 @@ def opt_out(site, web, how):
 @pytest.mark.parametrize(
     ("how", "reason"),
     [
-        ("noai", "meta_robots"),
+        pytest.param("noai", "meta_robots", marks=pytest.mark.long),
         ("X-Robots-Tag: max-image-preview:large, noai", "x_robots_tag"),  # beside the same ETag: the page itself is as it was
-        ("TDM-Reservation: 1", "tdm_reserved"),
+        pytest.param("TDM-Reservation: 1", "tdm_reserved", marks=pytest.mark.long),
         ("robots.txt", "robots_txt"),
         ("tdmrep.json", "tdm_reserved"),
     ],
@@ -182,7 +182,7 @@ def test_an_opt_out_is_seen_on_a_page_that_no_link_leads_to_any_more(site, web):
     assert site.collect()[0] == ALL - OF_A
 
 
-@pytest.mark.parametrize("status", [500, 403])
+@pytest.mark.parametrize("status", [500, pytest.param(403, marks=pytest.mark.long)])
 def test_a_failure_for_a_moment_withdraws_nothing_and_hides_no_opt_out(site, web, status):
     assert site.collect()[0] == ALL
     answers = dict(web.answers)
@@ -204,7 +204,7 @@ def test_rules_that_cannot_be_read_today_withdraw_nothing(site, web):
     assert (pairs, changes) == (ALL, {("new, left out", "robots_unavailable"): 3})
 
 
-@pytest.mark.parametrize("status", [404, 451])
+@pytest.mark.parametrize("status", [404, pytest.param(451, marks=pytest.mark.long)])
 def test_a_page_that_was_taken_down(site, web, status):
     assert site.collect()[0] == ALL
     web.put("/a.html", b"", status=status)

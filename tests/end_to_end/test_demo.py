@@ -160,6 +160,7 @@ def test_the_second_run_starts_nothing(undisturbed):
     assert tables(layout) == before
 
 
+@pytest.mark.long  # test_growing_root.py counts the work of a refresh
 def test_a_refresh_of_an_unchanged_site_goes_through_all_stages_and_makes_nothing(undisturbed):
     layout, _, _ = undisturbed
     before = tables(layout)
@@ -169,6 +170,7 @@ def test_a_refresh_of_an_unchanged_site_goes_through_all_stages_and_makes_nothin
         assert after[table] == before[table]
 
 
+@pytest.mark.long  # test_draw_prompt_folder.py does so without networks
 def test_prompts_that_are_dropped_into_a_folder_get_pictures_once(undisturbed):
     layout, _, _ = undisturbed
     folder = layout.root / "prompt_folder"
