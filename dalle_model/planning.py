@@ -330,7 +330,8 @@ def _warnings(look: Look, passes: float) -> list[str]:
         warnings.append(f"it sees every pair {passes:.0f} times; more pictures would help more than more time")
     if look.cut_share:
         warnings.append(
-            f"{look.cut_share:.0%} of the captions are longer than the text positions of the model it begins from, and lose their end"
+            f"{look.cut_share:.0%} of the captions are longer than the text positions of the model it begins from, and lose their end; "
+            "--set start.new_tokens=add spells their words with fewer tokens"
         )
     if passes < 1:
         warnings.append(f"it sees {passes:.0%} of the pairs; more time would help")
