@@ -118,8 +118,9 @@ def all_distances(first: NDArray[np.floating], second: NDArray[np.floating]) -> 
     some, others = first[:MAX_KERNEL], second[:MAX_KERNEL]
     length = np.sqrt(first.shape[1])
     cmmd = distance_estimate(gaussian_mmd(some, others), len(some), len(others))
+    straight = distance_estimate(lambda weights, second_weights: frechet(first, second, weights, second_weights), number, other)
     return {
-        "frechet": distance_estimate(lambda weights, second_weights: frechet(first, second, weights, second_weights), number, other),
+        "frechet": straight._replace(low=max(0.0, straight.low)),
         "kid": distance_estimate(kid(some * length, others * length), len(some), len(others)),
         "cmmd": Estimate(GAUSSIAN_SCALE * cmmd.value, GAUSSIAN_SCALE * cmmd.low, GAUSSIAN_SCALE * cmmd.high, cmmd.num_samples),
     }

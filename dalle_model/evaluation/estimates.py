@@ -44,14 +44,15 @@ def mean_estimate(values: NDArray[np.float64]) -> Estimate:
     return Estimate(*bootstrap_interval(values), len(values))
 
 
-def share_estimate(is_so: NDArray[np.bool_]) -> Estimate:
-    """The share of prompts or pictures of which something is true, with Wilson's interval.
+def share_estimate(shares: NDArray[np.float64] | NDArray[np.bool_]) -> Estimate:
+    """The mean of one share in [0, 1] per prompt or picture; Wilson's interval where all are the same.
 
-    A bootstrap would say that a share of none is certain. Raises `ValueError` for no pictures.
+    A bootstrap would say that none of 24 is certain. Raises what `mean_estimate` raises.
     """
-    if not (number := len(is_so)):
-        raise ValueError("a share of no pictures was asked for; give at least one")
-    share, z = float(is_so.mean()), 1.96
+    found = mean_estimate(shares.astype(np.float64))
+    if found.low < found.high:
+        return found
+    share, number, z = found.value, found.num_samples, 1.96
     centre, width = share + z**2 / (2 * number), z * np.sqrt(share * (1 - share) / number + z**2 / (4 * number**2))
     scale = 1 + z**2 / number
     return Estimate(share, max(0.0, float((centre - width) / scale)), min(1.0, float((centre + width) / scale)), number)

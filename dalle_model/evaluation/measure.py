@@ -25,7 +25,7 @@ from dalle_model.dvae.pixels import as_bytes, as_floats, as_tensor
 from dalle_model.evaluation.batch import BLUR_RADII, SEEN, Drawn, Figures, Numbers, Real, Row, Vectors, embeddings, read_drawn, sets_of
 from dalle_model.evaluation.copies import add_copies
 from dalle_model.evaluation.distances import all_distances
-from dalle_model.evaluation.estimates import Estimate, mean_estimate
+from dalle_model.evaluation.estimates import Estimate, mean_estimate, share_estimate
 from dalle_model.evaluation.likeness import SSIM_WINDOW, Pixels, blur, psnr, ssim
 from dalle_model.evaluation.retrieval import NUM_DISTRACTORS, first_among
 from dalle_model.running.progress import report_progress
@@ -196,7 +196,7 @@ def add_retrieval(table: Figures, run: JobRun, evaluator: Clip, drawn: Drawn, re
         for n in kept:
             about = {"prompt_set": name, "best_of": n}
             own = best_of(first[rows], drawn.scores[rows], n)
-            table.add("retrieval", "drawn", mean_estimate(own), **about, note=_joined([*by_reranker, *notes, *few]))
+            table.add("retrieval", "drawn", share_estimate(own), **about, note=_joined([*by_reranker, *notes, *few]))
             own = best_of(scores[rows], drawn.scores[rows], n)
             table.add("clip_score", "drawn", mean_estimate(own), **about, note=_joined([*by_reranker, *few]))
         if pairs:
@@ -209,7 +209,7 @@ def add_retrieval(table: Figures, run: JobRun, evaluator: Clip, drawn: Drawn, re
     where = np.array([places.get(normalize_caption(caption, lowercase=True), -1) for caption in real.captions])
     if (where >= 0).any():
         real_first, real_scores = placed(vectors[where >= 0], texts, where[where >= 0])
-        table.add("retrieval", "real", mean_estimate(real_first), note=_joined(notes))
+        table.add("retrieval", "real", share_estimate(real_first), note=_joined(notes))
         table.add("clip_score", "real", mean_estimate(real_scores))
     if len(vectors) > 1:
         number, total = len(vectors), vectors.sum(0, dtype=np.float64)

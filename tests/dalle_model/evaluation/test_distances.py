@@ -8,7 +8,7 @@ import pytest
 from scipy.linalg import sqrtm
 
 from dalle_model.evaluation.distances import all_distances, as_features, cubic_kernel, frechet, gaussian_kernel, gaussian_mmd, kid
-from dalle_model.evaluation.estimates import mean_estimate
+from dalle_model.evaluation.estimates import mean_estimate, share_estimate
 from dalle_model.evaluation.likeness import SAME_DB, blur, psnr, ssim
 from dalle_model.evaluation.retrieval import first_among, most_equal
 
@@ -87,6 +87,14 @@ def test_sets_that_cannot_be_compared_are_refused():
     with pytest.raises(ValueError, match="1 of 2 values are not numbers"):
         mean_estimate(np.array([1, np.nan]))
     assert np.isnan(mean_estimate(np.array([0.5])).low), "one prompt has no interval"
+
+
+def test_none_of_24_is_not_certain():
+    """Wilson's interval of none and of all; of anything between it is the bootstrap's."""
+    assert share_estimate(np.zeros(24)) == pytest.approx((0, 0, 1.96**2 / (24 + 1.96**2), 24))
+    assert share_estimate(np.ones(24, bool))[:3] == pytest.approx((1, 24 / (24 + 1.96**2), 1))
+    some = np.arange(24) / 24
+    assert share_estimate(some) == mean_estimate(some)
 
 
 def test_ssim_is_the_paper_s_formula_in_every_window():

@@ -120,7 +120,8 @@ def check_retrieval(tmp_path, batch, made, rows):
     assert find(rows, "retrieval", "chance")["value"] == 1 / len(pool)
     row = find(rows, "retrieval", "drawn", prompt_set="seen_caption", best_of=4)
     assert row["note"] == f"among {len(pool)} captions, as there are no more; only 1 prompt"
-    assert (row["low"], row["space"]) == (None, f"clip {inputs['evaluator_id']}")
+    assert row["high"] - row["low"] > 0.7, "one prompt says little"
+    assert row["space"] == f"clip {inputs['evaluator_id']}"
     assert {row["figure"] for row in made["headline"]} == {"retrieval", "copies", "kid", "psnr", "ssim"}
 
 
