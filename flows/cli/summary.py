@@ -49,10 +49,13 @@ def print_figures(layout: Layout, evaluated: Mapping[str, Any]) -> None:
             console.print(said, style="bold", soft_wrap=True)
         most = max(row["best_of"] or 1 for row in rows)
         shown = figure_rows(row for row in rows if row["best_of"] in (None, 1, most) and not row["blur_radius"])
+        notes = list(dict.fromkeys(row.pop("note") for row in shown))
         table = _table(*shown[0])
         for row in shown:
             table.add_row(*row.values())
         console.print(table)
+        for said in filter(None, notes):
+            console.print(f"- {said}", soft_wrap=True)
         console.print("all of them: dalle query evaluation")
     if "agreement" in evaluated:
         console.print("object, colour, background and layout all right, the best by CLIP:")
