@@ -372,10 +372,13 @@ class Installation:
         """What the next training would learn from, of each source."""
         from prefect.client.orchestration import get_client
 
+        from flows.runtime.deployed import as_values
+
         with get_client(sync_client=True) as client:
             build = client.read_deployment_by_name("build-training-set/manual").id
             for changed in overrides.values():
-                client.create_flow_run_from_deployment(build, parameters={"preset": "demo", "overrides": changed})
+                parameters = {"preset": "demo", "overrides": as_values("demo", changed)}
+                client.create_flow_run_from_deployment(build, parameters=parameters)
 
     def is_idle(self, pause_s: float) -> bool:
         """Whether nothing runs or is about to, now and after a pause, in which an event may start something."""

@@ -58,19 +58,25 @@ def run(prefect_server):
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def start(*arguments: str) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen([sys.executable, "-m", *arguments], cwd=ROOT, env=environment, preexec_fn=end_with_parent)
+    def start(*arguments: str, **variables: str) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen([sys.executable, "-m", *arguments], cwd=ROOT, env={**environment, **variables}, preexec_fn=end_with_parent)
 
     finish.start = start
     return finish
 
 
 def test_every_flow_deploys_and_a_worker_completes_a_run(run, tmp_path):
+    for name, kind in (("gpu", "process"), ("kubernetes", "kubernetes")):  # the first is as on a Slurm cluster from now on
+        template = ROOT / "deploy" / "work-pools" / f"gpu-{'slurm' if name == 'gpu' else name}.json"
+        run("prefect", "work-pool", "create", name, "--type", kind, "--base-job-template", str(template))
     assert "limits are ready" in run("flows.bootstrap")
     assert "Deployment" in run("prefect", "--no-prompt", "deploy", "--all")
     run_dir = prepare("train_bpe", preset("demo", {"paths.data_root": str(tmp_path)}), write_captions(tmp_path))
     with get_client(sync_client=True) as client:
         assert len(client.read_deployments()) == len(yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"])
+        for pool, place in (("gpu", ("command", "--gpus={{ gpus }}")), ("kubernetes", ("job_manifest", "nvidia.com/gpu"))):
+            kept = client.read_work_pool(pool).base_job_template["job_configuration"]
+            assert place[1] in json.dumps(kept[place[0]]), "a pool keeps the template it was made with"
         job = {"job": "train_bpe", "run_dir": str(run_dir)}
         started = client.create_flow_run_from_deployment(client.read_deployment_by_name("run-job/cpu").id, parameters=job).id
     # A worker that is started anywhere, where a proxy is set that loopback addresses cannot be reached through.
@@ -254,11 +260,17 @@ def test_jobs_sent_to_a_pool_succeed_fail_and_end_there(run, tmp_path, monkeypat
     slow_part = tmp_path / "pairs" / "slow" / "part-00000.parquet"
     slow_part.parent.mkdir()
     os.mkfifo(slow_part)  # whoever opens it for reading waits for somebody who writes
-    worker = run.start("prefect", "worker", "start", "--pool", "gpu", "--type", "process")
+    srun = tmp_path / "bin" / "srun"  # stands in for Slurm's, on a cluster of one machine
+    srun.parent.mkdir()
+    srun.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/srun.log\nwhile case "$1" in --*) ;; *) false;; esac; do shift; done\nexec "$@"\n')
+    srun.chmod(0o755)
+    path = os.pathsep.join([str(srun.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
+    worker = run.start("prefect", "worker", "start", "--pool", "gpu", "--type", "process", PATH=path)
     try:
         with shown_on(told):
             assert dispatch.send_job("train_bpe", good, "gpu")["num_captions"] == 40
             assert told.progress[-1].unit == "captions"
+            assert "--partition=gpu --nodes=1 --ntasks=1 --gpus=1 --cpus-per-task=8" in (tmp_path / "srun.log").read_text()
             with pytest.raises(
                 JobFailed, match="train_bpe failed in pool gpu: train_bpe: input pairs = .*pairs/gone does not exist; run the"
             ):
