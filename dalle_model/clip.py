@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dalle_model.config.model import ClipConfig
+from dalle_model.config.start import check_sizes
 from dalle_model.training.fitting import fit_weights
 from dalle_model.weights import load_start, load_weights, save_weights
 
@@ -214,12 +215,7 @@ def start_clip(directory: Path, start_id: str, config: ClipConfig, tokenizer: Ca
             f"CLIP {start_id} reads captions with tokenizer {about['tokenizer_id']}; tokenizer {tokenizer.id} neither is "
             "that nor adds to it: begin from a tokenizer and a CLIP of one model"
         )
-    found, wanted = _flat(about["model_cfg"]), _flat(_model_cfg(config, tokenizer.max_text_tokens, num_old))
-    names = [name for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name)]
-    if different := [f"{name}={wanted.get(name)} (the files have {found.get(name)})" for name in names]:
-        raise ValueError(
-            f"CLIP {start_id} does not fit these settings: {', '.join(different)}; a training goes on with the sizes it began with"
-        )
+    check_sizes(f"CLIP {start_id}", _flat(about["model_cfg"]), _flat(_model_cfg(config, tokenizer.max_text_tokens, num_old)))
     clip = build_clip(config, tokenizer)
     name = "token_embedding.weight"
     if num_new := tokenizer.vocab_size - num_old:

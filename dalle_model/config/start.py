@@ -1,8 +1,9 @@
 """Warm starts: networks whose weights a training begins from, by id."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from dalle_datasets.store.identity import LATER
 
@@ -59,3 +60,15 @@ class StartConfig:
     def keeps(self, role: str) -> bool:
         """Whether a network that a role begins from is taken over as it is."""
         return self.new_tokens == "refuse" if role == "tokenizer" else role in self.frozen
+
+
+def check_sizes(what: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raises `ValueError` naming the settings in which a network to begin from, `what`, differs from those that are wanted."""
+    if different := different_sizes(found, wanted):
+        raise ValueError(f"{what} does not fit these settings: {different}; a training goes on with the sizes it began with")
+
+
+def different_sizes(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """The settings in which files differ from those that are wanted, as a list for a message; empty when there are none."""
+    names = [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]
+    return ", ".join(f"{name}={wanted.get(name)} (the files have {found.get(name)})" for name in names)

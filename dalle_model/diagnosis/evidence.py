@@ -15,12 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dalle_datasets.store.layout import RUN_CONFIG, RUN_STATUS, Layout
+from dalle_datasets.store.layout import RUN_CONFIG, Layout
 from dalle_datasets.store.parquet import iter_batches, iter_file
 from dalle_datasets.store.schemas import GENERATIONS, PAIRS, TRAINING_SET
 from dalle_model.config.parsing import from_dict
 from dalle_model.config.tree import Config
-from dalle_model.running.run_dir import is_under_way, read_result
+from dalle_model.evaluation.retrieval import COPY_SHARE, most_equal
+from dalle_model.running.run_dir import is_under_way, read_result, read_status
+from dalle_model.text import normalize_caption
 from dalle_model.training.metrics import read_metrics
 
 TRAININGS = ("train_dvae", "train_clip", "train_transformer")
@@ -30,8 +32,6 @@ MAX_DRAWN, MAX_KEPT_APART = 128, 128
 """Generated pictures, and validation pictures beside them, that are compared with training pictures."""
 MAX_COMPARISONS = 2**30
 """Tokens to compare: a second or two."""
-COPY_SHARE = 0.95
-"""Share of tokens equal in place from which on a picture is a copy, as in the query `nearest_training_pairs`."""
 Points = Sequence[tuple[int, float]]
 """(step, value), by step."""
 
@@ -251,15 +251,11 @@ def entropy(counts: NDArray[np.int64]) -> float:
 
 
 def _state(run_dir: Path) -> str:
-    if (run_dir / "result.json").exists():
+    if read_result(run_dir) is not None:
         return "done"
     if is_under_way(run_dir):
         return "running"
-    try:
-        status = (run_dir / RUN_STATUS).read_text()
-    except OSError:
-        return "stopped"
-    return "failed" if status == "failed" else "stopped"
+    return "failed" if read_status(run_dir) == "failed" else "stopped"
 
 
 def _curves(lines: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Points]:
@@ -308,7 +304,7 @@ def _newest_drawing(layout: Layout, transformer_id: str) -> tuple[str, Path] | N
 
 def _num_alike(pictures: NDArray[np.uint16], trained_on: NDArray[np.uint16]) -> int:
     """How many of the pictures have a training picture with which they share nearly all tokens."""
-    return sum(bool(((trained_on == picture).mean(1) >= COPY_SHARE).any()) for picture in pictures)
+    return int((most_equal(pictures, trained_on) >= COPY_SHARE).sum())
 
 
 def _hashes(texts: Sequence[str]) -> NDArray[np.int64]:
@@ -318,4 +314,4 @@ def _hashes(texts: Sequence[str]) -> NDArray[np.int64]:
 
 def _plain(text: str) -> str:
     """A caption whatever its case and spaces."""
-    return " ".join(text.lower().split())
+    return normalize_caption(text, lowercase=True)

@@ -17,10 +17,8 @@ from dalle_model.diagnosis.evidence import (
 )
 from dalle_model.diagnosis.reference import Reference, make_reference, stored_reference
 from dalle_model.diagnosis.rules import Check, captions_fit, diagnose_copies, diagnose_pairs, diagnose_training
-from dalle_model.running.networks import current, num_pairs_now, pairs_of
+from dalle_model.running.networks import current, num_pairs_now, pairs_of, role_of
 from dalle_model.running.run_dir import is_under_way
-
-ROLES = {"train_dvae": "dvae", "train_clip": "clip", "train_transformer": "transformer"}
 
 
 def examine_root(layout: Layout, config: Config) -> Iterator[Check]:
@@ -78,7 +76,8 @@ def _examine(
 def _trainings(layout: Layout, config: Config) -> Iterator[Training]:
     """What is current for these settings, else the newest run, and what is going on, in the order of the pipeline."""
     for job in TRAININGS:
-        serving = current(layout, ROLES[job], config)
+        role = role_of(job)
+        serving = current(layout, role, config) if role is not None else None
         wanted = {serving.run_id} if serving is not None and layout.run(serving.run_id).is_dir() else set()
         begun = [path for path in _run_dirs(layout, job) if (path / "metrics.jsonl").exists()]
         if not wanted and begun:

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from dalle_model.config.model import DVAEConfig
 from dalle_model.config.parsing import from_dict, to_dict
+from dalle_model.config.start import check_sizes
 from dalle_model.dvae.model import DVAE
 from dalle_model.training.fitting import fit_weights
 from dalle_model.weights import load_start, load_weights, save_weights
@@ -42,14 +44,12 @@ def start_dvae(directory: Path, start_id: str, config: DVAEConfig) -> DVAE:
     Raises `ValueError` when that is not the dVAE `start_id`, is damaged, or has other sizes than `config`.
     """
     saved, weights = load_start(directory, "dvae", start_id)
-    if different := different_sizes(from_dict(DVAEConfig, saved["dvae"], "dvae"), config):
-        raise ValueError(f"dVAE {start_id} does not fit these settings: {different}; a training goes on with the sizes it began with")
+    check_sizes(f"dVAE {start_id}", sizes_of(from_dict(DVAEConfig, saved["dvae"], "dvae")), sizes_of(config))
     model = DVAE(config)
     fit_weights(model, weights, directory, "its config.json was changed or exchanged: import or train the dVAE again")
     return model
 
 
-def different_sizes(found: DVAEConfig, expected: DVAEConfig) -> str:
-    """The settings in which a dVAE differs from the configuration, as a list for a message; empty when there are none."""
-    pairs = [(name, value, getattr(found, name)) for name, value in asdict(expected).items()]
-    return ", ".join(f"dvae.{name}={value} (the files have {other})" for name, value, other in pairs if value != other)
+def sizes_of(config: DVAEConfig) -> dict[str, Any]:
+    """A dVAE's sizes by dotted setting, for `dalle_model.weights.different_sizes`."""
+    return {f"dvae.{name}": value for name, value in asdict(config).items()}

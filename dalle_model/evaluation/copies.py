@@ -12,13 +12,12 @@ from dalle_datasets.store.parquet import iter_batches, iter_file
 from dalle_datasets.store.schemas import CLIP_SCORES, GENERATIONS, TRAINING_SET
 from dalle_model.evaluation.batch import Drawn, Figures, Numbers, Real, Vectors, embeddings, sets_of
 from dalle_model.evaluation.estimates import share_estimate
-from dalle_model.evaluation.retrieval import MAX_COMPARISONS, most_equal
+from dalle_model.evaluation.retrieval import COPY_SHARE, MAX_COMPARISONS, most_equal
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
 
-COPY_SHARE, COPY_SIMILARITY = 0.95, 0.99
-"""A picture looks copied if so many of its tokens, or so high a cosine, it shares with a training picture:
-`nearest_training_pairs`."""
+COPY_SIMILARITY = 0.99
+"""A picture looks copied if it has so high a cosine with a training picture, or `COPY_SHARE` of its tokens."""
 MAX_REFERENCES = 2_000
 """Real pictures that are searched for copies."""
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -21,6 +22,7 @@ from dalle_datasets.store.parquet import iter_batches, write_parquet
 from dalle_datasets.store.schemas import FIGURES, PAIRS, TRAINING_SET
 from dalle_model.clip import Clip
 from dalle_model.dvae import DVAE, load_dvae
+from dalle_model.dvae.loss import codebook_perplexity
 from dalle_model.dvae.pixels import as_bytes, as_floats, as_tensor
 from dalle_model.evaluation.batch import BLUR_RADII, SEEN, Drawn, Figures, Numbers, Real, Row, Vectors, embeddings, read_drawn, sets_of
 from dalle_model.evaluation.copies import add_copies
@@ -147,11 +149,10 @@ def add_likeness(table: Figures, real: Real, dvae_id: str, codebook_size: int) -
     if real.ssim:
         table.add("ssim", "reconstructed", mean_estimate(np.concatenate(real.ssim)), space="pixels")
     counts = np.bincount(np.concatenate(real.tokens).reshape(-1), minlength=codebook_size)
-    shares = counts[counts > 0] / counts.sum()
     of_tokens = {"space": f"tokens of dvae {dvae_id}"}
     few = len(real.captions) * real.tokens[0].shape[1] < 10 * codebook_size
     note = f"{counts.sum():,} tokens are too few to meet all {codebook_size:,} codes" if few else None
-    codes = {"codes_used": float(len(shares)), "perplexity": float(np.exp(-(shares * np.log(shares)).sum()))}
+    codes = {"codes_used": float(np.count_nonzero(counts)), "perplexity": codebook_perplexity(torch.from_numpy(counts))}
     for figure, value in codes.items():
         table.add(figure, "real", Estimate(value, np.nan, np.nan, len(real.captions)), **of_tokens, note=note)
 

@@ -5,6 +5,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 NUM_DISTRACTORS = 99
+COPY_SHARE = 0.95
+"""Share of tokens equal in place from which on a picture is a copy, as in the query `nearest_training_pairs`."""
 MAX_COMPARISONS = 20_000_000_000
 """Pairs of tokens that a search for copies may compare: about a minute on one core."""
 

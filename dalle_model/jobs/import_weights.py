@@ -11,8 +11,9 @@ from typing import Any
 
 from dalle_datasets.store.ids import file_sha256
 from dalle_datasets.store.parquet import atomic_path
+from dalle_model.config.start import different_sizes
 from dalle_model.dvae import load_openai, save_dvae
-from dalle_model.dvae.checkpoint import different_sizes
+from dalle_model.dvae.checkpoint import sizes_of
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
 
@@ -26,7 +27,7 @@ def run(run: JobRun) -> dict[str, Any]:
     encoder, decoder = fetch(run, "encoder"), fetch(run, "decoder")
     config = run.config.dvae
     model = load_openai(encoder, decoder, config.image_size)
-    if different := different_sizes(model.config, config):
+    if different := different_sizes(sizes_of(model.config), sizes_of(config)):
         raise ValueError(f"the weights do not fit this preset: {different}; set these, or choose another preset")
     checkpoint = run.run_dir / "dvae"
     return {

@@ -9,6 +9,7 @@ from typing import Any
 
 from dalle_datasets.store.parquet import iter_batches
 from dalle_datasets.store.schemas import PAIRS
+from dalle_model.config.start import different_sizes
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
 from dalle_model.text import BpeTokenizer, normalize_caption
@@ -55,15 +56,10 @@ def begin(run: JobRun, pairs: Path) -> BpeTokenizer:
     tokenizer = BpeTokenizer.load(run.input_path(name))
     if tokenizer.id != run.inputs[f"{name}_id"]:
         raise ValueError(f"{run.input_path(name)} holds tokenizer {tokenizer.id}, not {run.inputs[f'{name}_id']}; import the model again")
-    different = [
-        f"tokenizer.{setting}={getattr(config, setting)} (the files have {getattr(tokenizer, setting)})"
-        for setting in ("max_text_tokens", "lowercase")
-        if getattr(config, setting) != getattr(tokenizer, setting)
-    ]
-    if tokenizer.vocab_size > config.vocab_size:
-        different.append(f"tokenizer.vocab_size={config.vocab_size} (the files have {tokenizer.vocab_size})")
-    if different:
-        raise ValueError(f"tokenizer {tokenizer.id} does not fit these settings: {', '.join(different)}; set these as the files have them")
+    compared = ["max_text_tokens", "lowercase"] + (["vocab_size"] if tokenizer.vocab_size > config.vocab_size else [])
+    found, wanted = ({f"tokenizer.{name}": getattr(holder, name) for name in compared} for holder in (tokenizer, config))
+    if different := different_sizes(found, wanted):
+        raise ValueError(f"tokenizer {tokenizer.id} does not fit these settings: {different}; set these as the files have them")
     return tokenizer if name == "tokenizer" else tokenizer.extended(_training_captions(pairs), config.vocab_size)
 
 

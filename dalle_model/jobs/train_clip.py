@@ -28,7 +28,7 @@ from dalle_model.text import BpeTokenizer
 from dalle_model.training.distribute import Batch
 from dalle_model.training.loop import derive_seed, train
 from dalle_model.training.memory import check_fits, pairs_at_once, update_bytes
-from dalle_model.training.metrics import MetricsLog
+from dalle_model.training.metrics import log_validation
 from dalle_model.training.parallel import World, join_world
 from dalle_model.training.settled import settle_precision
 from dalle_model.weights import copy_weights, load_start
@@ -104,9 +104,7 @@ def kept(run: JobRun, dvae: DVAE, world: World) -> dict[str, Any]:
     look = validation(run, clip, Reconstructions(dvae), run.config.train_clip, world)
     with torch.no_grad():
         metrics = look(clip.network) if look else {}
-    log = MetricsLog(run.run_dir / "metrics.jsonl", -1)
-    log.log(0, "validation", metrics)
-    log.close()
+    log_validation(run.run_dir / "metrics.jsonl", metrics)
     copy_weights(source, checkpoint)
     return {
         "clip_id": run.inputs["clip_id"],

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from dalle_datasets.loading.image_batches import ImageBatches, Square, centre, dvae_augmentation, dvae_augmentation_with_flip
 from dalle_datasets.store.parquet import atomic_path
+from dalle_model.config.start import different_sizes
 from dalle_model.config.training import TrainDVAEConfig
 from dalle_model.config.tree import Config
 from dalle_model.dvae import DVAE, load_dvae, save_dvae, start_dvae
-from dalle_model.dvae.checkpoint import different_sizes
+from dalle_model.dvae.checkpoint import sizes_of
 from dalle_model.dvae.codebook import initialize_codebook
 from dalle_model.dvae.likelihood import logit_laplace_log_prob, soft_floor
 from dalle_model.dvae.loss import codebook_perplexity, dvae_loss
@@ -36,7 +37,7 @@ from dalle_model.training.checkpoints import list_training_states
 from dalle_model.training.distribute import Batch, ShardUnit
 from dalle_model.training.loop import derive_seed, train
 from dalle_model.training.memory import check_fits, pairs_at_once, update_bytes
-from dalle_model.training.metrics import MetricsLog
+from dalle_model.training.metrics import log_validation
 from dalle_model.training.parallel import World, join_world
 from dalle_model.training.prefetch import prefetch
 from dalle_model.training.settled import settle_precision
@@ -62,11 +63,9 @@ def run(run: JobRun) -> dict[str, Any]:
     torch.set_flush_denormal(True)
     config, world, pairs = run.config, join_world(), run.input_path("pairs")
     validation_split = Validation(ImageBatches(pairs, "validation", config.dvae.image_size), config.train_dvae, run.run_dir / "looks")
-    if config.train_dvae.imported:
-        model = imported(run).to(world.device).to(memory_format=torch.channels_last)
+    if config.train_dvae.imported or "dvae" in run.inputs:
+        model = (kept(run) if "dvae" in run.inputs else imported(run)).to(world.device).to(memory_format=torch.channels_last)
         return publish(run, model, validation_split, validate_once(run, model, validation_split), num_steps=0) if world.is_main else {}
-    if "dvae" in run.inputs:
-        return kept(run, world, validation_split)
     torch.manual_seed(derive_seed(config.seed, 0))
     has_start = "start" in run.inputs
     model = start_dvae(run.input_path("start"), run.inputs["start_id"], config.dvae) if has_start else DVAE(config.dvae)
@@ -159,24 +158,20 @@ def imported(run: JobRun) -> DVAE:
     if not checkpoint.exists():
         raise ValueError(f"train_dvae.imported={name}: {checkpoint} does not exist; use the run_id that `dalle import-weights` printed")
     model = load_dvae(checkpoint)
-    if different := different_sizes(model.config, config):
+    if different := different_sizes(sizes_of(model.config), sizes_of(config)):
         raise ValueError(f"the weights of train_dvae.imported={name} do not fit: {different}; set these as they were for the import")
     return model
 
 
-def kept(run: JobRun, world: World, validation_split: "Validation") -> dict[str, Any]:
-    """Look at a dVAE that is taken over as it is, and publish it once more. Raises `ValueError` when it has other sizes."""
-    model = start_dvae(run.input_path("dvae"), run.inputs["dvae_id"], run.config.dvae).eval().requires_grad_(False)
-    model = model.to(world.device).to(memory_format=torch.channels_last)
-    return publish(run, model, validation_split, validate_once(run, model, validation_split), num_steps=0) if world.is_main else {}
+def kept(run: JobRun) -> DVAE:
+    """The dVAE that a warm start takes over as it is. Raises `ValueError` when it has other sizes."""
+    return start_dvae(run.input_path("dvae"), run.inputs["dvae_id"], run.config.dvae).eval().requires_grad_(False)
 
 
 def validate_once(run: JobRun, model: DVAE, validation_split: "Validation") -> dict[str, float]:
     """Look at the validation split as training does at step 0."""
     metrics = validation_split.validate(model)
-    log = MetricsLog(run.run_dir / "metrics.jsonl", -1)
-    log.log(0, "validation", metrics)
-    log.close()
+    log_validation(run.run_dir / "metrics.jsonl", metrics)
     validation_split.show(model, 0)
     return metrics
 

@@ -153,7 +153,7 @@ def _faults_recorded(run_dir: Path, only_faults: bool = False) -> Iterator[None]
         with suppress(OSError):  # on a full disk the error itself is worth more
             if _is_fault(error):
                 _write_text(run_dir / RUN_STATUS, "failed")
-            elif not only_faults and _read_status(run_dir) != "failed":  # by another process, which this one lost thereby
+            elif not only_faults and read_status(run_dir) != "failed":  # by another process, which this one lost thereby
                 _write_text(run_dir / RUN_STATUS, "crashed")
         raise
 
@@ -166,10 +166,11 @@ def _is_fault(error: BaseException) -> bool:
 
 def has_crashed(run_dir: Path) -> bool:
     """Whether the job was begun and ended without result or fault: killed, told to end, cut off from the others, or the GPU failed."""
-    return _read_status(run_dir) in ("running", "crashed") and read_result(run_dir) is None and not is_under_way(run_dir)
+    return read_status(run_dir) in ("running", "crashed") and read_result(run_dir) is None and not is_under_way(run_dir)
 
 
-def _read_status(run_dir: Path) -> str:
+def read_status(run_dir: Path) -> str:
+    """How a run last said it was: running, crashed, failed or done; empty before its beginning."""
     try:
         return (run_dir / RUN_STATUS).read_text()
     except OSError:

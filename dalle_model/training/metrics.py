@@ -28,6 +28,13 @@ class MetricsLog:
         self._file.close()
 
 
+def log_validation(path: Path, numbers: dict[str, float]) -> None:
+    """Write the only look at a network that is not trained: one line, as training does at step 0."""
+    log = MetricsLog(path, -1)
+    log.log(0, "validation", numbers)
+    log.close()
+
+
 def read_metrics(path: Path) -> list[dict[str, float | str]]:
     """All whole lines of a metrics file; a line cut short by a crash is left out."""
     lines: list[dict[str, float | str]] = []

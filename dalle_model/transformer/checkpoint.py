@@ -9,6 +9,7 @@ import torch
 
 from dalle_model.config.model import StreamShape, TransformerConfig
 from dalle_model.config.parsing import from_dict, to_dict
+from dalle_model.config.start import check_sizes
 from dalle_model.training.fitting import fit_weights
 from dalle_model.transformer.model import DALLETransformer
 from dalle_model.weights import load_start, load_weights, save_weights
@@ -77,14 +78,9 @@ def start_transformer(
             f"transformer {start_id} reads tokens of tokenizer {old}; tokenizer {tokenizer.id} neither is that nor adds to "
             "it, so every word would mean something else: begin from a tokenizer and a transformer of one model"
         )
-    of_files = {**asdict(from_dict(TransformerConfig, saved["transformer"])), **asdict(found)}
-    wanted = {**asdict(config), **asdict(stream)}
-    may_differ = ("dropout", "text_vocab_size")
-    names = [name for name in wanted if wanted[name] != of_files[name] and name not in may_differ]
-    if different := [f"{name}={wanted[name]} (the files have {of_files[name]})" for name in names]:
-        raise ValueError(
-            f"transformer {start_id} does not fit these settings: {', '.join(different)}; a training goes on with the sizes it began with"
-        )
+    may_differ = {"dropout": config.dropout, "text_vocab_size": stream.text_vocab_size}
+    of_files = {**asdict(from_dict(TransformerConfig, saved["transformer"])), **asdict(found), **may_differ}
+    check_sizes(f"transformer {start_id}", of_files, {**asdict(config), **asdict(stream)})
     model = DALLETransformer(config, stream)
     if stream.text_vocab_size > found.text_vocab_size:
         pieces = tokenizer.spelled(found.text_vocab_size)
