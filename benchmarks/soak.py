@@ -372,12 +372,12 @@ class Installation:
         """What the next training would learn from, of each source."""
         from prefect.client.orchestration import get_client
 
-        from flows.runtime.deployed import as_values
+        from dalle_model.config.settings_file import values_of
 
         with get_client(sync_client=True) as client:
             build = client.read_deployment_by_name("build-training-set/manual").id
             for changed in overrides.values():
-                parameters = {"preset": "demo", "overrides": as_values("demo", changed)}
+                parameters = {"preset": "demo", "overrides": values_of(config_of(changed), changed)}
                 client.create_flow_run_from_deployment(build, parameters=parameters)
 
     def is_idle(self, pause_s: float) -> bool:

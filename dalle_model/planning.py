@@ -265,7 +265,7 @@ def size_settings(size: Size, look: Look, machine: Machine) -> dict[str, Any]:
 
 def _plan(size: Size, look: Look, machine: Machine, budget_s: float, times: Times, start: Mapping[str, Any]) -> Plan:
     settings = {**size_settings(size, look, machine), **start}
-    frozen = [f"train {role}" for role in ("dvae", "clip") if start.get(f"start.{role}") and role in str(start.get("start.frozen", ""))]
+    frozen = [f"train {role}" for role in ("dvae", "clip") if start.get(f"start.{role}") and role in start.get("start.frozen", ())]
     shares = {stage: 0.0 if stage in frozen else share for stage, share in SHARES.items()}
     shares["train transformer"] += 1 - sum(shares.values())
     stages = {"start-up": NUM_JOBS * times.startup_s + FLOW_S, "tokenise and score": look.num_pairs * times.encode_s}

@@ -5,7 +5,7 @@ A file names the preset it starts from and holds settings by section. What it le
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,12 @@ def differences(config: Config, other: Config) -> dict[str, tuple[Any, Any]]:
 def overrides_of(config: Config) -> dict[str, Any]:
     """The settings in which a configuration differs from its preset, as overrides that lead from one to the other."""
     return {name: value for name, (value, _) in differences(config, PRESETS[config.preset]()).items()}
+
+
+def values_of(config: Config, names: Iterable[str]) -> dict[str, Any]:
+    """Dotted settings of a configuration as JSON values of their own types, however they were written."""
+    values = dotted(to_dict(config))
+    return {name: values[name] for name in names}
 
 
 def dotted(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:

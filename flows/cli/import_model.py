@@ -28,7 +28,7 @@ def import_model(
     from flows.cli.display import on_terminal
     from flows.runtime.parameters import remember
     from flows.runtime.run import catalogue
-    from flows.runtime.starting import import_folder
+    from flows.runtime.starting import import_networks
 
     model = read_model_folder(folder.expanduser().absolute())
     config = resolve(preset, settings, config_file)
@@ -37,7 +37,7 @@ def import_model(
         config = replace(config, sampling=model.sampling, seed=model.seed)
         remember(config)
     with on_terminal():
-        made = import_folder(model.folder, config)
+        made = import_networks(model, config)
         paths = {kind: layout.relative(layout.run(made["run_id"]) / kind) for kind in NETWORKS}
         adopt(layout, config, model.ids, paths, made["run_id"], f"imported from {model.folder.name}")
         catalogue(config, made)

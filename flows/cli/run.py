@@ -1,5 +1,6 @@
 """`dalle run`: one flow in this process, without a server started by hand."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -76,10 +77,11 @@ def run(
     more: dict[str, Any] = {"refresh": True} if refresh else {}
     more |= {"training_set": training_set} if training_set else {}
     more |= {"recipe": recipe, "params": parse_params(params)} if name == "build_training_set" else {}
-    config = resolve(preset, settings, config_file)
+    given = parse_settings(settings)
+    config = resolve(preset, None, config_file, before_start(given) if begin_from else given)
     with prefect_flows(config) as run_flow:
         if begin_from:
-            config = begin(begin_from, config, settings)
+            config = with_overrides(config, begin(begin_from, config, given))
         remember_settings(config)
         if networks:
             config = with_overrides(config, with_networks(networks))
@@ -89,14 +91,20 @@ def run(
     typer.echo(json.dumps(made, indent=1))
 
 
-def begin(where: str, config: "Config", settings: list[str] | None) -> "Config":
-    """The configuration with which trainings begin from a model folder or a run; says what is taken over and what is trained on.
+def before_start(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a command line without those that make sense only once it is known what trainings begin from."""
+    return {name: value for name, value in given.items() if not name.startswith("start.")}
 
-    Prefect's server must be there: what this imports reads its address.
+
+def begin(where: str, config: "Config", given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with which trainings begin from a model folder or a run; says what is taken over and what is trained on.
+
+    `config` may lack the settings of the command line, `given`, that `before_start` left out. Prefect's server must be there: what this
+    imports reads its address.
     """
     from dalle_model.config.parsing import with_overrides
     from flows.runtime.starting import describe_start, start_settings
 
-    begun = with_overrides(config, start_settings(where, config, parse_settings(settings)))
-    typer.echo(describe_start(begun) or "begins from random weights", err=True)
-    return begun
+    start = start_settings(where, config, given)
+    typer.echo(describe_start(with_overrides(config, start)) or "begins from random weights", err=True)
+    return start

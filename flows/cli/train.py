@@ -57,16 +57,17 @@ def train(
     from dalle_model.config.presets import preset
     from dalle_model.planning import parse_budget
     from flows.cli.demo import prefect_flows, remember_settings
+    from flows.cli.run import before_start, begin
     from flows.cli.summary import print_drops, print_summary
     from flows.runtime.parameters import find_config
 
     budget_s, given, started = parse_budget(budget), parse_settings(settings), time.monotonic()
     root = find_config(overrides={name: value for name, value in given.items() if name == "paths.data_root"}).paths.data_root
     chosen = {**read_source(source), "paths.data_root": root, **given}
-    config = preset("demo", chosen)
+    config = preset("demo", before_start(chosen) if begin_from else chosen)
     layout = open_data_root(root)
     with prefect_flows(config) as run:
-        start = take_start(begin_from, chosen) if begin_from else {}
+        start = begin(begin_from, config, given) if begin_from else {}
         chosen |= start
         config = preset("demo", chosen)
         collected = run("collect_pairs", config)
@@ -160,21 +161,6 @@ def asking() -> Iterator[Any]:
             yield ask
         finally:
             child.kill()
-
-
-def take_start(where: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a warm start from a model folder or a run; says what is taken over and what is trained on.
-
-    Prefect's server must be there: what this imports reads its address.
-    """
-    from dalle_model.config.parsing import with_overrides
-    from dalle_model.config.presets import preset
-    from flows.runtime.starting import describe_start, start_settings
-
-    config = preset("demo", chosen)
-    start = start_settings(where, config, chosen)
-    typer.echo(describe_start(with_overrides(config, start)) or "begins from random weights")
-    return start
 
 
 def make_plan(

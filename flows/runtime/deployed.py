@@ -7,7 +7,7 @@ Flows that are called by another flow, or started from a terminal, announce noth
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -25,8 +25,7 @@ from prefect.events import emit_event
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled
 
-from dalle_model.config.parsing import to_dict
-from dalle_model.config.settings_file import dotted
+from dalle_model.config.settings_file import values_of
 from flows.runtime.parameters import Setting, config_from_parameters
 from flows.runtime.progress import note
 from flows.runtime.upstream import NoNetworkYet
@@ -47,18 +46,11 @@ def announce(what: str, preset: str, overrides: Mapping[str, Setting] | None) ->
     Also when nothing had to be made: the next flow then finds that out by itself, or does what failed last night.
     """
     if is_deployed():
-        payload = {"preset": preset, "overrides": as_values(preset, overrides)}
+        # A schedule's parameters reach its flow as they were written, `"source.inputs": "/photos"` too; those of a run that an event starts
+        # are checked against the schema of the deployment, which takes a list of settings only as a list.
+        values = values_of(config_from_parameters(preset, overrides), overrides or {})
+        payload = {"preset": preset, "overrides": values}
         emit_event(f"dalle.{what}.ready", resource={"prefect.resource.id": f"dalle.{what}.{preset}"}, payload=payload)
-
-
-def as_values(preset: str, overrides: Mapping[str, Setting] | None) -> dict[str, Any]:
-    """The overrides as JSON values of their settings' own types.
-
-    A schedule's parameters reach its flow as they were written, `"source.inputs": "/photos"` too; those of a run that an event starts are
-    checked against the schema of the deployment, which takes a list of settings only as a list.
-    """
-    values = dotted(to_dict(config_from_parameters(preset, overrides)))
-    return {name: values[name] for name in overrides or {}}
 
 
 def leave_to_training(what: str, missing: NoNetworkYet, preset: str, overrides: Mapping[str, Setting] | None) -> None:

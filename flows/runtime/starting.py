@@ -3,58 +3,63 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dalle_datasets.store.layout import RUN_RESULT, Layout, open_data_root
 from dalle_model.config.networks import ROLES
+from dalle_model.config.parsing import with_overrides
+from dalle_model.config.settings_file import values_of
 from dalle_model.config.tree import Config
 from dalle_model.running.networks import inputs_of_run
 from dalle_model.running.starts import find_weights, networks_in
 from flows.runtime.run import catalogue, execute_job
 
+if TYPE_CHECKING:
+    from dalle_model.model_folder import ModelFolder
+
 NONE = "none"
 """Instead of a folder: begin from random weights again."""
 
 
-def import_folder(folder: Path, config: Config) -> dict[str, Any]:
+def import_networks(model: "ModelFolder", config: Config) -> dict[str, Any]:
     """Copy the networks of a model folder to the data root; returns the result of the import. Nothing becomes current by that.
 
-    Raises `ValueError` when it is no model folder, or when a part is missing, damaged, swapped or does not belong to the others.
+    Raises `JobFailed` when a part is damaged, swapped or does not belong to the others.
     """
-    from dalle_model.model_folder import read_model_folder  # imports torch
-
-    model = read_model_folder(folder.expanduser().absolute())
-    made = execute_job("import_model", config, {"folder": str(model.folder), "model_id": model.id})
-    catalogue(config, made)
-    return made
+    return execute_job("import_model", config, {"folder": str(model.folder), "model_id": model.id})
 
 
 def start_settings(where: str, config: Config, given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that begin from a model folder, which is brought into the data root, or from a run there: ids, sizes, what is frozen.
 
-    A run brings the vocabularies that it was trained with along. `given` are settings of the command line, which win. Raises `ValueError`
-    when `where` is neither, and as `import_folder` does.
+    A run brings the vocabularies that it was trained with along. `given` are settings of the command line, which win; `config` need not
+    hold them yet. Raises `ValueError` when `where` is neither, or a folder with a part missing, and as `import_networks` does.
     """
     if where == NONE:
         return {f"start.{role}": "" for role in ROLES}
     layout = open_data_root(config.paths.data_root)
-    is_folder = Path(where).expanduser().is_dir()
-    networks = networks_in(import_folder(Path(where), config)) if is_folder else _networks_of_run(layout, where)
-    if not is_folder:
-        catalogue(config, {"run_id": where})  # `dalle import-weights` leaves that to others
+    if (folder := Path(where).expanduser()).is_dir():
+        from dalle_model.model_folder import read_model_folder  # imports torch
+
+        made = import_networks(read_model_folder(folder.absolute()), config)
+        networks = networks_in(made)
+    else:
+        made, networks = {"run_id": where}, _networks_of_run(layout, where)  # `dalle import-weights` leaves the catalog to others
+    catalogue(config, made)
     about = {role: json.loads((layout.root / path / "config.json").read_text()) for role, (_, path) in networks.items()}
     frozen = ["dvae"] + (["clip"] if _is_published(about.get("clip")) else [])
     settings: dict[str, Any] = {f"start.{role}": networks[role][0] if role in networks else "" for role in ROLES}
     settings |= {"start.frozen": frozen, "start.new_tokens": "refuse", "train_dvae.imported": ""}
     settings |= {**({"clip.pretrained": ""} if "clip" in networks else {}), **sizes_of(about)}
-    if given.get("start.new_tokens") == "add" and "tokenizer" in about:
+    begun = with_overrides(config, {**settings, **given})
+    if begun.start.new_tokens == "add":
         old = int(about["tokenizer"]["vocab_size"])
         settings["tokenizer.vocab_size"] = min(65_536, old + max(256, old // 4))
-    if "dvae" in networks and "dvae" not in str(given.get("start.frozen", frozen)):
+    if "dvae" in networks and not begun.start.keeps("dvae"):
         # It is past the beginning of these schedules.
-        end = given.get("train_dvae.gumbel_temperature_end", config.train_dvae.gumbel_temperature_end)
+        end = begun.train_dvae.gumbel_temperature_end
         settings |= {"train_dvae.gumbel_temperature_start": end, "train_dvae.kl_warmup_steps": 0}
-    return {**settings, **{name: value for name, value in given.items() if name in settings}}
+    return values_of(with_overrides(config, {**settings, **given}), settings)
 
 
 def describe_start(config: Config) -> str:

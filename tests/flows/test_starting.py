@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from dalle_model.running.networks import settings_id
 from dalle_model.running.run_dir import execute, prepare
 from dalle_model.text import BpeTokenizer
 from dalle_model.transformer import DALLETransformer, save_transformer
+from flows.cli import demo
 from flows.cli.main import main
 from flows.runtime import starting
 from flows.runtime.pipeline_result import pipeline_id
@@ -165,6 +167,25 @@ def test_a_plan_takes_the_sizes_of_the_start_and_gives_no_time_to_what_is_frozen
     assert choose_plan(look, machine, 1_200, measure, start=of_dvae).size.codebook_size == 16
     with pytest.raises(ValueError, match=r"draws 48 x 48 pictures of 12 x 12 tokens, for which no size of transformer is known"):
         choose_plan(look, machine, 1_200, measure, start={**of_dvae, "dvae.image_size": 48})
+
+
+@pytest.mark.parametrize("asked", ["add", "refuse"])
+def test_a_fresh_data_root_may_begin_with_new_tokens(base, config, monkeypatch, asked):
+    """`start.new_tokens=add` makes no sense before it is known what a training begins from; the command line knows."""
+    ran = []
+
+    @contextmanager
+    def flows_here(config):
+        yield lambda name, config: ran.append(config) or {}
+
+    monkeypatch.setattr(demo, "prefect_flows", flows_here)
+    root = f"paths.data_root={config.paths.data_root}"
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "train_tokenizers", "--from", str(base.folder), "--set", root, "--set", f"start.new_tokens={asked}"])
+    assert not ended.value.code
+    (begun,) = ran
+    assert begun.start.new_tokens == asked
+    assert (begun.tokenizer.vocab_size > 270) == (asked == "add")
 
 
 def test_a_flow_that_trains_nothing_begins_from_nothing(capsys):
