@@ -212,6 +212,15 @@ def read_tokens(folder: Path, config: Config) -> TokenFacts | None:
     )
 
 
+def image_entropy(folder: Path, codebook_size: int) -> float:
+    """Entropy in nats of how often each image token occurs in the training rows of a training set; 0 when there are none."""
+    counts = np.zeros(codebook_size, np.int64)
+    for split, _, images, _ in _token_rows(folder):
+        if split == "train":
+            counts += np.bincount(images.ravel(), minlength=codebook_size)[:codebook_size]
+    return entropy(counts)
+
+
 def read_copies(layout: Layout, transformer: Training) -> CopyFacts | None:
     """The newest pictures that a transformer drew for captions it was not trained on; None when there are none."""
     training_set = layout.root / transformer.inputs.get("training_set", "none")

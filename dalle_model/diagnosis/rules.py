@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dalle_model.diagnosis.evidence import CopyFacts, PairFacts, TokenFacts, Training
+from dalle_model.diagnosis.memory import NOTHING_LEARNED, USUAL, judge, learned_by_heart
 from dalle_model.diagnosis.reference import Reference, usual_learning_rate
 
 Verdict = Literal["healthy", "look", "wrong", "unknown"]
@@ -19,14 +20,10 @@ EARLY_STEPS = 50
 """Updates before which a curve says nothing about what will be learned."""
 OTHER_RATE = 5.0
 """A step size this many times larger or smaller than the usual one is named."""
-NOTHING_LEARNED = 0.97
-"""Share of the entropy of single tokens above which a network knows no more than how often each occurs."""
 MOST_OF_FALL, HALF_OF_FALL = 0.8, 0.5
 """Shares of a reference's progress from which on a training is healthy, or not yet wrong."""
 BEHIND = 0.03
 """Share of a reference's progress that a training lags behind it, from which on an unusual step size did harm."""
-GENERALISES, MEMORISES = 0.9, 0.75
-"""Shares of what was learned of training pictures that hold for pictures kept apart: from the first on healthy, below the second wrong."""
 SURE = 3.0
 """Standard errors that an effect must be away from nothing."""
 TELLS_ONE_OF = 100
@@ -415,18 +412,18 @@ def memory(training: Training, tokens: TokenFacts | None) -> Check | None:
     if unseen is None:
         remedy = "--set filter.validation_share=0.05"
         return Check(training.run_id, what, "no pair was kept apart", "", "look", "nobody knows how much it learned by heart", remedy)
-    start = tokens.image_nats if tokens else training.points("image_loss")[0][1]
+    entropy = training.result.get("image_entropy") or (tokens.image_nats if tokens else training.points("image_loss")[0][1])
     measured = f"{unseen:.3g} nats an image token kept apart, {seen:.3g} trained on"
-    if seen > NOTHING_LEARNED * start or training.num_steps < EARLY_STEPS:
+    share = learned_by_heart(entropy, seen, unseen)
+    if share is None or training.num_steps < EARLY_STEPS:
         return Check(training.run_id, what, measured, "", "unknown", "it has learned nothing yet")
-    share = (start - unseen) / (start - seen)
-    said = (training.run_id, what, measured, f"{share:.0%} of what was learned holds for new pictures; {GENERALISES:.0%} is usual")
-    if share >= GENERALISES:
-        return Check(*said, "healthy")
+    said = (training.run_id, what, measured, f"{share:.0%} of what was learned does not hold for new pictures; up to {USUAL:.0%} is usual")
+    if (verdict := judge(share)) == "healthy":
+        return Check(*said, verdict)
     more = (
         f"--set transformer.dropout={max(0.1, min(0.3, 2 * training.config.transformer.dropout)):g}, a smaller transformer, or more pairs"
     )
-    return Check(*said, "wrong" if share < MEMORISES else "look", "it learns its training pictures by heart", more)
+    return Check(*said, verdict, "it learns its training pictures by heart", more)
 
 
 def leak_of_tokens(training: Training, tokens: TokenFacts | None) -> Check | None:

@@ -22,8 +22,6 @@ Vectors = NDArray[np.float32]
 BLUR_RADII = (0, 1, 2, 4, 8)
 """Standard deviations in pixels of the blur on both sides (Figure 9 of the paper, whose pictures are 256
 pixels wide)."""
-SEEN = "seen_caption"
-"""The set of the prompts whose captions occur in training, whatever set they came from."""
 
 
 @dataclass(slots=True)
@@ -32,7 +30,7 @@ class Drawn:
 
     prompts: list[str]
     sets: NDArray[np.object_]
-    """[P]; `SEEN` where the caption occurs in training."""
+    """[P]; `SEEN_CAPTION` where the caption occurs in training."""
     ids: list[str]
     """P x N."""
     paths: list[str]

@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dalle_datasets.loading.image_batches import ImageBatches
+from dalle_datasets.prompts.write import SEEN_CAPTION
 from dalle_datasets.store.parquet import iter_batches, write_parquet
 from dalle_datasets.store.schemas import FIGURES, PAIRS, TRAINING_SET
 from dalle_model.clip import Clip
 from dalle_model.dvae import DVAE, load_dvae
 from dalle_model.dvae.loss import codebook_perplexity
 from dalle_model.dvae.pixels import as_bytes, as_floats, as_tensor
-from dalle_model.evaluation.batch import BLUR_RADII, SEEN, Drawn, Figures, Numbers, Real, Row, Vectors, embeddings, read_drawn, sets_of
+from dalle_model.evaluation.batch import BLUR_RADII, Drawn, Figures, Numbers, Real, Row, Vectors, embeddings, read_drawn, sets_of
 from dalle_model.evaluation.copies import add_copies
 from dalle_model.evaluation.distances import all_distances
 from dalle_model.evaluation.estimates import Estimate, mean_estimate, share_estimate
@@ -55,7 +56,7 @@ def measure(run: JobRun) -> Row:
     is_reranker = run.inputs["evaluator_id"] == run.inputs["clip_id"]
     drawn = read_drawn(run.input_path("generations"))
     known, own = captions_of(run, drawn)
-    drawn.sets[[normalize_caption(prompt, lowercase=True) in known for prompt in drawn.prompts]] = SEEN
+    drawn.sets[[normalize_caption(prompt, lowercase=True) in known for prompt in drawn.prompts]] = SEEN_CAPTION
     asked = dict.fromkeys(normalize_caption(prompt, lowercase=True) for prompt in drawn.prompts)
     captions = [*asked, *[caption for caption in own if caption not in asked][: max(0, MAX_CAPTIONS - len(asked))]]
     real = look_at_real(run, evaluator, dvae, set(own))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dalle_datasets.loading.token_batches import TokenBatch, TokenBatches, pad_tokens
 from dalle_model.config.tree import Config
+from dalle_model.diagnosis.evidence import image_entropy
 from dalle_model.precision import autocast
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
@@ -84,7 +85,8 @@ def run(run: JobRun) -> dict[str, Any]:
         "transformer_id": save_transformer(checkpoint, model, made_from),
         "checkpoint": run.layout.relative(checkpoint),
         "kept_step": result.kept_step,
-        **learned_by_heart(training_set, model, config, world, result.validation),
+        **learned_losses(training_set, model, config, world, result.validation),
+        "image_entropy": image_entropy(training_set, config.dvae.codebook_size),
         "validation_unseen_text_loss": result.validation.get("unseen_text_loss"),
         "validation_unseen_image_loss": result.validation.get("unseen_image_loss"),
         "validation_unseen_share": result.validation.get("unseen_share"),
@@ -336,10 +338,10 @@ def apart(pairs: TokenBatch, known: set[str]) -> Iterator[tuple[TokenBatch, bool
 
 
 @torch.no_grad()
-def learned_by_heart(
+def learned_losses(
     training_set: Path, model: DALLETransformer, config: Config, world: World, validation: Mapping[str, float]
 ) -> dict[str, float]:
-    """What training pairs cost the kept weights, without dropout, and by which share of a validation pair's image loss that is less.
+    """What training pairs cost the kept weights, without dropout, to compare with what validation pairs cost.
 
     Nothing when there is no validation, or when several processes trained, of which one alone may not hold the network.
     """
@@ -352,5 +354,4 @@ def learned_by_heart(
         num_pairs += len(batch)
         if num_pairs >= MAX_TRAINING_PAIRS:
             break
-    means = {f"learned_{name}": sums[name] / num_pairs for name in ("text_loss", "image_loss")}
-    return {**means, "by_heart": max(0.0, 1 - means["learned_image_loss"] / validation["image_loss"])}
+    return {f"learned_{name}": sums[name] / num_pairs for name in ("text_loss", "image_loss")}

@@ -3,8 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-MUCH = 0.25
-"""From this share on a model repeats its training pictures more than it draws new ones."""
+from dalle_model.diagnosis.memory import judge, learned_by_heart
+
+ADVICE = {
+    "healthy": "",
+    "look": "That is more than usual: more pairs, a smaller transformer or transformer.dropout would help.",
+    "wrong": "It will mostly repeat what it saw: more pairs, a smaller transformer or transformer.dropout would help.",
+}
 
 
 def describe_memory(transformer: Mapping[str, Any]) -> str:
@@ -15,18 +20,19 @@ def describe_memory(transformer: Mapping[str, Any]) -> str:
     learned = transformer.get("learned_image_loss", transformer.get("image_loss"))
     if learned is None:
         return ""
-    share = transformer.get("by_heart", max(0.0, 1 - learned / unseen))
-    said = [
-        f"Learned by heart: {share:.0%}. An image token costs {learned:.2f} nats for a picture it was trained on and {unseen:.2f} for one "
-        "that was kept apart."
-    ]
+    said = [f"An image token costs {learned:.2f} nats for a picture it was trained on and {unseen:.2f} for one that was kept apart."]
+    entropy = transformer.get("image_entropy")  # trainings of an earlier edition did not keep it
+    share = None if entropy is None else learned_by_heart(entropy, learned, unseen)
+    if entropy is not None:
+        known = f"{entropy:.2f} would be knowing only how often each token occurs"
+        said = [f"Nothing learned yet: {known}.", *said] if share is None else [f"Learned by heart: {share:.0%}.", *said, f"({known}.)"]
     kept, made = transformer.get("kept_step"), transformer.get("num_steps")
     if kept is not None and made is not None and kept < made:
         said.append(f"Validation was best at update {kept:,} of {made:,}, and those weights are kept.")
     if (new := transformer.get("validation_unseen_share")) is not None:
         said.append(_about_captions(new, transformer.get("validation_unseen_image_loss")))
-    if share >= MUCH:
-        said.append("It will mostly repeat what it saw: more pairs, a smaller transformer or transformer.dropout would help.")
+    if share is not None and (advice := ADVICE[judge(share)]):
+        said.append(advice)
     return " ".join(said)
 
 

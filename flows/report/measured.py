@@ -5,16 +5,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from dalle_datasets.prompts.write import SEEN_CAPTION
 from flows.report.data import ReportData
 from flows.report.elements import about_set, card, heading, stack, table, two_columns
 from flows.report.figures import Lines, Series, line_chart
 
 Row = Mapping[str, Any]
 
-SEEN = "seen_caption"
 _SETS = {
     "validation": "captions that training never saw",
-    SEEN: "captions that occur in training",
+    SEEN_CAPTION: "captions that occur in training",
     "unseen_scene": "scenes that training never saw",
     "held_out_pair": "objects in a colour that training never saw",
     "own": "one's own captions",
@@ -43,7 +43,7 @@ def describe_figures(rows: Sequence[Row]) -> list[str]:
     said = []
     for name in _sets_of(rows):
         said += _about_set(rows, name)
-    if rows and SEEN in (names := _sets_of(rows)) and len(names) == 1:
+    if rows and SEEN_CAPTION in (names := _sets_of(rows)) and len(names) == 1:
         said.append("Every caption that was asked for occurs in training, too, so nothing is known about new ones.")
     psnr, ssim = _one(rows, "psnr", "reconstructed"), _one(rows, "ssim", "reconstructed")
     if psnr:
@@ -94,7 +94,11 @@ def _one(rows: Iterable[Row], figure: str, pictures: str, prompt_set: str | None
 
 def _sets_of(rows: Iterable[Row]) -> list[str]:
     names = {row["prompt_set"] for row in rows if row["prompt_set"]}
-    return [*(name for name in _MOST_NEW if name in names), *sorted(names - {*_MOST_NEW, SEEN}), *(n for n in (SEEN,) if n in names)]
+    return [
+        *(name for name in _MOST_NEW if name in names),
+        *sorted(names - {*_MOST_NEW, SEEN_CAPTION}),
+        *(n for n in (SEEN_CAPTION,) if n in names),
+    ]
 
 
 def figure_rows(rows: Iterable[Row]) -> list[dict[str, str]]:

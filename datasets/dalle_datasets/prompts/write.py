@@ -1,12 +1,14 @@
 """Writer of prompts as a Parquet file: the demo's three sets, captions of validation pairs, or given ones."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from dalle_datasets.config import SourceConfig
 from dalle_datasets.demo.emoji_scenes import PROMPT_SETS, prompts
@@ -16,6 +18,8 @@ from dalle_datasets.store.parquet import iter_batches, write_parquet
 from dalle_datasets.store.schemas import DROPPED_PROMPTS, PAIRS, PROMPTS
 
 VALIDATION = "validation"
+SEEN_CAPTION = "seen_caption"
+"""The set of the prompts whose captions occur in training, whatever set they came from."""
 
 
 def scene_prompts(source: SourceConfig, num_prompts: int) -> pa.Table:
@@ -33,18 +37,22 @@ def validation_prompts(pairs: Path, num_prompts: int) -> pa.Table:
 
     Raises `ValueError` when there is no such pair.
     """
-    captions = dict.fromkeys(_captions(pairs, VALIDATION))
-    spellings = {caption.lower() for caption in captions}
-    seen = {spelling for spelling in map(str.lower, _captions(pairs, "train")) if spelling in spellings}
-    captions = dict.fromkeys(sorted(captions, key=lambda caption: caption.lower() in seen))
+    captions: dict[str, None] = {}
+    trained_on: list[NDArray[np.int64]] = [_hashes([])]  # 8 bytes a pair, since there may be millions
+    for batch in iter_batches(pairs, PAIRS, ["caption", "split"], 10_000):
+        is_kept_apart = pc.equal(batch["split"], VALIDATION)
+        captions |= dict.fromkeys(batch.filter(is_kept_apart)["caption"].to_pylist())
+        trained_on.append(_hashes(batch.filter(pc.invert(is_kept_apart))["caption"].to_pylist()))
     if not captions:
         raise ValueError(f"{pairs} holds no validation pairs to take prompts from; raise filter.validation_share or give prompts")
-    return _table([{"prompt": caption, "prompt_set": VALIDATION, "expected": None} for caption in list(captions)[:num_prompts]])
+    is_seen = dict(zip(captions, np.isin(_hashes(captions), np.concatenate(trained_on)), strict=True))
+    chosen = sorted(captions, key=lambda caption: is_seen[caption])[:num_prompts]
+    return _table([{"prompt": caption, "prompt_set": VALIDATION, "expected": None} for caption in chosen])
 
 
-def _captions(pairs: Path, split: str) -> Iterator[str]:
-    for batch in iter_batches(pairs, PAIRS, ["caption", "split"], 10_000):
-        yield from batch.filter(pc.equal(batch["split"], split))["caption"].to_pylist()
+def _hashes(captions: Iterable[str]) -> NDArray[np.int64]:
+    """64 bits of each caption whatever its case, the same within this process."""
+    return np.fromiter((hash(caption.lower()) for caption in captions), np.int64)
 
 
 def write_prompts(layout: Layout, prompts: pa.Table, dropped: pa.Table | None = None, query: str = "") -> dict[str, str]:
