@@ -10,6 +10,8 @@ import logging
 import os
 import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +21,9 @@ from dalle_datasets.store.locks import held, holder_of
 from dalle_model.running.preparing import command_line
 from dalle_model.running.registry import JOBS
 from dalle_model.running.run_dir import execute, open_run
+
+ORPHAN_GRACE_S = 60.0
+"""What a job has to save its state when it is told to end and the process that started it is gone: torchrun gives half of that."""
 
 
 def main(arguments: list[str]) -> int:
@@ -81,13 +86,29 @@ def _say(status: int, message: str) -> int:
     return status
 
 
-def set_up_process() -> None:
+def set_up_process(grace_s: float = ORPHAN_GRACE_S) -> None:
     """Send the log to standard error, and make SIGTERM an exception, so that a cancelled run's directory says "failed".
 
-    Trainings save their state first (`dalle_model.training.stopping`).
+    Trainings save their state first (`dalle_model.training.stopping`). The exception cannot reach a job that waits inside a library's
+    call, e.g. to open a file of a disk that is away. Whoever started it then kills it; when nobody is left to do so, it ends by itself
+    `grace_s` seconds after the signal, and gives back its lock.
     """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signals, told = os.pipe()
+    os.set_blocking(told, False)
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)  # is written to at once, whatever the main thread waits for
+    threading.Thread(target=_end_orphan, args=(signals, os.getppid(), grace_s), daemon=True, name="end-orphan").start()
+
+
+def _end_orphan(signals: int, parent: int, grace_s: float) -> None:
+    """Kill this process `grace_s` seconds after SIGTERM if it is still there and its parent is not."""
+    while signal.SIGTERM not in os.read(signals, 1):
+        pass
+    time.sleep(grace_s)
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

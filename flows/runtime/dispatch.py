@@ -20,7 +20,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType, WorkPoolSt
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Cancelling, Running
+from prefect.states import Cancelling, Crashed, Running
 
 from dalle_model.running.run_dir import JobCancelled, JobFailed, is_under_way, read_result
 from flows.runtime.jobs import PROGRESS_FILE, read_progress, title_of
@@ -35,6 +35,10 @@ SERVER_PATIENCE_S = 300.0
 """How long the server may be away, e.g. for a restart, while a job is under way."""
 VISIBLE_WITHIN_S = 90.0
 """How long a network file system may take to show a result that another machine wrote."""
+
+LOST_S = 60.0
+"""How long nobody holds the lock of a job that was seen to hold it, and that Prefect takes for running, until it counts as dead. Prefect
+itself waits for eight minutes of silence (`flows.bootstrap`)."""
 
 WAITING = (StateType.SCHEDULED, StateType.PENDING)
 ALIVE = (*WAITING, StateType.RUNNING)
@@ -95,6 +99,7 @@ def _start(job: str, run_dir: Path, pool: str, num_processes: int) -> UUID:
 def _wait(client: SyncPrefectClient, job: str, run_dir: Path, pool: str, runs: Sequence[UUID], stage: Stage) -> None:
     """Return when a run has completed. Raises `JobFailed` when all have ended otherwise and nobody holds the job's lock."""
     began = answered = time.monotonic()
+    held_at: float | None = None  # seen here: locks of some network file systems are not
     shown: Progress | None = None
     said_lonely = said_unseen = False
     while True:
@@ -111,6 +116,13 @@ def _wait(client: SyncPrefectClient, job: str, run_dir: Path, pool: str, runs: S
         if (progress := read_progress(run_dir)) is not None and progress != shown:
             shown = progress
             stage.advance(progress)
+        if is_under_way(run_dir):
+            held_at = time.monotonic()
+        elif held_at is not None and time.monotonic() - held_at > LOST_S:
+            held_at = None
+            _declare_dead(
+                client, run_dir, [run for run, state in zip(runs, states, strict=False) if state is not None and state.is_running()]
+            )
         failed = [_words(job, state) for state in states if state is not None and state.is_final() and not state.is_completed()]
         if any(state is not None and state.is_completed() for state in states):
             for words in failed:
@@ -131,6 +143,15 @@ def _wait(client: SyncPrefectClient, job: str, run_dir: Path, pool: str, runs: S
             said_lonely = True
             note(f"{title_of(job)}: {_why_waiting(client, pool)}")
         time.sleep(POLL_S)
+
+
+def _declare_dead(client: SyncPrefectClient, run_dir: Path, runs: Sequence[UUID]) -> None:
+    """Tell the server that runs crashed, which it does not know of a worker that was stopped; a process that lives contradicts it."""
+    if read_result(run_dir) is None:
+        for run in runs:
+            client.set_flow_run_state(
+                run, Crashed(message=f"nobody holds its lock in {run_dir}; its worker was stopped, most likely"), force=True
+            )
 
 
 def _words(job: str, state: State) -> str:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from operator import attrgetter
@@ -29,8 +30,10 @@ from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.parquet import write_parts
 from dalle_datasets.store.schemas import PAIRS
 from dalle_model.config.presets import preset
+from dalle_model.running.registry import JOBS
 from dalle_model.running.run_dir import JobFailed, prepare, read_result
 from flows.runtime import dispatch
+from flows.runtime import run as executing
 from flows.runtime.deployed import SKIPS_OVERLAP, settle
 from flows.runtime.processes import end_with_parent
 from flows.runtime.progress import shown_on
@@ -291,6 +294,56 @@ def test_jobs_sent_to_a_pool_succeed_fail_and_end_there(run, tmp_path, monkeypat
         worker.kill()
         worker.wait()
     assert any("pool gpu" in text for text in told.notes)
+
+
+def test_a_job_goes_on_with_another_worker_when_its_own_is_stopped(run, tmp_path, monkeypatch):
+    """After the test above. The worker's machine is taken away, without a word, while the job waits for a disk."""
+    monkeypatch.setattr(dispatch, "is_private", lambda url: False)
+    monkeypatch.setattr(executing, "RESTART_PAUSE_S", 0.0)
+    monkeypatch.setattr(dispatch, "LOST_S", 2.0)
+    monkeypatch.setitem(JOBS, "train_bpe", replace(JOBS["train_bpe"], needs_gpu=True))
+    told, inputs = Recorder(), write_captions(tmp_path)
+    (part,) = (tmp_path / inputs["pairs"]).glob("*.parquet")
+    kept = part.rename(part.with_suffix(".kept"))
+    os.mkfifo(part)  # whoever opens it for reading waits for somebody who writes
+    config = preset("demo", {"paths.data_root": str(tmp_path), "flow.pool": "gpu"})
+    run_dir = prepare("train_bpe", config, inputs)
+    srun = tmp_path / "bin" / "srun"  # the pool's template is Slurm's, as above
+    srun.parent.mkdir()
+    srun.write_text('#!/bin/sh\nwhile case "$1" in --*) ;; *) false;; esac; do shift; done\nexec "$@"\n')
+    srun.chmod(0o755)
+    path = os.pathsep.join([str(srun.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
+    workers = [run.start("prefect", "worker", "start", "--pool", "gpu", "--type", "process", PATH=path) for _ in range(2)]
+    try:
+
+        def stop_its_worker() -> None:
+            assert wait_until((run_dir / "job.json").exists, 120)
+            time.sleep(2.0)  # until it opens the file
+            kept.rename(part)  # the disk is back: the job that waits waits on, another does not
+            pid = json.loads((run_dir / "job.json").read_text())["pid"]
+            (its,) = [worker for worker in workers if worker.pid in ancestors(pid)]
+            its.terminate()
+            stopped.append(its)
+
+        stopped: list[subprocess.Popen[bytes]] = []
+        stopping = threading.Thread(target=stop_its_worker)
+        stopping.start()
+        with shown_on(told):
+            made = executing.execute_job("train_bpe", config, inputs)
+        stopping.join()
+        assert made["num_captions"] == 40
+        assert len(stopped) == 1
+        assert any("It is started again in 0 s (1 of at most 2 times)" in text for text in told.notes), told.notes
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+
+
+def ancestors(pid: int) -> list[int]:
+    """The processes from which a process descends."""
+    parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return [parent, *ancestors(parent)] if parent > 1 else []
 
 
 class Recorder:

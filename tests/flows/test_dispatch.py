@@ -37,7 +37,7 @@ class Server:
 
     def __init__(self, *histories):
         self.runs = {uuid4(): list(history) for history in histories}
-        self.cancelled = []
+        self.cancelled, self.crashed = [], []
 
     def read_flow_run(self, run):
         history = self.runs[run]
@@ -52,6 +52,10 @@ class Server:
     def set_flow_run_state(self, run, state, force=False):
         if state.type == StateType.RUNNING and force:
             self.runs[run] = [state]
+            return
+        if state.type == StateType.CRASHED and force:
+            self.runs[run] = [state]
+            self.crashed.append(run)
             return
         assert state.type == StateType.CANCELLING
         assert self.read_flow_run(run).state.type in dispatch.ALIVE, "Prefect refuses to cancel what has ended"
@@ -100,6 +104,30 @@ def test_when_all_fail_the_reason_comes_back_once(tmp_path, state, words):
         wait(Server([Running(), state], [state]), tmp_path)
     assert str(failure.value).count(words) == 1
     assert "encountered" not in str(failure.value)
+
+
+def test_a_job_whose_lock_is_free_again_is_dead_whatever_the_server_believes(tmp_path, monkeypatch):
+    monkeypatch.setattr(dispatch, "LOST_S", -1.0)
+    server = Server([Running()])
+    (its,) = server.runs
+    with held(tmp_path / "lock"):
+        monkeypatch.setattr(dispatch.time, "sleep", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            wait(server, tmp_path)
+        assert not server.crashed, "it works"
+    with pytest.raises(KeyboardInterrupt):
+        wait(server, tmp_path)
+    assert not server.crashed, "its lock was never seen: this file system may hide those of other machines"
+    looks = iter([True, False])
+    monkeypatch.setattr(dispatch, "is_under_way", lambda run_dir: next(looks, False))
+    monkeypatch.setattr(dispatch.time, "sleep", lambda s: None)
+    with pytest.raises(JobFailed, match="nobody holds its lock in .*; its worker was stopped, most likely"):
+        wait(server, tmp_path)
+    assert server.crashed == [its]
+
+
+def interrupt(seconds):
+    raise KeyboardInterrupt
 
 
 def test_a_job_that_nobody_takes_says_which_command_helps(tmp_path, monkeypatch):

@@ -1,10 +1,13 @@
 """The jobs' command line: exit status 0, 1 or 2, and one line on standard error that says why."""
 
 import json
+import os
 import platform
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from dalle_model.jobs.__main__ import main
 from dalle_model.running import run_dir as run_dirs
@@ -93,3 +96,36 @@ def test_two_processes_cannot_run_the_same_job_at_once(pairs, make_config, capsy
     holder.kill()
     holder.communicate()
     assert main(["train_bpe", str(run_dir)]) == 0  # the lock ended with the process
+
+
+def test_a_job_that_waits_inside_a_library_ends_when_nobody_is_left_to_kill_it(tmp_path):
+    os.mkfifo(tmp_path / "part.parquet")  # whoever opens it for reading waits for somebody who writes
+    job = (
+        "import os, pyarrow.parquet; from pathlib import Path; from dalle_model.jobs.__main__ import set_up_process; "
+        "set_up_process(grace_s=0.5); Path('pid').write_text(str(os.getpid())); pyarrow.parquet.ParquetFile('part.parquet')"
+    )
+    started = f"subprocess.Popen([sys.executable, '-c', {job!r}], preexec_fn=end_with_parent).wait()"
+    flow = f"import subprocess, sys; from flows.runtime.processes import end_with_parent; {started}"
+    with subprocess.Popen([sys.executable, "-c", flow], cwd=tmp_path, stderr=subprocess.PIPE) as parent:
+        assert wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+        pid = int((tmp_path / "pid").read_text())
+        time.sleep(1.0)  # until it opens the file
+        os.kill(pid, signal.SIGTERM)
+        assert not wait_until(lambda: not is_running(pid), 2.5), "its parent would kill it"
+        parent.kill()
+        assert wait_until(lambda: not is_running(pid)), "it holds its lock for ever"
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process exists and is no zombie."""
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
+def wait_until(condition, timeout_s: float = 20.0) -> bool:
+    end = time.monotonic() + timeout_s
+    while not (is_true := condition()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return bool(is_true)

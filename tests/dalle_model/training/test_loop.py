@@ -97,6 +97,14 @@ def terminated() -> Any:
     signal.signal(signal.SIGTERM, before)
 
 
+@pytest.fixture
+def interruptible() -> Any:
+    """SIGINT is `KeyboardInterrupt`, as in a terminal. A shell's background jobs begin with ignoring it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def signalled(number: int, function: Callable[..., Any], at_call: int) -> Callable[..., Any]:
     """`function`, in whose call of that number, counted from 1, this process gets a signal."""
     calls = []
@@ -138,7 +146,7 @@ def test_sigterm_during_validation_is_not_forgotten(tmp_path: Path, terminated: 
     assert read_metrics(tmp_path / "run" / "metrics.jsonl") == read_metrics(tmp_path / "undisturbed" / "metrics.jsonl")
 
 
-def test_the_first_ctrl_c_saves_and_the_second_ends_at_once(tmp_path: Path) -> None:
+def test_the_first_ctrl_c_saves_and_the_second_ends_at_once(tmp_path: Path, interruptible: None) -> None:
     twice = signalled(signal.SIGINT, signalled(signal.SIGINT, noisy_loss, 6), 6)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "twice", settings(), twice)
