@@ -59,14 +59,14 @@ def share_estimate(shares: NDArray[np.float64] | NDArray[np.bool_]) -> Estimate:
 
 
 def distance_estimate(
-    distance: Callable[[Weights, Weights], float], num_first: int, num_second: int, num_samples: int = DISTANCE_SAMPLES
+    distance: Callable[[Weights, Weights], float], num_first: int, num_second: int, num_samples: int | None = None
 ) -> Estimate:
     """The distance of two samples, of which both are drawn anew with replacement, given as weights.
 
     A sample with repetitions lies further from anything than the sample itself, so the interval is the spread
     of the bootstrap's distances around their mean, put around the value.
     """
-    rng = np.random.default_rng(0)
+    rng, num_samples = np.random.default_rng(0), num_samples or DISTANCE_SAMPLES
     value = distance(np.ones(num_first), np.ones(num_second))
     drawn = [distance(_drawn(rng, num_first), _drawn(rng, num_second)) for _ in range(num_samples)]
     low, high = np.percentile(drawn, [2.5, 97.5]) - np.mean(drawn) + value

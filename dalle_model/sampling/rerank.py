@@ -12,6 +12,8 @@ from dalle_model.clip import Clip, cosine, load_clip
 from dalle_model.text import BpeTokenizer
 
 BOOTSTRAP_SAMPLES = 2_000
+MAX_DRAWN = 2**20
+"""Values that a bootstrap draws at once."""
 GROUP_SIZES = (1, 4, 8, 16, 32, 64, 128, 256, 512)
 """The n of "best of n" in tables, as far as there are candidates."""
 
@@ -65,7 +67,9 @@ def best_of(right: NDArray[np.float64], scores: NDArray[np.float64], n: int) -> 
 
 def bootstrap_interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, float, float]:
     """Mean of one value per prompt, and the 95% interval of that mean over prompts drawn with replacement."""
-    rng = np.random.default_rng(seed)
-    means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(BOOTSTRAP_SAMPLES)]
+    rng, number = np.random.default_rng(seed), len(values)
+    at_once = max(1, min(BOOTSTRAP_SAMPLES, MAX_DRAWN // number))
+    samples = [min(at_once, BOOTSTRAP_SAMPLES - start) for start in range(0, BOOTSTRAP_SAMPLES, at_once)]
+    means = np.concatenate([values[rng.integers(0, number, (some, number))].mean(1) for some in samples])
     low, high = np.percentile(means, [2.5, 97.5])
     return float(values.mean()), float(low), float(high)

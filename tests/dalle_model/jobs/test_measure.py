@@ -14,11 +14,18 @@ from dalle_datasets.store.schemas import CLIP_SCORES, FIGURES, GENERATION_EMBEDD
 from dalle_model.clip import build_clip, save_clip
 from dalle_model.dvae import load_dvae
 from dalle_model.dvae.pixels import as_floats, as_tensor
+from dalle_model.evaluation import estimates
 from dalle_model.evaluation import measure as module
 from dalle_model.evaluation.distances import all_distances
 from dalle_model.evaluation.retrieval import first_among
 from dalle_model.sampling.rerank import load_scorer
 from dalle_model.text import BpeTokenizer, normalize_caption
+
+
+@pytest.fixture(autouse=True)
+def few_samples(monkeypatch):
+    """Intervals of distances are looked at in the tests of their own; here they only take time."""
+    monkeypatch.setattr(estimates, "DISTANCE_SAMPLES", 20)
 
 
 @pytest.fixture
