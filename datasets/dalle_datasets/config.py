@@ -25,15 +25,16 @@ class SourceConfig:
 
     name: str = "web"
     """Name of the source: a folder name and a column value; letters, digits, '-' and '_'."""
-    kind: Literal["emoji_scenes", "web_pages", "web_archives", "url_tables", "image_folders", "webdatasets"] = "web_pages"
+    kind: Literal["emoji_scenes", "web_pages", "web_archives", "url_tables", "image_folders", "webdatasets", "mixed"] = "web_pages"
     """`emoji_scenes` publishes the demo's own site on the loopback address and reads that; `web_pages` follows links from `start_urls`;
-    `web_archives` (WARC, WAT), `url_tables` (CSV, TSV, JSON lines, Parquet), `image_folders` and `webdatasets` (tar) read `inputs`."""
+    `web_archives` (WARC, WAT), `url_tables` (CSV, TSV, JSON lines, Parquet), `image_folders` and `webdatasets` (tar) read `inputs`;
+    `mixed` reads all of these together: `start_urls`, and `inputs` of any kind, which is known by their names."""
     start_urls: tuple[str, ...] = ()
-    """`web_pages` only: pages to start from (http or https)."""
+    """`web_pages` and `mixed`: pages to start from (http or https)."""
     inputs: tuple[str, ...] = ()
     """Files to read: paths, patterns such as `crawl/*.warc.gz`, folders, or (archives and tables) http and https URLs."""
     caption_lines: Literal["separate", "joined"] = field(default="separate", metadata=LATER)
-    """`image_folders` and `webdatasets`: whether every line of a caption file is a caption of its own, or all lines are one caption."""
+    """Folders and webdatasets: whether every line of a caption file is a caption of its own, or all lines are one caption."""
     max_pages: int = 1_000
     """Stop after this many pages."""
     use_sitemaps: bool = False
@@ -52,7 +53,7 @@ class SourceConfig:
     def __post_init__(self) -> None:
         if not self.name or not all(c.isalnum() or c in "-_" for c in self.name):
             raise ValueError(f"source.name={self.name!r} becomes a folder name; use letters, digits, '-' and '_'")
-        if self.kind == "web_pages":
+        if self.kind in ("web_pages", "mixed"):
             for url in self.start_urls:
                 if not url.startswith(("http://", "https://")):
                     raise ValueError(f"source.start_urls has {url!r}; only http:// and https:// pages can be read")

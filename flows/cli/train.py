@@ -1,5 +1,6 @@
 """`dalle train`: pictures of one's own, and a time: everything else follows from them."""
 
+import glob
 import json
 import os
 import subprocess
@@ -9,17 +10,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
 from flows.cli.options import From, Settings, parse_settings
 
 if TYPE_CHECKING:
+    from dalle_datasets.config import SourceConfig
     from dalle_datasets.store.layout import Layout
     from dalle_model.config.tree import Config
     from dalle_model.planning import Look, Machine, Plan, Times
 
-TABLES = frozenset({".csv", ".tsv", ".jsonl", ".json", ".parquet"})
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+"""Ends of an address that is a table, not a page."""
 OWN_PICTURES: dict[str, Any] = {
     "filter.min_caption_words": 1,
     "filter.min_caption_letters": 1,
@@ -34,11 +38,16 @@ OWN_PICTURES: dict[str, Any] = {
 """What a collection by hand needs instead of the rules for a crawl: a person chose these pictures and wrote these captions."""
 CRAWLED: dict[str, Any] = {"filter.near_duplicates": True}
 """The paper's rules are the defaults."""
+MIXED: dict[str, Any] = {**OWN_PICTURES, "filter.drop_markup": True, "filter.near_duplicates": True}
+"""Where pictures of one's own come together with addresses: one-word captions stay, and a picture that several places show is one."""
 
 
 def train(
     source: Annotated[
-        list[str], typer.Argument(help="Folders of captioned pictures, webdataset tars, tables, or addresses to start from; of one kind.")
+        list[str],
+        typer.Argument(
+            help="Folders of captioned pictures, webdataset tars, tables, addresses to start from; any number of them, of any kind."
+        ),
     ],
     budget: Annotated[str, typer.Option(help="How long everything may take: 90s, 20m, 1.5h, 1d.")] = "20m",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Collect, print the plan and stop.")] = False,
@@ -63,7 +72,8 @@ def train(
 
     budget_s, given, started = parse_budget(budget), parse_settings(settings), time.monotonic()
     root = find_config(overrides={name: value for name, value in given.items() if name == "paths.data_root"}).paths.data_root
-    chosen = {**read_source(source), "paths.data_root": root, **given}
+    kept = find_config(overrides={"paths.data_root": root}).source
+    chosen = {**read_source(source, kept), "paths.data_root": root, **given}
     config = preset("demo", before_start(chosen) if begin_from else chosen)
     layout = open_data_root(root)
     with prefect_flows(config) as run:
@@ -90,29 +100,33 @@ def train(
     typer.echo(f"took {time.monotonic() - started:,.0f} s of a budget of {budget_s:,.0f} s")
 
 
-def read_source(sources: list[str]) -> dict[str, Any]:
+def read_source(sources: list[str], kept: "SourceConfig | None" = None) -> dict[str, Any]:
     """The settings `source.*` and `filter.*` for what is to be learned from.
 
-    Raises `ValueError` for something that is not there, is of no known kind, or when several are of different kinds.
+    A source `kept` in the data root that shares a place with these keeps its name: what is no longer named is withdrawn from it.
+    Raises `ValueError` for something that is not there, or is of no known kind.
     """
     kinds = {source: kind_of(source) for source in sources}
-    if len(set(kinds.values())) > 1:
-        named = ", ".join(f"{source} ({kind.replace('_', ' ')})" for source, kind in kinds.items())
-        raise ValueError(f"sources of different kinds cannot be collected together yet: {named}; give those of one kind")
-    (kind,) = set(kinds.values())
+    start_urls = [source for source, kind in kinds.items() if kind == "web_pages"]
+    inputs = [_place_of(source, kind) for source, kind in kinds.items() if kind != "web_pages"]
     name = "".join(c if c.isalnum() or c in "-_" else "-" for c in _short_name(sources[0])).strip("-")[:40] or "pictures"
-    is_local = [not source.startswith(("http://", "https://")) for source in sources]
-    places = [str(Path(s).expanduser().resolve()) if local else s for s, local in zip(sources, is_local, strict=True)]
-    where = {"source.start_urls" if kind == "web_pages" else "source.inputs": places}
-    own = OWN_PICTURES if kind in ("image_folders", "webdatasets") else CRAWLED
-    return {"source.kind": kind, "source.name": name, **where, **own}
+    if kept is not None and {*start_urls, *inputs} & {*kept.start_urls, *kept.inputs}:
+        name = kept.name
+    kind = next(iter(kinds.values())) if len(set(kinds.values())) == 1 else "mixed"
+    own = {"image_folders", "webdatasets"}.issuperset(kinds.values())
+    rules = OWN_PICTURES if own else MIXED if kind == "mixed" else CRAWLED
+    return {"source.kind": kind, "source.name": name, "source.start_urls": start_urls, "source.inputs": inputs, **rules}
 
 
 def kind_of(source: str) -> str:
     """The `source.kind` of a folder, file or address. Raises `ValueError` when there is none."""
-    if source.startswith(("http://", "https://")):
-        return "web_pages"
+    from dalle_datasets.sources.documents import kind_of_document
+
+    if _is_address(source):
+        return "url_tables" if urlsplit(source).path.lower().endswith(TABLES) else "web_pages"
     path = Path(source).expanduser()
+    if not path.exists():
+        raise ValueError(f"{source} does not exist; give a folder of captioned pictures, a tar, a table, or an http(s) address")
     if path.is_dir():
         if (path / "settings.toml").exists() or (path / "pairs").is_dir():
             raise ValueError(
@@ -121,20 +135,25 @@ def kind_of(source: str) -> str:
         names = [name for _, _, names in os.walk(path) for name in names]
         if not names:
             raise ValueError(f"{source} is empty; put captioned pictures into it: NAME.png beside NAME.txt, or a metadata.csv")
-        return "webdatasets" if all(name.endswith(".tar") for name in names) else "image_folders"
-    if not path.exists():
-        raise ValueError(f"{source} does not exist; give a folder of captioned pictures, a tar, a table, or an http(s) address")
-    if path.suffix == ".tar":
-        return "webdatasets"
-    if path.suffix.lower() in TABLES:
-        return "url_tables"
-    raise ValueError(f"{source} is no folder, tar or table ({', '.join(sorted(TABLES))}); give one of these, or an http(s) address")
+        if all(name.endswith(".tar") for name in names):
+            return "webdatasets"
+    return kind_of_document(path)
+
+
+def _place_of(source: str, kind: str) -> str:
+    """What `source.inputs` names: an address, a path, or the tars of a folder, also those to come."""
+    if _is_address(source):
+        return source
+    path = Path(source).expanduser().resolve()
+    return f"{glob.escape(str(path))}/**/*.tar" if kind == "webdatasets" and path.is_dir() else str(path)
+
+
+def _is_address(source: str) -> bool:
+    return source.startswith(("http://", "https://"))
 
 
 def _short_name(source: str) -> str:
-    from urllib.parse import urlsplit
-
-    if source.startswith(("http://", "https://")):
+    if _is_address(source):
         return urlsplit(source).netloc
     return Path(source).expanduser().resolve().stem
 

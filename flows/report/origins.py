@@ -53,6 +53,7 @@ def _found_where(data: ReportData) -> str:
         "url_tables": "named in tables, downloaded",
         "image_folders": "read from folders",
         "webdatasets": "read from tars",
+        "mixed": "found in several places, downloaded or read",
     }
     return f"{where.get(data.config.source.kind, 'found on web pages, downloaded')} and filtered"
 

@@ -221,7 +221,7 @@ def _plan_shards(
             table = bucket["found"].filter(pc.or_(pc.invert(is_kept), pc.is_in(bucket["found"]["image_url"], changed)))
             places = zip(table["image_url"].to_pylist(), table["page_url"].to_pylist(), strict=True)
             table = table.filter(pa.array([not blocks.has_address(*place) for place in places], pa.bool_()))
-            yield table.append_column("order", pa.array([_place(url, source) for url in table["image_url"].to_pylist()], pa.string()))
+            yield table.append_column("order", pa.array([_place(url) for url in table["image_url"].to_pylist()], pa.string()))
 
     def rows() -> Iterator[dict[str, Any]]:
         for bucket in by_key(work, "order", wanted=wanted()):
@@ -231,9 +231,9 @@ def _plan_shards(
     return Shards(path, download.urls_per_shard)
 
 
-def _place(image_url: str, source: SourceConfig) -> str:
+def _place(image_url: str) -> str:
     """A hash, so that the pictures of one host do not all come at once; those of one tar or table do, because it is read for them."""
-    is_of_one = source.kind == "webdatasets" or (source.kind == "url_tables" and image_url.startswith(IN_TABLE))
+    is_of_one = image_url.startswith(("tar:", IN_TABLE))
     return content_id("url", image_url.partition("/")[0] if is_of_one else image_url)
 
 

@@ -22,7 +22,6 @@ from dalle_datasets.download.runner import finished_shards, run_img2dataset
 from dalle_datasets.download.shards import Shards, write_shards
 from dalle_datasets.sources.local_files import LocalReader
 from dalle_datasets.sources.opening import open_source
-from dalle_datasets.sources.tables import IN_TABLE
 from dalle_datasets.store.manifest import Report
 from dalle_datasets.store.parquet import read_parquet, write_parquet
 from dalle_datasets.web.client import PoliteClient
@@ -69,8 +68,11 @@ def fetch_all(shards: Shards, work: Path, source: SourceConfig, download: Downlo
 
 
 def _has_local(shards: Shards, source: SourceConfig) -> bool:
-    """Whether some pictures lie inside the tables; then img2dataset is not for them."""
-    return source.kind == "url_tables" and any(url.startswith(IN_TABLE) for number in range(len(shards)) for url in shards.urls(number))
+    """Whether some pictures lie on this machine; then img2dataset is not for them."""
+    may_have = source.kind in ("url_tables", "mixed") and source.inputs
+    return bool(may_have) and any(
+        not url.startswith(("http://", "https://")) for number in range(len(shards)) for url in shards.urls(number)
+    )
 
 
 def _fetch_either(local: LocalReader, seen: SeenLog, remote: Callable[[str], bytes], image_url: str) -> bytes:

@@ -31,7 +31,7 @@ from dalle_datasets.sources.discovered import (
     DiscoveryWriter,
     KnownPages,
 )
-from dalle_datasets.sources.documents import Reader, documents_id, list_documents, read_documents
+from dalle_datasets.sources.documents import Reader, documents_id, kind_of_document, list_documents, read_documents
 from dalle_datasets.sources.local_files import read_folder, read_tar
 from dalle_datasets.sources.opening import check_source, open_source, page_guard
 from dalle_datasets.sources.settle import CHOSEN_FILE, FINDS_FILE, SETTLED_DROPS_FILE, Fate, Fates, Settled, settle, units_of
@@ -50,6 +50,8 @@ from dalle_datasets.web.failures import FAILURES
 logger = logging.getLogger(__name__)
 
 VERSION = 3
+CRAWLED = frozenset({"emoji_scenes", "web_pages", "mixed"})
+"""Kinds of sources whose pages are followed."""
 CANDIDATES_FILE = "candidates.parquet"
 DECIDED_FILE = "decided"
 DROP_ORDER = ("candidate_id", "page_url", "reason", "image_url", "caption", "detail")
@@ -132,7 +134,7 @@ def discover(
 
 def _documents_id(source: SourceConfig, is_needed: bool) -> str | None:
     """Id of the files that the source reads, None if they are not on this machine. Raises `ValueError` if that matters."""
-    if source.kind in ("emoji_scenes", "web_pages"):
+    if source.kind in ("emoji_scenes", "web_pages") or not source.inputs:
         return None
     try:
         return documents_id(source.inputs)
@@ -186,29 +188,37 @@ def _settle(layout: Layout, source: SourceConfig, before: tuple[Path | None, fro
 
 def _covers(source: SourceConfig) -> Callable[[str], bool]:
     """Whether a page or document is one of the source with these settings."""
-    if source.kind in ("emoji_scenes", "web_pages"):
+    documents, hosts = frozenset(list_documents(source.inputs)), set[str]()
+    if source.kind in CRAWLED:
         starts = (START_URL,) if source.kind == "emoji_scenes" else source.start_urls
         hosts = {host_of(clean_url(url)) for url in starts}
-        return lambda unit: host_of(unit.removeprefix(UNIT)) in hosts and (source.use_sitemaps or not unit.startswith(UNIT))
-    documents = frozenset(list_documents(source.inputs))
-    return lambda unit: unit in documents
+
+    def covers(unit: str) -> bool:
+        is_page = host_of(unit.removeprefix(UNIT)) in hosts and (source.use_sitemaps or not unit.startswith(UNIT))
+        return unit in documents or is_page
+
+    return covers
 
 
 def _read(source: SourceConfig, download: DownloadConfig, known: KnownPages | None, result: DiscoveryWriter, report: Report) -> None:
     """Everything that the source has to offer and `known` does not cover."""
     with open_source(source) as (start_urls, connect_to):
         limits = page_guard(source, download, connect_to)
-        if source.kind in ("emoji_scenes", "web_pages"):
+        if source.kind in CRAWLED and start_urls:
             client = PoliteClient(limits, download.requests_per_s_per_host)
             crawl(source, start_urls, client, limits.user_agent_token, known, download.num_threads, result, report)
-            return
         readers: dict[str, Reader] = {
             "web_archives": partial(read_archive, user_agent_token=limits.user_agent_token),
             "url_tables": read_table,
             "image_folders": partial(read_folder, caption_lines=source.caption_lines),
             "webdatasets": partial(read_tar, caption_lines=source.caption_lines),
         }
-        read_documents(source, limits, known, readers[source.kind], result, report)
+
+        def read_any(path: Path, document: str, result: DiscoveryWriter) -> None:
+            readers[kind_of_document(path)](path, document, result)
+
+        if source.inputs:
+            read_documents(source, limits, known, readers.get(source.kind, read_any), result, report)
 
 
 def _known(folder: Path, source: SourceConfig) -> KnownPages | None:
@@ -297,7 +307,8 @@ def _explain_empty(layout: Layout, source: SourceConfig, num_candidates: int, ab
 
 
 def _explain_nothing(source: SourceConfig, read: DiscoveryWriter) -> str:
-    where = {"web_pages": "source.start_urls", "emoji_scenes": "source.kind=emoji_scenes"}.get(source.kind, "source.inputs")
+    names = {"web_pages": "source.start_urls", "emoji_scenes": "source.kind=emoji_scenes", "mixed": "source.start_urls, source.inputs"}
+    where = names.get(source.kind, "source.inputs")
     counts = read.reasons + Counter({"blocked": read.num_blocked})
     reasons = ", ".join(f"{reason} {count}" for reason, count in counts.most_common(3)) or "no images"
     example = f"; for example {read.first_drop.page_url}: {read.first_drop.detail}" if read.first_drop else ""

@@ -22,6 +22,13 @@ logger = logging.getLogger(__name__)
 MAX_DOCUMENT_BYTES = 8 * 2**30
 DOCUMENT_DEADLINE_S = 6 * 3_600.0
 
+KINDS_OF_SUFFIXES = {
+    "webdatasets": frozenset({".tar"}),
+    "url_tables": frozenset({".csv", ".tsv", ".jsonl", ".json", ".parquet"}),
+    "web_archives": frozenset({".warc", ".wat", ".wacz"}),
+}
+"""Ends of names, of which `.gz` may be the last."""
+
 Reader = Callable[[Path, str, DiscoveryWriter], None]
 """(path of the file, name of the document, where to put what was found)."""
 
@@ -68,9 +75,24 @@ def list_documents(inputs: tuple[str, ...]) -> list[str]:
         # A name may have brackets in it; what is there is meant as it stands.
         matches = [str(path)] if path.exists() else sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute patterns
         if not matches:
-            raise ValueError(f"source.inputs has {item!r}, which matches no file; check the path, relative to {Path.cwd()}")
+            raise ValueError(
+                f"source.inputs has {item!r}, which matches no file; check the path, relative to {Path.cwd()}, or take it out, which "
+                "withdraws what came from it"
+            )
         documents |= dict.fromkeys(matches)
     return list(documents)
+
+
+def kind_of_document(path: Path) -> str:
+    """The `source.kind` that reads a folder or file, known by its name. Raises `ValueError` when none does."""
+    if path.is_dir():
+        return "image_folders"
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    for kind, known in KINDS_OF_SUFFIXES.items():
+        if known.intersection(suffixes):
+            return kind
+    known_ones = ", ".join(sorted(suffix for known in KINDS_OF_SUFFIXES.values() for suffix in known))
+    raise ValueError(f"{path} is no folder, tar or table ({known_ones}); give one of these, or an http(s) address")
 
 
 def version_of(path: Path) -> str:

@@ -13,7 +13,9 @@ def check_source(source: SourceConfig) -> None:
     """Raises `ValueError` if there is nothing to read."""
     if source.kind == "web_pages" and not source.start_urls:
         raise ValueError("source.start_urls is empty, so there is no page to read; give at least one address")
-    if source.kind not in ("emoji_scenes", "web_pages") and not source.inputs:
+    if source.kind == "mixed" and not source.start_urls and not source.inputs:
+        raise ValueError("source.start_urls and source.inputs are empty, so there is nothing to read; give addresses, folders or files")
+    if source.kind not in ("emoji_scenes", "web_pages", "mixed") and not source.inputs:
         raise ValueError(f"source.inputs is empty, but source.kind={source.kind} reads files; give at least one path or pattern")
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dalle_datasets.config import FilterConfig
+from dalle_datasets.sources.documents import list_documents
 from dalle_datasets.store.parquet import write_parts
 from dalle_datasets.store.schemas import PAIRS
 from dalle_model import measuring
@@ -40,9 +41,27 @@ def test_tars_and_tables_are_known_by_their_names(tmp_path):
     (tmp_path / "tars").mkdir()
     for name in ("tars/a.tar", "b.tar", "c.parquet"):
         (tmp_path / name).write_bytes(b"")
-    assert read_source([str(tmp_path / "tars")])["source.kind"] == "webdatasets"
+    of_folder = read_source([str(tmp_path / "tars")])
+    assert (of_folder["source.kind"], of_folder["source.inputs"]) == ("webdatasets", [f"{tmp_path}/tars/**/*.tar"])
+    assert list_documents(tuple(of_folder["source.inputs"])) == [str(tmp_path / "tars/a.tar")]
     assert read_source([str(tmp_path / "b.tar")])["source.kind"] == "webdatasets"
     assert read_source([str(tmp_path / "c.parquet")])["source.kind"] == "url_tables"
+    assert read_source(["https://example.org/urls.parquet"])["source.inputs"] == ["https://example.org/urls.parquet"]
+
+
+def test_several_kinds_are_one_source_that_keeps_its_name(tmp_path, pictures):
+    (tmp_path / "more.tar").write_bytes(b"")
+    (tmp_path / "urls.csv").write_bytes(b"")
+    several = [str(pictures), str(tmp_path / "more.tar"), str(tmp_path / "urls.csv"), "http://127.0.0.1:8000/"]
+    mixed = preset("demo", read_source(several))
+    assert (mixed.source.kind, mixed.source.name, mixed.source.start_urls) == ("mixed", "My-birds", ("http://127.0.0.1:8000/",))
+    assert mixed.source.inputs == tuple(several[:3])
+    assert (mixed.filter.min_caption_words, mixed.filter.near_duplicates) == (1, True)
+    own = preset("demo", read_source(several[:2]))
+    assert (own.source.kind, own.filter.near_duplicates) == ("mixed", False)
+    fewer = preset("demo", read_source([str(tmp_path / "more.tar")], mixed.source))
+    assert (fewer.source.kind, fewer.source.name) == ("webdatasets", "My-birds"), "so that the others are withdrawn"
+    assert read_source(["https://example.org/"], mixed.source)["source.name"] == "example-org"
 
 
 def test_what_cannot_be_learned_from_is_refused(tmp_path, pictures, capsys):
@@ -54,7 +73,7 @@ def test_what_cannot_be_learned_from_is_refused(tmp_path, pictures, capsys):
         (str(tmp_path / "none"),): "does not exist; give a folder of captioned pictures, a tar, a table, or an http(s) address",
         (str(tmp_path / "song.mp3"),): "is no folder, tar or table",
         (str(tmp_path / "root"),): "is a data root",
-        (str(pictures), "https://example.org/"): "sources of different kinds cannot be collected together yet",
+        (str(pictures), str(tmp_path / "song.mp3")): "is no folder, tar or table",
     }.items():
         with pytest.raises(SystemExit) as ended:
             main(["train", *sources, "--set", f"paths.data_root={tmp_path / 'data'}"])
