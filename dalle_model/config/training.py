@@ -187,9 +187,13 @@ class TrainTransformerConfig(TrainConfig):
     """Weight of the mean text cross entropy; the mean image cross entropy has the rest."""
     caption_dropout: float = 0.0
     """Share of captions replaced by an empty one, for classifier-free guidance; 0 in the paper."""
+    shown_prompts: tuple[str, ...] = dataclasses.field(default=(), metadata=OPERATIONAL | LATER)
+    """Prompts that are drawn while it trains; empty takes captions of the validation split. What is learned does not depend on it."""
+    num_shown: int = dataclasses.field(default=4, metadata=OPERATIONAL | LATER)
+    """How many prompts are drawn while it trains, at the start and at ten moments, one picture each; 0 draws nothing."""
     activation_checkpointing: bool = False
     """Keep only each layer's input and compute the layer again in the backward pass: a third more work for a fraction of the memory."""
 
     def __post_init__(self) -> None:
         TrainConfig.__post_init__(self)
-        check_ranges(self, text_loss_weight=(0, 1), caption_dropout=(0, 0.999))
+        check_ranges(self, text_loss_weight=(0, 1), caption_dropout=(0, 0.999), num_shown=(0, 64))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dalle_datasets.loading.token_batches import TokenBatch, TokenBatches, pad_tokens
 from dalle_model.config.tree import Config
 from dalle_model.diagnosis.evidence import image_entropy
+from dalle_model.generated.while_training import Samples, usable_prompts
 from dalle_model.precision import autocast
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
@@ -64,12 +65,14 @@ def run(run: JobRun) -> dict[str, Any]:
     settings = settle_precision(config.train_transformer, model, batches, compute_loss, run.run_dir, world)
     config = replace(config, train_transformer=settings)
     check_fits(lambda: planned_bytes(config, world.size), world.device, "train_transformer", remedy(config, world.size))
+    samples = pictures_to_draw(run, training_set, model, tokenizer, world)
     result = train(
         model=model,
         config=settings,
         batches=batches,
         compute_loss=compute_loss,
         validate=validation(training_set, model, config, world),
+        show=samples.show if samples else None,
         run_dir=run.run_dir,
         scale=scale_branches if settings.precision == "fp16" else None,
         parts=parts,
@@ -96,7 +99,40 @@ def run(run: JobRun) -> dict[str, Any]:
         "validation_image_loss": result.validation.get("image_loss"),
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "num_steps": result.step,
+        **({"shown": run.layout.relative(samples.directory)} if samples else {}),
     }
+
+
+def pictures_to_draw(run: JobRun, training_set: Path, model: DALLETransformer, tokenizer: BpeTokenizer, world: World) -> Samples | None:
+    """What is drawn while it trains, by the first process alone.
+
+    Nothing where there is no validation split to look at, no dVAE to draw with, or weights that no process holds whole.
+    """
+    config, settings = run.config, run.config.train_transformer
+    is_cut = world.size > 1 and settings.sharding != "replicated"
+    if not world.is_main or is_cut or not settings.num_shown or "dvae" not in run.inputs or not run.input_path("dvae").exists():
+        return None
+    prompts: Iterable[str] = settings.shown_prompts
+    if not prompts:
+        try:
+            prompts = dict.fromkeys(first_pairs(open_split(training_set, "validation", model), ASKED_PAIRS).captions)
+        except ValueError:
+            return None
+    usable, tokens = usable_prompts(list(prompts)[: settings.num_shown], tokenizer)
+    if not usable:
+        return None
+    made = Samples(
+        prompts=usable,
+        text_tokens=tokens,
+        dvae=run.input_path("dvae"),
+        directory=run.run_dir / "shown",
+        settings=config.sampling,
+        seed=config.seed,
+        validate_every=settings.validate_every,
+        max_steps=settings.max_steps,
+    )
+    made.begin()
+    return made
 
 
 def begin(run: JobRun, tokenizer: BpeTokenizer) -> DALLETransformer:

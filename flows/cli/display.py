@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
@@ -80,6 +81,9 @@ class _BarStage:
     def log(self, line: str) -> None:
         """Jobs keep their own log file; the terminal shows figures only."""
 
+    def show(self, folder: Path) -> None:
+        """The gallery and Prefect show pictures."""
+
 
 class _LineStage:
     def __init__(self, console: Console, title: str) -> None:
@@ -100,6 +104,9 @@ class _LineStage:
 
     def log(self, line: str) -> None:
         """Jobs keep their own log file; the terminal shows figures only."""
+
+    def show(self, folder: Path) -> None:
+        """The gallery and Prefect show pictures."""
 
 
 class _LeftColumn(TimeRemainingColumn):

@@ -14,6 +14,7 @@ from dalle_model.config.tree import Config
 from flows.report.curves import Logged, logged_by
 from flows.report.downloaded import find_images
 from flows.report.pictures import Embedded, cut_sheet, embed_bytes, embed_file
+from flows.report.strips import Strip, read_strips
 
 Row = dict[str, Any]
 
@@ -95,6 +96,8 @@ class ReportData:
     by_settings: list[Row]
     """Agreement of all judged runs, not only of the one that is shown."""
     reconstructions: list[tuple[Embedded, Embedded]]
+    strips: list[Strip]
+    """What the transformer drew while it was trained."""
     logged: dict[str, Logged]
     """Job -> what it logged, of the trainings behind these pictures."""
     codebook: list[Row]
@@ -143,6 +146,7 @@ def collect(layout: Layout, config: Config) -> ReportData:
         figures=rows(layout, "evaluation", generations_run=run_id),
         by_settings=rows(layout, "agreement_by_settings"),
         reconstructions=cut_sheet(layout.root / results.get("train_dvae", {}).get("reconstructions", "none")),
+        strips=read_strips(layout.root / results.get("train_transformer", {}).get("shown", "none")),
         logged={row["job"]: logged_by(partial(rows, layout), row["job"], row["run_id"]) for row in behind if row["job"] in TRAININGS},
         codebook=rows(layout, "codebook_usage", dvae_id=inputs["dvae_id"]),
         codebook_health=next((row for row in rows(layout, "codebook_health") if row["dvae_id"] == inputs["dvae_id"]), {}),

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from flows.report.curves import Logged
 from flows.report.data import ReportData
-from flows.report.elements import card, heading, stack
+from flows.report.elements import card, heading, image, stack
 from flows.report.figures import SMALL, Lines, Series, line_chart, short
+from flows.report.strips import Strip
 
 NAMES = {"train_dvae": "Discrete VAE", "train_clip": "CLIP", "train_transformer": "Transformer"}
 SPLITS = (("train", "training", "accent"), ("validation", "validation", "held"))
@@ -34,12 +35,28 @@ def training(data: ReportData) -> str:
         charts = "".join(line_chart(plot.title, plot.series, plot.look) for plot in plots)
         if charts:
             said = escape(took(data.logged[job]))
-            cards.append(card(f'<h3>{name}</h3><p class="muted took">{said}</p><div class="grid3">{charts}</div>'))
+            strips = learning(data.strips) if job == "train_transformer" else ""
+            cards.append(card(f'<h3>{name}</h3><p class="muted took">{said}</p>{strips}<div class="grid3">{charts}</div>'))
     lead = (
         "What the networks had left to learn, and what learning took. Where the validation curve leaves the training curve, "
         "learning has turned into remembering. The numbers: dalle query training_summary, training_losses, training_speed, dvae_health."
     )
     return heading("Training", lead) + stack(*cards) if cards else ""
+
+
+def learning(strips: Sequence[Strip]) -> str:
+    """A row of pictures for each prompt, from the first update to the last."""
+    rows = []
+    for strip in strips:
+        cells = "".join(
+            f"<li>{image(picture, f'{strip.prompt}, after {step:,} updates')}<span>{step:,}</span></li>"
+            for step, picture in strip.embedded()
+        )
+        rows.append(f'<p class="caption">{escape(strip.prompt)}</p><ul class="strip">{cells}</ul>')
+    if not rows:
+        return ""
+    about = "One picture for the same prompts while it was trained, not chosen; below each, the updates made."
+    return f'<p class="muted">{about}</p>{"".join(rows)}'
 
 
 def plots_of(job: str, logged: Logged) -> list[Plot]:

@@ -20,7 +20,7 @@ from dalle_datasets.store.layout import Layout
 from dalle_model.running.registry import SPREAD_JOBS, find_job
 from dalle_model.running.run_dir import JobFailed, read_result, write_json
 from flows.runtime.processes import ChildFailed, Command, stream_together
-from flows.runtime.progress import Progress, Stage, note, parse_progress, watched
+from flows.runtime.progress import Progress, Stage, note, parse_pictures, parse_progress, watched
 
 _PATH = re.compile(r"[A-Za-z0-9_.=-]+(/[A-Za-z0-9_.=-]+)+")
 """A result's text is a path if it looks like one: segments of plain characters with '/' between them."""
@@ -64,6 +64,9 @@ def start_job(job: str, run_dir: Path, num_processes: int = 1) -> dict[str, Any]
         def take(number: int, line: str) -> None:
             if progress := parse_progress(line):
                 shown.advance(progress)
+                return
+            if folder := parse_pictures(line):
+                stage.show(folder)
                 return
             log.write(line)
             stage.log(line)

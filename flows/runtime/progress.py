@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-from dalle_model.running.progress import PREFIX
+from dalle_model.running.progress import PICTURES_PREFIX, PREFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,9 @@ class Stage(Protocol):
     def log(self, line: str) -> None:
         """Take a line that is not about progress."""
 
+    def show(self, folder: Path) -> None:
+        """Show the pictures in a folder of what is being trained."""
+
 
 class Display(Protocol):
     """Something that can show stages."""
@@ -65,6 +69,16 @@ def parse_progress(line: str) -> Progress | None:
             numbers={name: float(value) for name, value in values.items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError):  # another program's line that happens to start so
+        return None
+
+
+def parse_pictures(line: str) -> Path | None:
+    """The folder of pictures that a job's line reports, None for any other line."""
+    if not line.startswith(PICTURES_PREFIX):
+        return None
+    try:
+        return Path(json.loads(line.removeprefix(PICTURES_PREFIX)))
+    except (ValueError, TypeError):
         return None
 
 
@@ -124,6 +138,9 @@ class SilentStage:
     def log(self, line: str) -> None:
         """Ignore it."""
 
+    def show(self, folder: Path) -> None:
+        """Ignore it."""
+
 
 class PrefectDisplay:
     """Prefect's logs and progress artifacts."""
@@ -177,6 +194,18 @@ class PrefectStage:
     def log(self, line: str) -> None:
         """Pass the line on, as grave as the job said it is."""
         self._logger.log(*level_of(line))
+
+    def show(self, folder: Path) -> None:
+        """Make a new version of the stage's artifact of pictures."""
+        from httpx import HTTPError
+        from prefect.artifacts import create_markdown_artifact
+
+        from flows.report.strips import strips_page
+
+        if page := strips_page(folder):
+            key = artifact_key(f"{self._title} pictures")
+            with suppress(HTTPError):
+                self._context.copy().run(create_markdown_artifact, page, key=key, description="What it draws so far")
 
 
 def in_prefect_run() -> bool:

@@ -38,6 +38,9 @@ class Recorder:
     def log(self, line):
         self.lines.append(line)
 
+    def show(self, folder):
+        self.lines.append(f"shown: {folder}")
+
 
 @pytest.fixture
 def config(tmp_path):
@@ -70,6 +73,7 @@ def test_progress_and_other_lines_are_told_apart(config, monkeypatch, tmp_path):
         """
 print('PROGRESS ' + json.dumps(dict(done=2, total=4, unit='steps', loss=0.5)))
 print('reading pairs')
+print('PICTURES "/runs/a/shown"')
 (run_dir / 'result.json').write_text('{"answer": 42}')
 """,
     )
@@ -78,7 +82,7 @@ print('reading pairs')
         assert execute_job("train_bpe", config, INPUTS) == {"answer": 42}
     assert recorder.titles == ["train bpe"]
     assert recorder.progress == [Progress(2, 4, "steps", {"loss": 0.5})]
-    assert recorder.lines == ["reading pairs"]
+    assert recorder.lines == ["reading pairs", "shown: /runs/a/shown"]
     assert (prepare("train_bpe", config, INPUTS) / "log.txt").read_text() == "reading pairs\n"
 
 

@@ -11,11 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
+from PIL import Image
 
 from dalle_datasets.store.parquet import read_parquet, write_parquet, write_parts
 from dalle_datasets.store.schemas import TRAINING_SET
+from dalle_model.config.generation import SamplingConfig
 from dalle_model.config.model import TokenizerConfig
 from dalle_model.config.presets import preset
+from dalle_model.dvae import DVAE, save_dvae
+from dalle_model.generated import while_training
+from dalle_model.generated.while_training import Samples, usable_prompts
 from dalle_model.jobs import train_transformer
 from dalle_model.running.run_dir import execute, prepare
 from dalle_model.text import BpeTokenizer
@@ -116,6 +121,60 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(root: Path, monke
     again = train(root, {"seed": 3})
     assert again["transformer_id"] == undisturbed["transformer_id"]
     assert (root / "runs" / again["run_id"] / "metrics.jsonl").read_text() == metrics
+
+
+def drawn(root: Path, result: dict[str, Any]) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((root / result["shown"]).iterdir())}
+
+
+def test_pictures_are_drawn_while_it_trains_and_change_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"dvae.image_size": 16, "dvae.codebook_size": 12, "dvae.hidden_width": 8, "dvae.codebook_width": 8}
+    torch.manual_seed(1)
+    save_dvae(root / "dvae", DVAE(preset("demo", {**sizes, "clip.image_size": 16}).dvae))
+    settings, inputs = {**sizes, "seed": 3, "train_transformer.validate_every": 3}, {"dvae": "dvae"}
+    monkeypatch.setattr(while_training, "MOMENTS", 3)
+    none = train(root, {**settings, "train_transformer.num_shown": 0}, inputs)
+    assert "shown" not in none
+    shutil.rmtree(root / "runs")
+    undisturbed = train(root, settings, inputs)
+    assert (undisturbed["run_id"], undisturbed["transformer_id"]) == (none["run_id"], none["transformer_id"])
+    files = drawn(root, undisturbed)
+    assert list(files) == ["prompts.json", *(f"step-{step:07}.png" for step in (0, 6, 9, 12))]
+    assert json.loads(files["prompts.json"]) == [CAPTIONS[i] for i in (0, 2, 1)], "the captions of the validation split, once each"
+    with Image.open(root / undisturbed["shown"] / "step-0000012.png") as sheet:
+        assert sheet.size == (3 * 16, 16)
+        learned = np.asarray(sheet)
+    assert (learned != np.asarray(Image.open(root / undisturbed["shown"] / "step-0000000.png"))).any()
+
+    shutil.rmtree(root / "runs")
+
+    def stop_at_9(done: int, *_: Any, **__: Any) -> None:
+        if done == 9:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train_transformer, "report_progress", stop_at_9)
+        with pytest.raises(KeyboardInterrupt):
+            train(root, settings, inputs)
+    again = train(root, settings, inputs)
+    assert (again["transformer_id"], drawn(root, again)) == (undisturbed["transformer_id"], files)
+
+
+def test_own_prompts_are_drawn_and_those_before_are_not_mixed_with_them(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = root / "shown"
+    tokenizer = BpeTokenizer.load(next((root / "tokenizers").iterdir()))
+    prompts, tokens = usable_prompts(["  a red  apple ", "", "a red apple"], tokenizer)
+    assert (prompts, tuple(tokens.shape)) == (["a red apple"], (1, 12))
+    assert "is not drawn while it trains: it has no text" in caplog.text
+    folder.mkdir()
+    (folder / "step-0000000.png").write_bytes(b"of other prompts")
+    samples = Samples(prompts, tokens, root / "dvae", folder, SamplingConfig(), 0, validate_every=10, max_steps=1_000)
+    samples.begin()
+    assert [path.name for path in folder.iterdir()] == ["prompts.json"]
+    (folder / "step-0000000.png").write_bytes(b"of these prompts")
+    samples.begin()
+    assert (folder / "step-0000000.png").exists()
+    assert sum(map(samples.is_due, range(0, 1_001, 10))) == 11
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
