@@ -68,7 +68,7 @@ def read_page(body: bytes, page_url: str, headers: Message, user_agent_token: st
         base = base if base.startswith(("http://", "https://")) else page_url
     page = Page()
     licence_of_page = _licence([node for node in tree.css(_LICENCE) if not _is_in_figure(node)], base)
-    for position, image in enumerate(tree.css("img")):
+    for position, image in enumerate(tree.css("img, amp-img")):  # AMP's has the same attributes
         url = _image_url(image)
         if url is None:
             continue

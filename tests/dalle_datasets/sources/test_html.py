@@ -39,6 +39,7 @@ def only(body):
         ('<img src="a.png?x=1&amp;y=2" alt="a cat">', "http://site.example/blog/a.png?x=1&y=2"),
         ('<base href="http://other.example/x/"><img src="a.png" alt="a cat">', "http://other.example/x/a.png"),
         ('<img src="s.gif" data-src="a.png" alt="a cat">', "http://site.example/blog/a.png"),
+        ('<amp-img src="a.png" width="4" height="3" alt="a cat"></amp-img>', "http://site.example/blog/a.png"),
         ('<img data-original="a.png" alt="a cat">', "http://site.example/blog/a.png"),
         ('<img src="s.png" srcset="m.png 320w, l.png 640w, xl.png 9000w" alt="a cat">', "http://site.example/blog/l.png"),
         ('<img src="s.png" srcset="m.png, l.png 2x" alt="a cat">', "http://site.example/blog/l.png"),
