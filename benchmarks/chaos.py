@@ -10,6 +10,7 @@ may be left "Running" or "Pending" for two minutes without a process, and `dalle
 import argparse
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -151,7 +152,9 @@ def play_round(chaos: Chaos, root: Path, kills: int) -> list[str]:
     began, next_kill, without = time.monotonic(), time.monotonic() + chaos.random.uniform(5, 30), 0.0
     while True:
         time.sleep(1)
+        asked = time.monotonic()
         now = patiently(lambda: server.get(f"/flow_runs/{run['id']}"))
+        without += time.monotonic() - asked  # nobody can settle a run while the server is away
         if now["state_type"] == "COMPLETED":
             return []
         if now["state_type"] in ("FAILED", "CANCELLED") or time.monotonic() - began > ROUND_S:
@@ -165,6 +168,7 @@ def play_round(chaos: Chaos, root: Path, kills: int) -> list[str]:
         if kills > 0 and time.monotonic() > next_kill:
             kills, next_kill = kills - 1, time.monotonic() + chaos.random.uniform(10, 45)
             chaos.kill_something(root)
+            without = time.monotonic()
 
 
 def main() -> int:
@@ -177,28 +181,29 @@ def main() -> int:
     deadline = time.monotonic() + 60 * given.minutes
     faults: list[str] = []
     num_rounds = 0
-    with tempfile.TemporaryDirectory(prefix="chaos-") as name:
-        folder = Path(name)
-        expected = undisturbed(folder / "undisturbed")
-        chaos = Chaos(folder, given.seed)
-        try:
-            chaos.up()
-            while time.monotonic() < deadline and not faults:
-                root, num_rounds = folder / f"round-{num_rounds}", num_rounds + 1
-                faults += play_round(chaos, root, given.kills)
-                if not faults:
-                    found = tables(Layout(root))
-                    faults += [f"{root.name}: table {table} differs" for table in expected if found[table] != expected[table]]
-                print(f"chaos: {root.name} {'; '.join(faults) or 'has the tables of the undisturbed run'}", flush=True)
-            if left := chaos.down():
-                faults.append(f"{len(left)} processes are left after `dalle down`: {', '.join(command_of(pid) for pid in left)}")
-            if faults:
-                print((folder / "up.log").read_text(), file=sys.stderr)
-        finally:
-            if chaos.keeper is not None:
-                chaos.keeper.terminate()
-                chaos.keeper.wait()
-            end(lambda: marked(chaos.home), 0)
+    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+    expected = undisturbed(folder / "undisturbed")
+    chaos = Chaos(folder, given.seed)
+    try:
+        chaos.up()
+        while time.monotonic() < deadline and not faults:
+            root, num_rounds = folder / f"round-{num_rounds}", num_rounds + 1
+            faults += play_round(chaos, root, given.kills)
+            if not faults:
+                found = tables(Layout(root))
+                faults += [f"{root.name}: table {table} differs" for table in expected if found[table] != expected[table]]
+            print(f"chaos: {root.name} {'; '.join(faults) or 'has the tables of the undisturbed run'}", flush=True)
+        if left := chaos.down():
+            faults.append(f"{len(left)} processes are left after `dalle down`: {', '.join(command_of(pid) for pid in left)}")
+    finally:
+        if chaos.keeper is not None:
+            chaos.keeper.terminate()
+            chaos.keeper.wait()
+        end(lambda: marked(chaos.home), 0)
+    if faults:
+        print(f"chaos: everything is kept in {folder}: up.log, site/operation/*.log, round-*", file=sys.stderr)
+    else:
+        shutil.rmtree(folder)
     print(f"{num_rounds} rounds, killed: {dict(chaos.killed)}; {'; '.join(faults) or 'nothing was lost or doubled, nothing was left'}")
     return 1 if faults else 0
 

@@ -19,7 +19,7 @@ from flows.report import write_collection_report
 from flows.report.collection_data import collect_collection
 from flows.runtime.artifacts import show_collection
 from flows.runtime.collected import collecting
-from flows.runtime.deployed import announce, no_catching_up
+from flows.runtime.deployed import announce, crash_without_server, no_catching_up
 from flows.runtime.flow_parameters import Overrides, Preset, Refresh
 from flows.runtime.names import run_name
 from flows.runtime.parameters import config_from_parameters
@@ -29,6 +29,7 @@ from flows.runtime.tasks import ingest_in_catalog, publish_catalog
 
 
 @flow(name="collect-pairs", flow_run_name=run_name)
+@crash_without_server
 @no_catching_up
 def collect_pairs(preset: Preset = "demo", overrides: Overrides | None = None, refresh: Refresh = False) -> dict[str, Any]:
     """Read pages, download their images, filter, and catalogue pairs and drops. Returns the results of the three stages.

@@ -14,7 +14,7 @@ from dalle_datasets.store.layout import Layout, open_data_root
 from dalle_model.config.tree import Config
 from dalle_model.running.networks import current
 from flows.runtime.best_pictures import copy_best_pictures
-from flows.runtime.deployed import no_catching_up
+from flows.runtime.deployed import crash_without_server, no_catching_up
 from flows.runtime.flow_parameters import Overrides, Preset
 from flows.runtime.names import run_name
 from flows.runtime.parameters import config_from_parameters
@@ -36,6 +36,7 @@ BATCH = "batch.json"
 
 
 @flow(name="draw-prompt-folder", flow_run_name=run_name)
+@crash_without_server
 @no_catching_up
 def draw_prompt_folder(preset: Preset = "demo", overrides: Overrides | None = None) -> dict[str, str]:
     """Draw every file of `flow.prompt_folder` that has no pictures of the present networks. Returns file name -> run.

@@ -11,6 +11,7 @@ from prefect import flow
 
 from dalle_model.running.run_dir import read_result, run_directory
 from flows.generate_images import choose_prompts
+from flows.runtime.deployed import crash_without_server
 from flows.runtime.evaluators import is_measured, measuring_inputs
 from flows.runtime.flow_parameters import Overrides, Preset
 from flows.runtime.names import run_name
@@ -20,6 +21,7 @@ from flows.runtime.upstream import inputs_of
 
 
 @flow(name="evaluate-model", flow_run_name=run_name)
+@crash_without_server
 def evaluate_model(preset: Preset = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
     """Judge the pictures that `generate_images` made for the source's own prompts. Returns the result.
 

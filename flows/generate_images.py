@@ -7,7 +7,7 @@ from prefect.cache_policies import NO_CACHE
 
 from dalle_datasets.store.layout import open_data_root
 from dalle_model.config.tree import Config
-from flows.runtime.deployed import announce
+from flows.runtime.deployed import announce, crash_without_server
 from flows.runtime.flow_parameters import Overrides, Preset
 from flows.runtime.names import run_name
 from flows.runtime.parameters import config_from_parameters
@@ -18,6 +18,7 @@ from flows.runtime.upstream import inputs_of
 
 
 @flow(name="generate-images", flow_run_name=run_name)
+@crash_without_server
 def generate_images(
     preset: Preset = "demo",
     overrides: Overrides | None = None,

@@ -6,7 +6,7 @@ from prefect.cache_policies import NO_CACHE
 from dalle_datasets.catalog.ingest import ingest_everything
 from dalle_datasets.store.layout import open_data_root
 from dalle_model.config.tree import Config
-from flows.runtime.deployed import no_catching_up
+from flows.runtime.deployed import crash_without_server, no_catching_up
 from flows.runtime.flow_parameters import Overrides, Preset
 from flows.runtime.names import run_name
 from flows.runtime.parameters import config_from_parameters
@@ -14,6 +14,7 @@ from flows.runtime.tasks import ingest_in_catalog, publish_catalog
 
 
 @flow(name="maintain-catalog", flow_run_name=run_name)
+@crash_without_server
 @no_catching_up
 def maintain_catalog(preset: Preset = "demo", overrides: Overrides | None = None) -> str:
     """Ingest what is missing and publish the readers' copy, if `sql/checks/` finds no fault. Returns its path."""

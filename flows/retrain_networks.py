@@ -10,7 +10,7 @@ from dalle_model.config.tree import Config
 from dalle_model.running.networks import history, num_pairs_now, settings_id
 from dalle_model.running.registry import MADE_BY
 from flows.runtime.artifacts import raise_codebook_alarm, show_training
-from flows.runtime.deployed import announce, no_catching_up
+from flows.runtime.deployed import announce, crash_without_server, no_catching_up
 from flows.runtime.flow_parameters import Overrides, Preset
 from flows.runtime.names import run_name
 from flows.runtime.parameters import config_from_parameters
@@ -23,6 +23,7 @@ from flows.train_transformer import train_transformer
 
 
 @flow(name="retrain-networks", flow_run_name=run_name)
+@crash_without_server
 @no_catching_up
 def retrain_networks(preset: Preset = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
     """Train the roles of `networks.retrain` whose pairs have grown by `networks.retrain_growth` since their last training.

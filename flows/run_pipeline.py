@@ -17,6 +17,7 @@ from flows.evaluate_model import evaluate_model
 from flows.generate_images import generate_images
 from flows.report import write_report
 from flows.runtime.artifacts import show_in_prefect
+from flows.runtime.deployed import crash_without_server
 from flows.runtime.flow_parameters import Overrides, Preset, Refresh
 from flows.runtime.names import run_name
 from flows.runtime.parameters import config_from_parameters
@@ -32,6 +33,7 @@ from flows.train_transformer import train_transformer
 
 
 @flow(name="run-pipeline", flow_run_name=run_name)
+@crash_without_server
 def run_pipeline(preset: Preset = "demo", overrides: Overrides | None = None, refresh: Refresh = False) -> dict[str, Any]:
     """Run every stage that has not been run with these settings. Returns what was made, the figures and the stage times.
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows.runtime.deployed import crash_without_server
 from flows.runtime.flow_parameters import Overrides, Preset
 from flows.runtime.names import run_name
 from flows.runtime.parameters import config_from_parameters
@@ -12,6 +13,7 @@ from flows.runtime.tasks import catalogue, run_stage
 
 
 @flow(name="score-generations", flow_run_name=run_name)
+@crash_without_server
 def score_generations(
     preset: Preset = "demo", overrides: Overrides | None = None, generations_run: str | None = None, clip: str = ""
 ) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 from prefect import flow
 
 from dalle_datasets.store.layout import open_data_root
-from flows.runtime.deployed import announce, leave_to_training, no_catching_up
+from flows.runtime.deployed import announce, crash_without_server, leave_to_training, no_catching_up
 from flows.runtime.flow_parameters import Overrides, Preset
 from flows.runtime.names import run_name
 from flows.runtime.parameters import config_from_parameters
@@ -15,6 +15,7 @@ from flows.runtime.upstream import NoNetworkYet, inputs_of
 
 
 @flow(name="score-pairs", flow_run_name=run_name)
+@crash_without_server
 @no_catching_up
 def score_pairs(preset: Preset = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
     """Score all pairs. Which score is good enough is decided later, by the training set's query. Returns the results, as

@@ -6,6 +6,7 @@ from prefect import flow
 
 from dalle_datasets.store.layout import open_data_root
 from flows.runtime.artifacts import raise_codebook_alarm, show_training
+from flows.runtime.deployed import crash_without_server
 from flows.runtime.flow_parameters import Overrides, Preset
 from flows.runtime.names import run_name
 from flows.runtime.parameters import config_from_parameters
@@ -14,6 +15,7 @@ from flows.runtime.upstream import inputs_of
 
 
 @flow(name="train-tokenizers", flow_run_name=run_name)
+@crash_without_server
 def train_tokenizers(preset: Preset = "demo", overrides: Overrides | None = None) -> dict[str, Any]:
     """Train BPE and dVAE on the collected pairs. Returns both results."""
     config = config_from_parameters(preset, overrides)

@@ -13,7 +13,7 @@ from dalle_datasets.catalog.training_sets import export_training_set
 from dalle_datasets.store.layout import open_data_root
 from dalle_model.config.tree import Config
 from flows.runtime.artifacts import show_training
-from flows.runtime.deployed import announce
+from flows.runtime.deployed import announce, crash_without_server
 from flows.runtime.flow_parameters import Overrides, Preset
 from flows.runtime.names import run_name
 from flows.runtime.parameters import config_from_parameters
@@ -24,6 +24,7 @@ from flows.runtime.upstream import find, find_named_training_set, inputs_of
 
 
 @flow(name="train-transformer", flow_run_name=run_name)
+@crash_without_server
 def train_transformer(preset: Preset = "demo", overrides: Overrides | None = None, training_set: str = "") -> dict[str, Any]:
     """Export the training set and train on it, or on `training_set`, the id of one that is there.
 

@@ -14,7 +14,7 @@ from flows.operation.processes import variable_of
 from flows.operation.server_api import ServerApi
 from flows.runtime.prefect_server import PrefectServerFailed
 
-LOOK_EVERY_S = 30.0
+LOOK_EVERY_S = 15.0
 SETTLED = timedelta(seconds=45)
 """A state that is younger may be ahead of its process, or behind it."""
 MAX_RESTARTS = 2

@@ -10,6 +10,7 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     DeploymentFilter,
@@ -23,10 +24,12 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events import emit_event
 from prefect.runtime import deployment, flow_run
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled
 
 from dalle_model.config.settings_file import values_of
 from flows.runtime.parameters import Setting, config_from_parameters
+from flows.runtime.prefect_server import PrefectServerFailed
 from flows.runtime.progress import note
 from flows.runtime.upstream import NoNetworkYet
 
@@ -70,6 +73,45 @@ def leave_to_training(what: str, missing: NoNetworkYet, preset: str, overrides: 
 def is_deployed() -> bool:
     """Whether a worker runs this flow, for itself."""
     return deployment.id is not None and flow_run.parent_flow_run_id is None
+
+
+class ServerLost(BaseException):
+    """Prefect's server went away under a flow. Not an `Exception`, so that Prefect calls it a crash of the run."""
+
+
+def crash_without_server(function: Callable[P, R]) -> Callable[P, R]:
+    """Of a flow: a deployed run that ends because Prefect's server stayed away has crashed, and is started again like others that crash.
+
+    Prefect itself would call it failed, which nobody tries again. The flow goes on where it was, since all it made is in files.
+    """
+
+    @wraps(function)
+    def run(*arguments: P.args, **named: P.kwargs) -> R:
+        try:
+            return function(*arguments, **named)
+        except Exception as error:
+            if is_deployed() and misses_server(error):
+                raise ServerLost(f"Prefect's server went away: {error}") from error
+            raise
+
+    return run
+
+
+def misses_server(error: BaseException) -> bool:
+    """Whether this error comes of a request that Prefect's server did not answer, and not a site or another server."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, PrefectServerFailed) or (isinstance(cause, httpx.TransportError) and _is_to_server(cause)):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def _is_to_server(error: httpx.TransportError) -> bool:
+    try:
+        return str(error.request.url).startswith(PREFECT_API_URL.value() or "-")
+    except RuntimeError:  # it knows no request
+        return False
 
 
 def no_catching_up(function: Callable[P, R]) -> Callable[P, R]:

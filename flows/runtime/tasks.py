@@ -5,12 +5,14 @@ there is no Prefect cache here, and no retry: a failed training is resumed, not 
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import duckdb
+from httpx import HTTPError
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 from prefect.runtime import deployment
 
@@ -66,8 +68,15 @@ def ingest_in_catalog(config: Config, task_name: str, work: Callable[[duckdb.Duc
 
 @contextmanager
 def _writer_slot() -> Iterator[None]:
-    if deployment.id is None:  # one process and its own server: the file lock inside `connect` is enough
+    """Wait for the slot, as far as there is a server: it only shows who waits, and the file lock inside `connect` guards."""
+    slot = ExitStack()
+    if deployment.id is not None:
+        try:
+            slot.enter_context(concurrency(WRITER_SLOT, strict=True, lease_duration=60, raise_on_lease_renewal_failure=False))
+        except (ConcurrencySlotAcquisitionError, HTTPError) as error:
+            note(f"the catalog's writers are not shown in Prefect: {error}")
+    try:
         yield
-        return
-    with concurrency(WRITER_SLOT, strict=True, lease_duration=60):
-        yield
+    finally:
+        with suppress(HTTPError):  # the slot comes free by itself when nobody renews it
+            slot.close()

@@ -8,16 +8,34 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from dalle_datasets.catalog.connection import open_published
+from dalle_datasets.store.layout import Layout
 from flows.operation.installation import running
-from flows.operation.processes import command_of, end, listener_of, marked
+from flows.operation.lost_runs import RUN_ID
+from flows.operation.processes import command_of, end, listener_of, marked, variable_of
+from flows.operation.server_api import ServerApi
+from flows.runtime.prefect_server import PrefectServerFailed
 
 pytestmark = pytest.mark.slow
 
 DALLE = [sys.executable, "-c", "from flows.cli.main import main; main()"]
+
+
+def processes_of(run: str, home: Path) -> set[int]:
+    """Those that execute a flow run."""
+    return {pid for pid in marked(home) if variable_of(pid, RUN_ID) == run}
+
+
+def state_of(run: str, server: ServerApi) -> str:
+    """Of a flow run; nothing while the server is away."""
+    with suppress(PrefectServerFailed):
+        return str(server.get(f"/flow_runs/{run}")["state_type"])
+    return ""
 
 
 @pytest.fixture
@@ -60,21 +78,30 @@ def test_an_installation_works_survives_kills_and_leaves_nothing(site):
     assert server.post("/work_pools/cpu/workers/filter", {})[0]["status"] == "ONLINE"
     deployment = server.get("/deployments/name/maintain-catalog/nightly")
     assert [(schedule["active"], schedule["schedule"]["cron"]) for schedule in deployment["schedules"]] == [(True, "0 3 * * *")]
-    run = server.post(f"/deployments/{deployment['id']}/create_flow_run", {})
-    wait_until(lambda: server.get(f"/flow_runs/{run['id']}")["state_type"] == "COMPLETED")
-    assert (root / "catalog" / "published.duckdb").exists(), "the worker has the site's data root"
-
     again = dalle("up", "--site", str(site))
     assert again.returncode == 0, again.stderr
     assert f"runs already, since {record.since} (process {keeper.pid})" in again.stderr
     assert "pool cpu   2 at a time, 1 worker" in again.stdout
     assert "maintain-catalog/nightly: 0 3 * * * UTC" in again.stdout
 
+    # The crash matrix in short (`make chaos` is the long one): a flow is killed, then, when it goes on, the server below it.
+    collect = server.get("/deployments/name/collect-pairs/nightly")["id"]
+    few = {"overrides": {"source.num_scenes": 64, "download.runner": "threads"}}
+    run = server.post(f"/deployments/{collect}/create_flow_run", {"parameters": few})["id"]
+    wait_until(lambda: processes_of(run, home))
+    first = processes_of(run, home)
+    os.kill(min(first), signal.SIGKILL)
+    wait_until(lambda: processes_of(run, home) - first)
     killed = listener_of(port)
     assert "uvicorn" in command_of(killed)
     os.kill(killed, signal.SIGKILL)
     wait_until(lambda: listener_of(port) not in (None, killed))
     assert "server ended with status -9, see" in (site.parent / "up.txt").read_text()
+    wait_until(lambda: state_of(run, server) in ("COMPLETED", "FAILED"))
+    assert state_of(run, server) == "COMPLETED"
+    wait_until(lambda: not processes_of(run, home))
+    with open_published(Layout(root)) as con:  # the site's data root
+        assert con.sql("select count(*), count(distinct pair_id) from pairs").fetchone() == (64, 64)
 
     keeper.kill()
     keeper.wait()

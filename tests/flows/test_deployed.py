@@ -3,24 +3,75 @@
 `tests/end_to_end/test_deployments.py` has real schedules and events.
 """
 
+import socket
+from importlib import import_module
+
+import httpx
 import pytest
 from prefect import flow
 from prefect.automations import Automation
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.actions import DoNothing
 from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from dalle_datasets.store.layout import Layout
 from dalle_datasets.store.manifest import commit
+from flows.cli.run import FLOWS
 from flows.runtime import deployed
-from flows.runtime.deployed import TRAINING_LINK, announce, no_catching_up
+from flows.runtime.deployed import TRAINING_LINK, ServerLost, announce, crash_without_server, misses_server, no_catching_up
 from flows.runtime.parameters import config_from_parameters
+from flows.runtime.prefect_server import PrefectServerFailed
 from flows.score_pairs import score_pairs
 from flows.tokenize_pairs import tokenize_pairs
 
 pytestmark = pytest.mark.prefect
+
+
+def test_a_run_whose_server_went_away_has_crashed_and_any_other_error_is_its_failure(prefect_server, monkeypatch):
+    @flow(name="lost")
+    @crash_without_server
+    def ask(error: Exception) -> None:
+        raise error
+
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        away = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        site = ValueError("the site does not answer")
+        with pytest.raises(httpx.ConnectError) as unanswered:
+            httpx.get(f"{away}/page.html")
+        site.__cause__ = unanswered.value
+        with (
+            temporary_settings({PREFECT_API_URL: f"{away}/api"}),
+            pytest.raises(httpx.ConnectError) as lost,
+            get_client(sync_client=True) as client,
+        ):
+            client.read_flows()
+        assert not misses_server(site)
+        with temporary_settings({PREFECT_API_URL: f"{away}/api"}):
+            assert misses_server(lost.value)
+            assert not misses_server(site)
+    with pytest.raises(PrefectServerFailed, match="nobody answers"):
+        ask(PrefectServerFailed("nobody answers"))  # not deployed: a person reads this
+    monkeypatch.setattr(deployed, "is_deployed", lambda: True)
+    with pytest.raises(ServerLost, match="Prefect's server went away: nobody answers"):
+        ask(PrefectServerFailed("nobody answers"))
+    with pytest.raises(ValueError, match="does not answer"):
+        ask(site)
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=["lost"])), sort=FlowRunSort.START_TIME_ASC)
+    assert [run.state.type for run in runs] == [StateType.FAILED, StateType.CRASHED, StateType.FAILED]
+
+
+def test_every_flow_takes_a_lost_server_for_a_crash():
+    for name in FLOWS:
+        found = getattr(import_module(f"flows.{name}"), name)
+        assert found.fn.__code__.co_qualname.startswith(crash_without_server.__name__), name
 
 
 def test_a_run_that_need_not_run_ends_as_cancelled_with_the_reason(prefect_server, monkeypatch):
