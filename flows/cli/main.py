@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import (
+    bench,
     catalog,
     config,
     demo,
@@ -52,6 +53,7 @@ app.command("run", rich_help_panel=MAKE, help=run.HELP)(run.run)
 app.command("generate", rich_help_panel=MAKE)(generate.generate)
 app.command("rerank", rich_help_panel=MAKE)(rerank.rerank)
 app.command("evaluate", rich_help_panel=MAKE)(evaluate.evaluate)
+app.add_typer(bench.app, name="bench", rich_help_panel=MAKE)
 app.command("export", rich_help_panel=MAKE)(export.export)
 app.command("export-pairs", rich_help_panel=MAKE)(export_pairs.export_pairs)
 app.command("import", rich_help_panel=MAKE)(import_model.import_model)

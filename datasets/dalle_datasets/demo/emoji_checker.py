@@ -20,7 +20,7 @@ class EmojiChecker:
     def __init__(self) -> None:
         self.scenes = all_scenes()
         # Drawn larger and averaged down, as the published pictures are on their way to the networks.
-        self._templates = np.stack([_shrink(draw_scene(scene, 2 * SIDE)) for scene in self.scenes]).reshape(len(self.scenes), -1)
+        self._templates = np.stack([shrink(draw_scene(scene, 2 * SIDE)) for scene in self.scenes]).reshape(len(self.scenes), -1)
         self._norms = (self._templates**2).sum(1)
 
     def recognise(self, pictures: NDArray[np.uint8]) -> list[Scene]:
@@ -34,7 +34,7 @@ class EmojiChecker:
             raise ValueError(f"pictures have a side of {pictures.shape[1]} pixels; the checker reads multiples of {SIDE}")
         nearest: list[Scene] = []
         for start in range(0, len(pictures), _PICTURES_AT_ONCE):
-            flat = np.stack([_shrink(picture) for picture in pictures[start : start + _PICTURES_AT_ONCE]]).reshape(-1, SIDE * SIDE * 3)
+            flat = np.stack([shrink(picture) for picture in pictures[start : start + _PICTURES_AT_ONCE]]).reshape(-1, SIDE * SIDE * 3)
             distances = self._norms - 2 * flat @ self._templates.T  # without the picture's own norm, which changes no order
             nearest += [self.scenes[i] for i in distances.argmin(1)]
         return nearest
@@ -46,7 +46,7 @@ def right_attributes(seen: Scene, asked: Scene) -> dict[str, bool]:
     return {**right, "all": all(right.values())}
 
 
-def _shrink(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+def shrink(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Averages of square blocks, float32 [32, 32, 3] in [0, 1]."""
     block = picture.shape[0] // SIDE
     blocks = picture.reshape(SIDE, block, SIDE, block, 3).astype(np.float32)

@@ -85,18 +85,27 @@ def draw_scene(scene: Scene, size: int) -> NDArray[np.uint8]:
     picture = np.empty((size, size, 3), np.float32)
     picture[:] = BACKGROUNDS[scene.background]
     for is_big, x, y in _slots(scene.layout, unit):
-        glyph = _sized_glyph(scene.object, scene.color, 6 * unit if is_big else 4 * unit - max(1, unit // 4))
-        side = glyph.shape[0]
-        area = picture[y : y + side, x : x + side]
-        area[:] = area * (1 - glyph[..., 3:] / 255) + glyph[..., :3]
+        paste_glyph(picture, scene.object, scene.color, 6 * unit if is_big else 4 * unit - max(1, unit // 4), x, y)
     return np.clip(np.round(picture), 0, 255).astype(np.uint8)
+
+
+def paste_glyph(picture: NDArray[np.float32], name: str, color: str, side: int, x: int, y: int) -> None:
+    """Draw a glyph of `side` pixels into `picture`, float32 [H, W, 3] in [0, 255], with its upper left corner at (x, y)."""
+    glyph = _sized_glyph(name, color, side)
+    area = picture[y : y + side, x : x + side]
+    area[:] = area * (1 - glyph[..., 3:] / 255) + glyph[..., :3]
+
+
+def plural_of(name: str) -> str:
+    """The plural of an object's name."""
+    return _IRREGULAR_PLURALS.get(name, name + ("es" if name[-1] in "sxh" else "s"))
 
 
 def caption_scene(scene: Scene, rng: random.Random) -> str:
     """An English caption of a scene in one of several phrasings."""
     thing = scene.object if scene.color == NATURAL else f"{scene.color} {scene.object}"
     one = f"{'an' if thing[0] in 'aeiou' else 'a'} {thing}"
-    plural = _IRREGULAR_PLURALS.get(scene.object, scene.object + ("es" if scene.object[-1] in "sxh" else "s"))
+    plural = plural_of(scene.object)
     two = plural if scene.color == NATURAL else f"{scene.color} {plural}"
     place = rng.choice([f"on a {scene.background} background", f"on {scene.background}", f"with a {scene.background} background"])
     phrasings = {
