@@ -159,6 +159,9 @@ class FilterConfig:
     """Drop pictures that look like one that is kept (two perceptual hashes and a colour thumbnail agree)."""
     evaluation_images: tuple[str, ...] = ()
     """Folders of images, or Parquet files with a column `image`, that must not be trained on: what looks like one of them is dropped."""
+    evaluation_captions: tuple[str, ...] = field(default=(), metadata=LATER)
+    """Captions that must not be trained on, whatever their case and punctuation: COCO's `captions_*.json`, a `text_c10` folder of CUB, a
+    text with a line for each, or a table."""
     validation_share: float = 0.04
     """Share of pairs whose split is `validation`, chosen by a hash of the picture."""
     num_processes: int = field(default=1, metadata=OPERATIONAL)

@@ -29,6 +29,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "placeholder": ("one picture under many different captions, such as 'image not available'", "raise filter.max_captions_per_image"),
     "caption_repeated": ("one caption under many different pictures", "raise filter.max_images_per_caption"),
     "evaluation_overlap": ("looks like a picture of an evaluation set", "nothing; it would spoil the evaluation"),
+    "evaluation_caption": ("a caption of an evaluation set", "nothing; it would spoil the evaluation"),
     "duplicate_pair": ("the same picture with the same caption again", "nothing; one of them is kept"),
     "duplicate_image": ("the same picture with yet another caption", "raise filter.captions_per_image"),
     "near_duplicate": ("looks like a picture that is kept", "set filter.near_duplicates=false"),

@@ -49,6 +49,7 @@ def explain(code: int, evidence: int, names: list[str]) -> Verdict:
     details = {
         "placeholder": f"a picture with {evidence} different captions",
         "caption_repeated": f"a caption of {evidence} different pictures",
+        "evaluation_caption": "an evaluation set has the same caption",
         "duplicate_pair": f"same picture and caption as {other}",
         "duplicate_image": f"same picture as {other}",
         "near_duplicate": f"looks like {other}",

@@ -24,7 +24,7 @@ from dalle_datasets.filters.base import REASONS
 from dalle_datasets.filters.candidate_table import NOT_CURRENT, CandidateTable, ids_of
 from dalle_datasets.filters.candidates import CurrentCandidates, read_candidates
 from dalle_datasets.filters.duplicates import CODES, explain
-from dalle_datasets.filters.evaluation import evaluation_id, read_evaluation_set
+from dalle_datasets.filters.evaluation import captions_id, evaluation_id, fold_caption, read_evaluation_captions, read_evaluation_set
 from dalle_datasets.filters.forgetting import find_forgotten, forget_in_source
 from dalle_datasets.filters.judge import judge, judge_together
 from dalle_datasets.filters.measure import measure_part
@@ -96,7 +96,8 @@ def filter_pairs(
     candidates = read_candidates(candidates_path(layout, source.name))
     evaluation, blocks = evaluation_id(settings.evaluation_images), read_blocks(layout)
     rows_id = content_id_of(_rows_to_judge(parts, candidates))
-    inputs = fingerprint("filter", VERSION, settings, evaluation, shards, download.max_pixels, rows_id, *blocks.ids)
+    captions = [captions_id(settings.evaluation_captions)] if settings.evaluation_captions else []
+    inputs = fingerprint("filter", VERSION, settings, evaluation, shards, download.max_pixels, rows_id, *blocks.ids, *captions)
     folder = layout.pairs(source.name)
     if (earlier := load_if_current(folder, inputs)) is not None:
         return FilterResult(**{**earlier, "skipped": True})
@@ -172,6 +173,7 @@ def _judge(
     """Every measured row judged, in the order of the parts; and the names of the evaluation pictures."""
     num_rows = sum(check_parquet(path, MEASURES).num_rows for path in measures)
     columns = CandidateTable.empty(num_rows, has_fingerprints=settings.near_duplicates or bool(settings.evaluation_images))
+    avoided = read_evaluation_captions(settings.evaluation_captions)
     for part, table, rows in _measured(parts, measures):
         caption_of = _texts(part, ["caption"])
         captions = [caption_of[candidate_id]["caption"] for candidate_id in table["candidate_id"].to_pylist()]
@@ -181,6 +183,9 @@ def _judge(
             CODES[reason] if (reason := judge({**row, "caption": caption}, settings).reason) else 0
             for row, caption in zip(table.to_pylist(), captions, strict=True)
         ]
+        if avoided:
+            is_avoided = np.array([fold_caption(caption) in avoided for caption in captions], bool)
+            codes[(codes == 0) & is_avoided] = CODES["evaluation_caption"]
         codes[~candidates.are_in(columns.candidates[rows])] = NOT_CURRENT
     evaluation = read_evaluation_set(settings.evaluation_images, max_pixels) if settings.evaluation_images else None
     judge_together(columns, settings, evaluation)

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dalle_datasets.images import IMAGE_SUFFIXES
+from dalle_datasets.sources.annotations import Annotations
 from dalle_datasets.sources.base import Drop, FoundImage, judge
 from dalle_datasets.sources.discovered import DiscoveryWriter
 from dalle_datasets.sources.documents import list_documents, version_of
@@ -63,7 +64,7 @@ _NONE = _Captions([], "")
 
 def read_folder(root: Path, document: str, result: DiscoveryWriter, caption_lines: str = "separate") -> None:
     """Images of a folder with their captions from `<image>.txt`, `.caption` or `.json` beside them, or from `metadata.csv`, `.jsonl`,
-    `.parquet` in the same folder or one above.
+    `.parquet` in the same folder or one above; else from COCO's `captions_*.json` or CUB's `text_c10` anywhere in the folder.
 
     (These are the habits of img2dataset's `files` output and of Hugging Face's image folders, with a folder for each split.) Suffixes
     count in any letter case; a name in another letter case, or with accents in another Unicode form, is that of the picture, unless
@@ -72,6 +73,8 @@ def read_folder(root: Path, document: str, result: DiscoveryWriter, caption_line
     """
     bounds = _Bounds(root)
     listed = _Listed()
+    annotations = Annotations(root)
+    result.add(drops=[Drop("broken_document", encodable(problem)[:200], document) for problem in annotations.problems])
     seen: set[str] = set()
     position = 0
     for folder, folder_names, names in os.walk(root, onerror=lambda error: _drop_unreadable(result, document, error)):
@@ -83,7 +86,7 @@ def read_folder(root: Path, document: str, result: DiscoveryWriter, caption_line
         for name in sorted(names, key=str.lower):
             if name.lower() in METADATA_NAMES:
                 _read_metadata(here / name, root, bounds, document, result, listed)
-        beside = _texts_of(here, names)
+        beside = _texts_of(here, [name for name in names if here / name not in annotations.files])
         beside_as = {_fold_spelling(stem): stem for stem in beside}
         stems = {stem for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES for stem in (Path(name).stem, name)}
         used: set[str] = set()
@@ -113,6 +116,8 @@ def read_folder(root: Path, document: str, result: DiscoveryWriter, caption_line
                         captions = _captions_of(text_path.read_bytes(), text_path.suffix.lower(), caption_lines)
                         if captions.texts:
                             break
+                if not captions.texts:
+                    captions = _annotated(annotations, path, bounds)
                 _add(result, f"folder:{root.name}/{inside}", captions, document, position)
                 position += 1
         for stem in sorted(beside.keys() - used):
@@ -122,6 +127,14 @@ def read_folder(root: Path, document: str, result: DiscoveryWriter, caption_line
     for inside in sorted(listed.keys() - seen):
         address = encodable(f"folder:{root.name}/{inside}")[:200]
         result.add(drops=[Drop("missing_file", "metadata names it, but there is no such picture", document, address)])
+
+
+def _annotated(annotations: Annotations, picture: Path, bounds: "_Bounds") -> _Captions:
+    """The captions of a picture that are in a file of annotations."""
+    texts, licence, file = annotations.find(picture)
+    if file is not None and bounds.holds(file) and file.stat().st_size <= MAX_CAPTION_BYTES:
+        return _captions_of(file.read_bytes(), ".txt", "separate")._replace(found_in="text_c10")
+    return _Captions(texts, "captions json", licence=licence)
 
 
 def _drop_unreadable(result: DiscoveryWriter, document: str, error: OSError) -> None:

@@ -1,6 +1,7 @@
 """Tables of image URLs with captions, as data sets are published: CSV, TSV, JSON (lines or an array) and Parquet.
 
-Columns are recognised by the names that LAION, COYO, DataComp and others use; Conceptual Captions' TSV files have no header.
+Columns are recognised by the names that LAION, COYO, DataComp and others use; Conceptual Captions' TSV files have no header, and COCO's
+`captions_*.json` are one object.
 Parquet may hold the pictures themselves, as Hugging Face and img2dataset store them. A row that cannot be used costs itself only.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dalle_datasets.sources.annotations import coco_rows
 from dalle_datasets.sources.base import Drop, FoundImage, clean_url, judge
 from dalle_datasets.sources.discovered import DiscoveryWriter
 from dalle_datasets.store.parquet import open_parquet
@@ -42,7 +44,7 @@ LISTED_NAMES = 20
 def read_table(path: Path, document: str, result: DiscoveryWriter) -> None:
     """Add the rows of a table to `result`. Raises `ValueError` for a table without the columns, `OSError` for a broken file."""
     num_rows = 0
-    records = _records(path, document)
+    records = table_records(path, document)
     while some := list(itertools.islice(records, BATCH_ROWS)):
         if not num_rows:
             _check_columns(dict.fromkeys(name for row in some if isinstance(row.value, dict) for name in row.value), document)
@@ -61,7 +63,7 @@ def _read_row(record: Record, position: int, document: str, result: DiscoveryWri
     row = record.value
     image_url = row.get(PICTURE) or clean_url(_text(_first(row, URL_COLUMNS)))
     page_url, licence = origin_of(row)
-    value = _caption_of(row)
+    value = caption_of(row)
     nothing = f"{where} has no caption" + ("" if value is None else f", but {type(value).__name__}")
     for caption in captions_in(value) or [""]:
         found = FoundImage(image_url, caption, page_url or document, position, "table", document, licence=licence)
@@ -82,7 +84,7 @@ def _first(row: dict[str, Any], names: Iterable[str]) -> Any:
     return next((row[name] for name in names if row.get(name) not in (None, "", [])), None)
 
 
-def _caption_of(row: dict[str, Any]) -> Any:
+def caption_of(row: dict[str, Any]) -> Any:
     """What a row has for a caption, or a list of what it has in numbered columns; None if nothing."""
     if (value := _first(row, CAPTION_COLUMNS)) is not None:
         return value
@@ -115,12 +117,14 @@ def _check_columns(names: Iterable[str], document: str) -> None:
             raise ValueError(f"{document}: no column of {what} among {listed}; name it {known[known[0] == PICTURE]!r}")
 
 
-def _records(path: Path, document: str) -> Iterator[Record]:
+def table_records(path: Path, document: str) -> Iterator[Record]:
     """The rows of a table by the ending of its name; compression is recognised by it too. The names of the columns are folded."""
     suffixes = [suffix.lower() for suffix in Path(document.partition("?")[0]).suffixes]
     kind = next((suffix for suffix in reversed(suffixes) if suffix not in (".gz", ".zst", ".bz2")), "")
     if kind in (".parquet", ".pq"):
         yield from _parquet_records(path, document)
+    elif kind == ".json" and (rows := coco_rows(path)) is not None:
+        yield from (Record(number, row, "") for number, row in enumerate(rows))
     elif kind in (".jsonl", ".ndjson", ".json"):
         with pa.input_stream(path, compression="detect") as stream:
             for record in json_records(TextFile(stream)):

@@ -248,6 +248,20 @@ def test_the_looks_of_pictures(layout, tmp_path):
     assert (overlap["caption"], overlap["detail"]) == ("another cloth of many colours", "looks like cloth.jpg")
 
 
+def test_pairs_with_a_caption_of_an_evaluation_set_are_dropped(layout, tmp_path):
+    put_images(layout, *GOOD)
+    before = run(layout)
+    asked = tmp_path / "asked.txt"
+    asked.write_text(GOOD[1][0].upper() + " !\n")
+    limits = replace(LIMITS, evaluation_captions=(str(asked),))
+    result = run(layout, limits)
+    assert result.num_pairs == before.num_pairs - 1
+    (found,) = [drop for drop in read_parts(layout.dropped("web"), DROPPED_PAIRS).to_pylist() if drop["reason"] == "evaluation_caption"]
+    assert (found["caption"], found["detail"]) == (GOOD[1][0], "an evaluation set has the same caption")
+    asked.write_text("nothing of the kind, whatever it says\n")
+    assert run(layout, limits).num_pairs == before.num_pairs, "the file is looked at again"
+
+
 def test_an_evaluation_set_that_changed_is_looked_at_again(layout, tmp_path):
     """The path in the settings is the same; what lies there is not."""
     put_images(layout, *GOOD)
