@@ -6,15 +6,20 @@ pixel by pixel, as the one that the job makes from the same networks, settings, 
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from dalle_datasets.images import decode_image
+from dalle_datasets.loading.image_batches import MAX_PIXELS, centre
 from dalle_datasets.loading.token_batches import pad_tokens
 from dalle_datasets.store.ids import prompt_id
 from dalle_datasets.store.layout import open_data_root
@@ -23,11 +28,11 @@ from dalle_model.clip import Clip
 from dalle_model.config.generation import SamplingConfig
 from dalle_model.config.tree import Config
 from dalle_model.dvae import DVAE, load_dvae
-from dalle_model.dvae.pixels import as_bytes, round_to_bytes
+from dalle_model.dvae.pixels import as_bytes, as_floats, round_to_bytes
 from dalle_model.precision import Precision, faster_precision
 from dalle_model.prompt_checks import sort_out
-from dalle_model.sampling.generate import candidate_seeds, sample_image_tokens
-from dalle_model.sampling.rerank import load_scorer, ranks, score_candidates
+from dalle_model.sampling.generate import FREE, candidate_seeds, sample_image_tokens
+from dalle_model.sampling.rerank import embed_candidates, load_scorer, ranks, score_embeddings
 from dalle_model.text import BpeTokenizer
 from dalle_model.training.parallel import own_device
 from dalle_model.transformer import DALLETransformer, load_transformer
@@ -57,6 +62,29 @@ class Picture:
     """Cosine similarity with the prompt, in [-1, 1]."""
     seed: int
     """What made this candidate different from the others."""
+    candidate: int = 0
+    """Its number among the candidates, in the order they were drawn."""
+    image_tokens: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64), repr=False, compare=False)
+    """[num_image_tokens]."""
+    image_embedding: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32), repr=False, compare=False)
+    """What CLIP sees in it: [E], of unit length."""
+
+
+@dataclass(frozen=True, slots=True)
+class Growing:
+    """Pictures that are being drawn: what there is of them."""
+
+    candidates: list[int]
+    """Their numbers among all candidates."""
+    num_rows: int
+    """Rows of tokens that are drawn."""
+    upper: NDArray[np.uint8]
+    """[C, h, W, 3]: the upper part of each, as the dVAE shows it while the rest is missing."""
+
+
+OnGrowth = Callable[[Growing], None]
+PREVIEW_SHARE, PREVIEW_S = 0.3, 1.0
+"""Share of the time that decoding unfinished pictures may take, and seconds that it may in any case; rows beyond it are drawn unseen."""
 
 
 class Generator:
@@ -76,29 +104,67 @@ class Generator:
         directories = {kind: find_network(root, kind, inputs) for kind in NETWORKS}
         return cls(load_networks(directories, inputs, config.sampling.precision), config.sampling, config.seed)
 
-    def draw(self, prompt: str, num_images: int | None = None, seed: int | None = None) -> list[Picture]:
+    def draw(
+        self,
+        prompt: str,
+        num_images: int | None = None,
+        seed: int | None = None,
+        upper_rows_of: bytes | None = None,
+        on_growth: OnGrowth | None = None,
+    ) -> list[Picture]:
         """Candidates for a prompt, the best by CLIP first; `sampling.num_images` of them, from the generator's seed, if not given.
 
-        Raises `ValueError` for a number below 1, and for a prompt without text, or with more than the transformer reads
-        unless `sampling.truncate_prompts`.
+        `upper_rows_of` is a picture file whose upper `sampling.image_prompt_share` all candidates keep. `on_growth` is shown the
+        candidates while they grow, which changes nothing; what it raises ends the drawing.
+
+        Raises `ValueError` for a number below 1, for a picture that cannot be read, and for a prompt without text, or with more than
+        the transformer reads unless `sampling.truncate_prompts`.
         """
         settings, networks = self.sampling, self.networks
         num_images = settings.num_images if num_images is None else num_images
         if num_images < 1:
             raise ValueError(f"num_images={num_images} must be at least 1")
         text = clean_caption(prompt)
-        row = {"prompt_id": prompt_id(text), "prompt": text, "image": None}
+        row = {"prompt_id": prompt_id(text), "prompt": text, "image": upper_rows_of}
         usable, dropped = sort_out([row], networks.tokenizer, settings.truncate_prompts)
         if dropped:
             raise ValueError(f"no picture can be made for {text!r}: {dropped[0]['detail']}")
         seeds = candidate_seeds(self.seed if seed is None else seed, [text], num_images)
         text_tokens = torch.from_numpy(pad_tokens([usable[0]["text_tokens"]], networks.tokenizer.max_text_tokens))
-        (image_tokens,) = sample_image_tokens(networks.transformer, text_tokens, num_images, settings, seeds)
+        known = known_image_tokens(upper_rows_of, networks.dvae, settings.image_prompt_share)[None]
+        watch = on_growth and Preview(networks.dvae, on_growth).show
+        (image_tokens,) = sample_image_tokens(networks.transformer, text_tokens, num_images, settings, seeds, known, on_row=watch)
         images = torch.cat(list(decode_batches(networks.dvae, image_tokens, settings.batch_size)))
-        scores = score_candidates(networks.clip, text, torch.split(images, settings.batch_size))
-        pixels = as_bytes(images)
-        order = ranks(scores).argsort().tolist()
-        return [Picture(Image.fromarray(pixels[i]), float(scores[i]), int(seeds[0, i])) for i in order]
+        embeddings = embed_candidates(networks.clip, torch.split(images, settings.batch_size))
+        scores = score_embeddings(networks.clip, text, embeddings)
+        pixels, tokens = as_bytes(images), image_tokens.cpu().numpy()
+        return [
+            Picture(Image.fromarray(pixels[i]), float(scores[i]), int(seeds[0, i]), i, tokens[i], embeddings[i].numpy())
+            for i in ranks(scores).argsort().tolist()
+        ]
+
+
+class Preview:
+    """Decode pictures that are still growing, as often as `PREVIEW_SHARE` and `PREVIEW_S` allow."""
+
+    def __init__(self, dvae: DVAE, on_growth: OnGrowth) -> None:
+        self._dvae, self._on_growth = dvae, on_growth
+        self._started, self._spent_s = time.monotonic(), 0.0
+
+    def show(self, candidates: Tensor, tokens: Tensor) -> None:
+        """Show the rows [1, C, i] of one caption's candidates. The rows below repeat the last one: the decoder sees a little beyond."""
+        now = time.monotonic()
+        config = self._dvae.config
+        num_rows = tokens.shape[2] // config.image_grid_size
+        if self._spent_s > max(PREVIEW_S, PREVIEW_SHARE * (now - self._started)):
+            return
+        drawn = tokens[0].view(-1, num_rows, config.image_grid_size)
+        rest = drawn[:, -1:].expand(-1, config.image_grid_size - num_rows, -1)
+        with torch.inference_mode():
+            images = self._dvae.decode_tokens(torch.cat((drawn, rest), 1).flatten(1))
+        height = num_rows * config.image_size // config.image_grid_size
+        self._on_growth(Growing(candidates.tolist(), num_rows, as_bytes(images[:, :, :height])))
+        self._spent_s += time.monotonic() - now
 
 
 def find_network(root: Path, kind: str, inputs: Mapping[str, str]) -> Path:
@@ -150,6 +216,18 @@ def _sample_a_little(model: DALLETransformer) -> None:
     decoder = ImageDecoder(model, prefill(model, text), num_images)
     for position in range(min(8, model.stream.num_image_tokens - 1)):
         decoder.next_logits(torch.zeros(1, num_images, dtype=torch.int64, device=device), position)
+
+
+def known_image_tokens(image: bytes | None, dvae: DVAE, share: float) -> Tensor:
+    """int64 [num_image_tokens]: the tokens of the upper rows of a prompt's picture, `FREE` for all that is to be made."""
+    config = dvae.config
+    known = torch.full((config.num_image_tokens,), FREE)
+    if image is not None:
+        pixels = centre(np.asarray(decode_image(image, MAX_PIXELS)), config.image_size, np.random.default_rng(0))
+        num_known = max(1, round(share * config.image_grid_size)) * config.image_grid_size
+        images = as_floats(torch.tensor(pixels).permute(2, 0, 1)[None])
+        known[:num_known] = dvae.tokenize(images.to(next(dvae.parameters()).device))[0, :num_known].cpu()
+    return known
 
 
 def decode_batches(dvae: DVAE, tokens: Tensor, batch_size: int) -> Iterator[Tensor]:

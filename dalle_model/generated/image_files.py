@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -26,15 +27,26 @@ def save_picture(path: Path, pixels: NDArray[np.uint8], origin: Mapping[str, str
     exif[_EXIF_IMAGE_DESCRIPTION] = text
     try:
         if path.suffix == ".png":
-            info = PngInfo()
-            info.add_text(_KEY, text)
-            image.save(path, "PNG", pnginfo=info)
+            image.save(path, "PNG", pnginfo=_png_info(text))
         elif path.suffix == ".webp":
             image.save(path, "WEBP", lossless=True, exif=exif)
         else:
             image.save(path, "JPEG", quality=_QUALITY, subsampling=0, exif=exif)
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def png_with_origin(pixels: NDArray[np.uint8], origin: Mapping[str, str | int]) -> bytes:
+    """The bytes of a PNG of uint8 [H, W, 3] with `origin` inside, as `save_picture` writes it."""
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", pnginfo=_png_info(json.dumps(origin, ensure_ascii=True)))
+    return buffer.getvalue()
+
+
+def _png_info(text: str) -> PngInfo:
+    info = PngInfo()
+    info.add_text(_KEY, text)
+    return info
 
 
 def read_origin(path: Path) -> dict[str, str | int]:

@@ -12,27 +12,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from dalle_datasets.images import decode_image
-from dalle_datasets.loading.image_batches import MAX_PIXELS, centre
 from dalle_datasets.loading.token_batches import pad_tokens
 from dalle_datasets.store.ids import generation_id
 from dalle_datasets.store.parquet import list_column, read_parquet, write_parquet
 from dalle_datasets.store.schemas import DROPPED_PROMPTS, GENERATION_PARTS, PROMPTS
-from dalle_model.dvae import DVAE
-from dalle_model.dvae.pixels import as_bytes, as_floats
+from dalle_model.dvae.pixels import as_bytes
 from dalle_model.generated.image_files import save_picture
 from dalle_model.generated.units import Unit, is_whole, join_parts, part_path, plan_units, write_contact_sheets
-from dalle_model.generator import NETWORKS, Networks, decode_batches, load_networks
+from dalle_model.generator import NETWORKS, Networks, decode_batches, known_image_tokens, load_networks
 from dalle_model.prompt_checks import sort_out
 from dalle_model.running.claims import run_units
 from dalle_model.running.progress import report_progress
 from dalle_model.running.run_dir import JobRun
-from dalle_model.sampling.generate import FREE, candidate_seeds, sample_image_tokens
+from dalle_model.sampling.generate import candidate_seeds, sample_image_tokens
 from dalle_model.sampling.rerank import embed_candidates, score_embeddings
 from dalle_model.text import BpeTokenizer
 
@@ -168,18 +164,6 @@ def save_candidates(run: JobRun, networks: Networks, prompt: Row, seeds: dict[in
         "image_embedding": list_column(embeddings.half().numpy(), GENERATION_PARTS.field("image_embedding").type),
     }
     return pa.table({name: columns[name] for name in GENERATION_PARTS.names}, schema=GENERATION_PARTS.with_metadata(None))
-
-
-def known_image_tokens(image: bytes | None, dvae: DVAE, share: float) -> Tensor:
-    """int64 [num_image_tokens]: the tokens of the upper rows of a prompt's picture, `FREE` for all that is to be made."""
-    config = dvae.config
-    known = torch.full((config.num_image_tokens,), FREE)
-    if image is not None:
-        pixels = centre(np.asarray(decode_image(image, MAX_PIXELS)), config.image_size, np.random.default_rng(0))
-        num_known = max(1, round(share * config.image_grid_size)) * config.image_grid_size
-        images = as_floats(torch.tensor(pixels).permute(2, 0, 1)[None])
-        known[:num_known] = dvae.tokenize(images.to(next(dvae.parameters()).device))[0, :num_known].cpu()
-    return known
 
 
 def save_pictures(run: JobRun, candidates: list[Row], batches: Iterator[Tensor]) -> Iterator[Tensor]:

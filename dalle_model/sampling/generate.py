@@ -3,7 +3,8 @@
 # Shapes: P captions of one batch, C candidates of each, I image positions
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from dalle_model.sampling.logits import are_usable, broken_logits, choose_tokens
 from dalle_model.sampling.static import GraphSampler
 from dalle_model.transformer.cache import ImageDecoder, TextPrefix, prefill
 from dalle_model.transformer.model import NO_TOKEN, DALLETransformer
+
+OnRow = Callable[[Tensor, Tensor], None]
+"""Is told the numbers of candidates, int64 [C], and their tokens so far, int64 [P, C, i] with i whole rows of the grid."""
 
 
 def candidate_seeds(seed: int, prompts: list[str], num_images: int) -> Tensor:
@@ -33,6 +37,7 @@ def sample_image_tokens(
     seeds: Tensor,
     known_image_tokens: Tensor | None = None,
     is_static: bool | None = None,
+    on_row: OnRow | None = None,
 ) -> Tensor:
     """Sample `num_images` pictures for each caption: int64 [P, num_images, num_image_tokens], on the model's device.
 
@@ -40,7 +45,8 @@ def sample_image_tokens(
     by itself: neither its neighbours nor `settings.batch_size` matter (but for rounding, when a draw falls on the very
     edge between two tokens: rare in float32, common in bf16 when the shape of the batch is another). `known_image_tokens`
     [P, num_image_tokens] fixes tokens, with `FREE` where one is sampled: the top rows of a picture to complete, for instance.
-    `is_static`, by default on CUDA, repeats one step of fixed shape (`static.py`); results are the same to rounding.
+    `is_static`, by default on CUDA, repeats one step of fixed shape (`static.py`); results are the same to rounding. `on_row` watches
+    the pictures grow and changes nothing; what it raises ends the sampling.
     Raises `ValueError` for tensors whose shape or token ids do not fit the transformer, and when its logits are not numbers.
     """
     stream, num_captions = model.stream, len(text_tokens)
@@ -67,9 +73,14 @@ def sample_image_tokens(
                 noise = _noise(seeds[captions][:, candidates], stream.num_image_tokens).to(device)
                 if is_static:
                     static = static or GraphSampler(model, prefix, noise, known, settings)
-                    grown = static.sample(prefix, noise, known)
+                    grown = static.sample(prefix, noise, known, on_row and partial(on_row, candidates))
                 else:
-                    grown = torch.stack(list(decode(model, prefix, noise, known, settings)), 2)
+                    drawn: list[Tensor] = []
+                    for tokens_PC in decode(model, prefix, noise, known, settings):
+                        drawn.append(tokens_PC)
+                        if on_row and len(drawn) % stream.image_grid_size == 0:
+                            on_row(candidates, torch.stack(drawn, 2))
+                    grown = torch.stack(drawn, 2)
                 out[captions[:, None], candidates] = grown
     return out
 

@@ -27,7 +27,7 @@ class GraphSampler:
     """Pictures of noise.shape[:2] = [P, C] at a time, in memory that is made once."""
 
     def __init__(self, model: DALLETransformer, prefix: TextPrefix, noise: Tensor, known: Tensor, settings: SamplingConfig) -> None:
-        self.settings = settings
+        self.settings, self.grid_size = settings, model.stream.image_grid_size
         self.decoder = ImageDecoder(model, prefix, noise.shape[1])
         self.noise_PCI, self.known_PI = noise.clone(), known.clone()
         self.tokens_PCI = torch.zeros(noise.shape, dtype=torch.int64, device=noise.device)
@@ -35,16 +35,19 @@ class GraphSampler:
         self.is_usable = torch.ones((), dtype=torch.bool, device=noise.device)
         self.advance: Callable[[], None] = self._capture() if noise.is_cuda else self.step
 
-    def sample(self, prefix: TextPrefix, noise: Tensor, known: Tensor) -> Tensor:
-        """Sample all tokens, int64 [P, C, I]. Raises `ValueError` when the logits of any were not numbers."""
+    def sample(self, prefix: TextPrefix, noise: Tensor, known: Tensor, on_row: Callable[[Tensor], None] | None = None) -> Tensor:
+        """Sample all tokens, int64 [P, C, I]; `on_row` is shown whole rows as they come. Raises `ValueError` for logits of NaN."""
         self.decoder.reset(prefix)
         self.noise_PCI.copy_(noise)
         self.known_PI.copy_(known)
         self.position.zero_()
         self.is_usable.fill_(True)
         self._choose(self.decoder.first_logits())
-        for _ in range(noise.shape[2] - 1):
-            self.advance()
+        for num_drawn in range(1, noise.shape[2] + 1):
+            if on_row and num_drawn % self.grid_size == 0:
+                on_row(self.tokens_PCI[..., :num_drawn])
+            if num_drawn < noise.shape[2]:
+                self.advance()
         if not self.is_usable:  # asked once, since every question makes the device wait
             raise broken_logits()
         return self.tokens_PCI.clone()

@@ -10,6 +10,9 @@ from typing import Annotated
 import typer
 
 from flows.cli import (
+    app as playground,
+)
+from flows.cli import (
     bench,
     catalog,
     config,
@@ -51,6 +54,7 @@ app.command("demo", rich_help_panel=MAKE)(demo.demo)
 app.command("train", rich_help_panel=MAKE)(train.train)
 app.command("run", rich_help_panel=MAKE, help=run.HELP)(run.run)
 app.command("generate", rich_help_panel=MAKE)(generate.generate)
+app.command("app", rich_help_panel=MAKE)(playground.app)
 app.command("rerank", rich_help_panel=MAKE)(rerank.rerank)
 app.command("evaluate", rich_help_panel=MAKE)(evaluate.evaluate)
 app.add_typer(bench.app, name="bench", rich_help_panel=MAKE)

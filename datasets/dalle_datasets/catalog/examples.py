@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dalle_datasets.catalog.queries import NoFilesError, list_queries, run_query, run_sql
-from dalle_datasets.catalog.sql_files import SqlFile, sql_root
+from dalle_datasets.catalog.sql_files import SqlFile, quoted, sql_root
 from dalle_datasets.store.layout import Layout, find_data_root
 from dalle_datasets.store.parquet import atomic_path
 
@@ -19,7 +19,7 @@ _INTRODUCTION = f"""{HEADING}
 What `dalle query NAME` says of a small demo (`dalle demo --set source.num_scenes=100`, with trainings of six steps): the first
 rows, long values cut. Written by `python -m dalle_datasets.catalog.examples DATA_ROOT`.
 """
-_ROWS, _WIDTH = 3, 28
+_ROWS, _WIDTH, _VALUE_WIDTH = 3, 28, 60
 _RUN_OF = "select run_id from runs where job = '{}' order by run_id limit 1"
 _VALUES = {
     "generation_id": "select generation_id from generations order by generation_id limit 1",
@@ -32,6 +32,12 @@ _VALUES = {
     "run_id": _RUN_OF.format("generate_images"),
     "first_run_id": _RUN_OF.format("train_dvae"),
     "second_run_id": _RUN_OF.format("train_clip"),
+    "words": "select 'on green'",
+    "clip_id": "select min(clip_id) from clip_scores",
+    "embedding": "select image_embedding::varchar from pair_embeddings({root}) order by pair_id limit 1",
+    "dvae_id": "select min(dvae_id) from image_token_shards",
+    "image_tokens": "select image_tokens::varchar from image_tokens({root}) order by pair_id limit 1",
+    "image_token": "select arg_max(image_token, occurrences) from codebook_usage",
 }
 """Required parameter -> the query that finds a value for an example."""
 
@@ -56,8 +62,9 @@ def write(layout: Layout, readme: Path) -> None:
 
 def _render(layout: Layout, file: SqlFile) -> str:
     needed = [parameter.name for parameter in file.parameters if parameter.name != "root" and not parameter.is_optional]
-    values = {name: run_sql(layout, _VALUES[name]).column(0)[0].as_py() for name in needed}
-    said = "".join(f" --param {name}={_quoted(str(value))}" for name, value in values.items())
+    root = quoted(str(layout.root))
+    values = {name: run_sql(layout, _VALUES[name].replace("{root}", root)).column(0)[0].as_py() for name in needed}
+    said = "".join(f" --param {name}={_quoted(_cut(str(value), _VALUE_WIDTH))}" for name, value in values.items())
     try:
         answer = _table(run_query(layout, file.name, values).slice(0, _ROWS).to_pylist())
     except NoFilesError as error:
@@ -80,7 +87,11 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 def _shown(value: Any) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else " ".join(str("" if value is None else value).split())
-    return textwrap.shorten(text, _WIDTH, placeholder=" …") if " " in text else text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…"
+    return textwrap.shorten(text, _WIDTH, placeholder=" …") if " " in text else _cut(text, _WIDTH)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 if __name__ == "__main__":

@@ -33,7 +33,10 @@ def test_every_query_runs_on_a_catalogued_data_root(layout):
         "pair_id": run_query(layout, "best_pairs").to_pylist()[0]["pair_id"],
         "first_run_id": "train-dvae-2",
         "second_run_id": "train-clip-5",
+        "words": "a",
+        "image_token": 5,
     }
+    given |= {"dvae_id": "vae0", "clip_id": "clip0", "embedding": str([0.1] * 8), "image_tokens": str(list(range(16)))}
     given |= {"first_training_set_id": given["training_set_id"], "second_training_set_id": given["training_set_id"]}
     for query in list_queries():
         wanted = {parameter.name for parameter in query.parameters if not parameter.is_optional}
