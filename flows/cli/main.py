@@ -39,6 +39,7 @@ from flows.cli import (
     status,
     train,
     up,
+    vote,
 )
 from flows.cli.errors import INTERRUPTED, exit_status, one_line
 
@@ -58,6 +59,7 @@ app.command("app", rich_help_panel=MAKE)(playground.app)
 app.command("rerank", rich_help_panel=MAKE)(rerank.rerank)
 app.command("evaluate", rich_help_panel=MAKE)(evaluate.evaluate)
 app.add_typer(bench.app, name="bench", rich_help_panel=MAKE)
+app.add_typer(vote.app, name="vote", rich_help_panel=MAKE)
 app.command("export", rich_help_panel=MAKE)(export.export)
 app.command("export-pairs", rich_help_panel=MAKE)(export_pairs.export_pairs)
 app.command("import", rich_help_panel=MAKE)(import_model.import_model)

@@ -20,6 +20,7 @@ class NoFilesError(ValueError):
 _WRITERS = {
     "runs/reconstruct-": "dalle reconstruct",
     "runs/": "dalle generate",
+    "votes/": "dalle vote read",
     "collections/": "dalle run collect_pairs",
     "measures/": "dalle run collect_pairs",
     "image_tokens/": "dalle run tokenize_pairs",

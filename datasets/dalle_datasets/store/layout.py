@@ -71,6 +71,10 @@ class Layout:
         """Texts to make pictures for."""
         return self.root / "prompts" / f"{prompts_id}.parquet"
 
+    def ballot(self, ballot_id: str) -> Path:
+        """Pairs of pictures that people voted on, and their votes."""
+        return self.root / "votes" / ballot_id
+
     @property
     def runs(self) -> Path:
         """The run directories of all jobs."""

@@ -286,6 +286,36 @@ RERANK_SCORES = _schema(
     ],
 )
 
+BALLOTS = _schema(
+    "ballots",
+    1,
+    [
+        _required("ballot_id", pa.string()),
+        _required("pair_number", pa.int32()),
+        _required("prompt", pa.string()),
+        _required("first", pa.string()),  # a run of generate_images, or the name of a folder of pictures
+        _required("second", pa.string()),
+        _required("first_picture", pa.string()),
+        _required("second_picture", pa.string()),
+        _required("is_first_left", pa.bool_()),
+    ],
+)
+
+VOTES = _schema(
+    "votes",
+    1,
+    [
+        _required("ballot_id", pa.string()),
+        _required("pair_number", pa.int32()),
+        _required("prompt", pa.string()),
+        _required("first", pa.string()),
+        _required("second", pa.string()),
+        _required("question", pa.string()),  # 'realism' or 'match'
+        _required("voter", pa.string()),  # an id that the page drew at random
+        _required("is_for_first", pa.bool_()),
+    ],
+)
+
 FIGURES = _schema(
     "figures",
     1,
