@@ -86,7 +86,7 @@ def test_an_installation_works_survives_kills_and_leaves_nothing(site):
 
     # The crash matrix in short (`make chaos` is the long one): a flow is killed, then, when it goes on, the server below it.
     collect = server.get("/deployments/name/collect-pairs/nightly")["id"]
-    few = {"overrides": {"source.num_scenes": 64, "download.runner": "threads"}}
+    few = {"overrides": {"paths.data_root": str(root), "source.num_scenes": 64, "download.runner": "threads"}}
     run = server.post(f"/deployments/{collect}/create_flow_run", {"parameters": few})["id"]
     wait_until(lambda: processes_of(run, home))
     first = processes_of(run, home)
@@ -100,7 +100,7 @@ def test_an_installation_works_survives_kills_and_leaves_nothing(site):
     wait_until(lambda: state_of(run, server) in ("COMPLETED", "FAILED"))
     assert state_of(run, server) == "COMPLETED"
     wait_until(lambda: not processes_of(run, home))
-    with open_published(Layout(root)) as con:  # the site's data root
+    with open_published(Layout(root)) as con:
         assert con.sql("select count(*), count(distinct pair_id) from pairs").fetchone() == (64, 64)
 
     keeper.kill()
