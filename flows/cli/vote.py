@@ -47,13 +47,17 @@ def read(
     config_file: ConfigFile = None,
 ) -> None:
     """Keep votes in the data root, each voter's newest; `dalle query human_votes` counts majorities."""
+    from dalle_datasets.catalog.snapshot import publish
     from dalle_datasets.store.layout import open_data_root
     from dalle_datasets.votes import read_votes
+    from flows.runtime.progress import note
 
-    layout = open_data_root(resolve(preset, settings, config_file).paths.data_root)
+    config = resolve(preset, settings, config_file)
+    layout = open_data_root(config.paths.data_root)
     for path in files:
         ballot_id, num_votes = read_votes(layout, path)
         typer.echo(f"{path}: {num_votes:,} votes on ballot {ballot_id}")
+    publish(layout, config.catalog.lock_timeout_s, note)
     typer.echo("the table: dalle query human_votes")
 
 
