@@ -39,6 +39,10 @@ class JobFailed(RuntimeError):
     """A job ended without a result; the message holds its run directory and last words."""
 
 
+class JobKilled(JobFailed):
+    """Signals ended all processes of the job, perhaps before its first word."""
+
+
 class JobCancelled(JobFailed):
     """Somebody ended the job on purpose."""
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from dalle_datasets.store.layout import Layout
 from dalle_model.running.registry import SPREAD_JOBS, find_job
-from dalle_model.running.run_dir import JobFailed, read_result, write_json
+from dalle_model.running.run_dir import JobFailed, JobKilled, read_result, write_json
 from flows.runtime.processes import ChildFailed, Command, stream_together
 from flows.runtime.progress import Progress, Stage, note, parse_pictures, parse_progress, watched
 
@@ -74,14 +74,15 @@ def start_job(job: str, run_dir: Path, num_processes: int = 1) -> dict[str, Any]
 
         failures = stream_together(commands, take, stall_s=STALL_S)
     told = [_last_words(failure, words.last_line) for failure, words in zip(failures, spoken, strict=True) if failure is not None]
-    if len(told) == len(commands):
-        raise JobFailed(
+    result = read_result(run_dir)
+    if result is None and len(told) == len(commands):
+        failed = JobKilled if all(failure is not None and failure.was_killed for failure in failures) else JobFailed
+        raise failed(
             f"{job} failed: {'; '.join(dict.fromkeys(told))}; run the same command again to resume, "
             f"the whole log is in {run_dir / 'log.txt'}"
         )
     for words in told:
-        note(f"{title_of(job)}: one of {len(commands)} processes failed ({words}); the others did its work")
-    result = read_result(run_dir)
+        note(f"{title_of(job)}: one of {len(commands)} processes failed ({words}), but the work is done")
     if result is None:
         raise JobFailed(f"{job} ended well but left no result in {run_dir}; that is a bug of the job")
     return result

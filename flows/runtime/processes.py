@@ -31,12 +31,13 @@ _PR_SET_PDEATHSIG = 1
 
 
 class ChildFailed(RuntimeError):
-    """A child process ended badly; `reason` says how, `last_lines` are its last words."""
+    """A child process ended badly; `reason` says how, `last_lines` are its last words, `was_killed` whether a signal ended it."""
 
-    def __init__(self, reason: str, last_lines: list[str]) -> None:
+    def __init__(self, reason: str, last_lines: list[str], was_killed: bool = False) -> None:
         super().__init__("\n".join([reason, *last_lines]))
         self.reason = reason
         self.last_lines = last_lines
+        self.was_killed = was_killed
 
 
 def stream(
@@ -126,7 +127,7 @@ class _Child:
         status = self.process.wait()
         if self.has_stalled:
             return ChildFailed(f"it printed nothing for {stall_s:g} s and was ended", list(self._last_lines))
-        return ChildFailed(_describe_status(status), list(self._last_lines)) if status else None
+        return ChildFailed(_describe_status(status), list(self._last_lines), status < 0) if status else None
 
     def close(self) -> None:
         """Give back the thread and the pipe of a process that has ended."""

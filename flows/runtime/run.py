@@ -13,7 +13,7 @@ from dalle_datasets.store.locks import holder_of, is_held
 from dalle_model.config.tree import Config
 from dalle_model.running.networks import register
 from dalle_model.running.registry import find_job
-from dalle_model.running.run_dir import JobCancelled, JobFailed, has_crashed, prepare, read_result
+from dalle_model.running.run_dir import JobCancelled, JobFailed, JobKilled, has_crashed, prepare, read_result
 from flows.runtime.dispatch import send_job
 from flows.runtime.jobs import is_finished, read_progress, start_job, title_of
 from flows.runtime.own_run import kept_in_touch
@@ -42,7 +42,7 @@ def execute_job(job: str, config: Config, inputs: Mapping[str, str]) -> dict[str
         except JobCancelled:
             raise
         except JobFailed as error:
-            if restarts == config.flow.max_restarts or not has_crashed(run_dir):
+            if restarts == config.flow.max_restarts or not (isinstance(error, JobKilled) or has_crashed(run_dir)):
                 raise
             restarts += 1
             pause_s = restarts * RESTART_PAUSE_S

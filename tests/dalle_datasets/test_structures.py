@@ -170,7 +170,7 @@ PACKINGS = st.sampled_from(["plain", "members", "gzip", "zstd", "wacz", "wacz of
 def packed(entries: list[Entry], packing: str) -> bytes:
     plain = b"".join(entry.data for entry in entries)
     if packing == "members":
-        return b"".join(gzip.compress(entry.data) for entry in entries)
+        return b"".join(gzip.compress(entry.data, mtime=0) for entry in entries)
     if packing == "zstd":
         sink = pa.BufferOutputStream()
         with pa.CompressedOutputStream(sink, "zstd") as stream:
@@ -221,7 +221,10 @@ def test_archives_that_are_cut_off_or_damaged(entries, packing, data):
     junk = data.draw(st.sampled_from([None, b"\xff" * 7, b"WARC/1.0\r\nContent-Length: -5\r\n\r\n", b"Content-Length: x\r\n"]))
     result, _, said = read_entries(whole[:place] if junk is None else whole[:place] + junk + whole[place + len(junk) :])
     if junk is None:
-        assert said
+        wholes = [packed(entries[:number], packing) for number in range(1, len(entries))] + [whole]
+        # Of a plain record only the blank lines at its end are missing, or of an archive all from some record on: who could tell?
+        is_whole = any(whole.startswith(part) and len(part.removesuffix(b"\r\n\r\n")) <= place <= len(part) for part in wholes)
+        assert said or is_whole
         assert "Error" not in said or place < 10, said
     assert {item.caption for item in result.found} <= {entry.caption for entry in entries} or junk
 

@@ -106,6 +106,7 @@ def test_a_failed_job_is_reported_with_its_last_words(config, monkeypatch):
 
 
 def test_a_killed_job_is_reported_as_killed(config, monkeypatch):
+    config = replace(config, flow=FlowConfig(max_restarts=0))
     fake_job(monkeypatch, "import os; print('step 3', flush=True); os.kill(os.getpid(), 9)")
     with pytest.raises(JobFailed, match="ended by SIGKILL; if nobody did that, the machine ran out of memory; its last line: 'step 3'"):
         execute_job("train_bpe", config, INPUTS)
@@ -143,6 +144,31 @@ def test_a_job_that_crashes_is_started_again_by_itself(config, monkeypatch):
         assert execute_job("train_bpe", config, INPUTS)["answer"] == 3
     assert len(recorder.notes) == 2
     assert recorder.notes[0].endswith(". It is started again in 0.01 s (1 of at most 2 times)")
+
+
+def test_a_job_that_is_killed_before_its_first_word_is_started_again(config, monkeypatch):
+    fake_job(
+        monkeypatch,
+        """
+if not (run_dir / "starts").exists():
+    (run_dir / "starts").write_text("x")
+    import signal
+    os.kill(os.getpid(), signal.SIGKILL)
+(run_dir / "result.json").write_text('{"answer": 2}')
+""",
+    )
+    monkeypatch.setattr(run_module, "RESTART_PAUSE_S", 0.01)
+    (prepare("train_bpe", config, INPUTS) / "status").write_text("failed")  # an earlier attempt did
+    assert execute_job("train_bpe", config, INPUTS)["answer"] == 2
+
+
+def test_a_job_that_is_killed_after_its_last_word_is_done(config, monkeypatch):
+    fake_job(monkeypatch, """(run_dir / "result.json").write_text('{"answer": 1}'); os.kill(os.getpid(), 9)""")
+    recorder = Recorder()
+    with shown_on(recorder):
+        assert execute_job("train_bpe", config, INPUTS)["answer"] == 1
+    assert "ended by SIGKILL" in recorder.notes[0]
+    assert recorder.notes[0].endswith("but the work is done")
 
 
 @pytest.mark.parametrize(("ends", "max_restarts", "words"), [("killed, well", 0, "SIGKILL"), ("killed, wrong, well", 2, "nan")])
@@ -231,7 +257,7 @@ if os.environ['LOCAL_RANK'] == '1':
     recorder = Recorder()
     with shown_on(recorder):
         assert execute_job("tokenize_images", in_processes(config, 3), INPUTS) == {"answer": 42}
-    assert recorder.notes == ["tokenize images: one of 3 processes failed (the GPU fell off the bus); the others did its work"]
+    assert recorder.notes == ["tokenize images: one of 3 processes failed (the GPU fell off the bus), but the work is done"]
 
 
 def test_a_shared_job_fails_when_all_its_processes_do(config, monkeypatch, tmp_path):
