@@ -1,10 +1,11 @@
 """Sizes of the four networks: text vocabulary, discrete VAE, CLIP and transformer."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from dalle_datasets.ranges import check_ranges
+from dalle_datasets.store.identity import LATER
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,6 +140,8 @@ class TransformerConfig:
     """Side of the convolutional mask's window (Appendix B.1), odd."""
     dropout: float = 0.0
     """Dropout on embeddings and residual branches; the paper states none."""
+    pads: Literal["per_position", "one"] = field(default="per_position", metadata=LATER)
+    """`per_position`: a learned pad vector for each text position, as in the paper. `one`: the same vector everywhere, for comparison."""
 
     def __post_init__(self) -> None:
         check_ranges(

@@ -16,9 +16,14 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from dalle_datasets.store.identity import plain_values
+from dalle_datasets.store.identity import identity, plain_values
 
 T = TypeVar("T")
+
+
+def saved_settings(section: Any) -> dict[str, Any]:
+    """The settings that a network's id is made of: `to_dict` without those that came later and are not used."""
+    return identity(section)
 
 
 def to_dict(section: Any) -> dict[str, Any]:

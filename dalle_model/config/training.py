@@ -141,6 +141,8 @@ class TrainDVAEConfig(TrainConfig):
     """Horizontal flips in the augmentation (Listing 1)."""
     decode_threads: int = 0
     """Threads that decode pictures; 0 decodes in the training's own thread. Does not change what is computed."""
+    straight_through: bool = dataclasses.field(default=False, metadata=LATER)
+    """Decode hard tokens and let the gradient of the soft sample through; the paper decodes the soft sample."""
     imported: str = ""
     """Run that took over published weights, as `dalle import-weights` prints it; they are used as they are and nothing is trained."""
 

@@ -9,14 +9,16 @@ from dalle_model.dvae.pixels import map_pixels
 from dalle_model.dvae.relaxation import gumbel_softmax, kl_to_uniform
 
 
-def dvae_loss(model: DVAE, images: Tensor, *, temperature: float, kl_weight: float, min_log_scale: float | None) -> dict[str, Tensor]:
+def dvae_loss(
+    model: DVAE, images: Tensor, *, temperature: float, kl_weight: float, min_log_scale: float | None, straight_through: bool = False
+) -> dict[str, Tensor]:
     """Loss and its terms for float images [B, 3, H, W] in [0, 1].
 
     `loss` = `reconstruction_loss` (nats per pixel value) + kl_weight * `kl_nats` * positions / pixel values: the paper
     sums both terms over the picture and divides by 256 * 256 * 3. `kl_nats` is the mean KL of one position.
     """
     logits_BKhw = model.encode_logits(images)
-    mu, log_scale = model.decode_soft(gumbel_softmax(logits_BKhw, temperature))
+    mu, log_scale = model.decode_soft(gumbel_softmax(logits_BKhw, temperature, straight_through))
     log_prob = logit_laplace_log_prob(map_pixels(images.float()), mu.float(), soft_floor(log_scale.float(), min_log_scale))
     reconstruction_loss = -log_prob.mean()
     kl_nats = kl_to_uniform(logits_BKhw)

@@ -9,10 +9,11 @@ from torch.nn import functional as F
 # Shapes: B batch, K codebook, h w token grid
 
 
-def gumbel_softmax(logits_BKhw: Tensor, temperature: float) -> Tensor:
+def gumbel_softmax(logits_BKhw: Tensor, temperature: float, straight_through: bool = False) -> Tensor:
     """A soft sample per position, float32 [B, K, h, w]: it sums to 1 over K and turns one-hot as the temperature falls to 0.
 
-    Soft forward and backward, without straight-through, as in the paper. The noise comes from torch's global generator.
+    Soft forward and backward, as in the paper; with `straight_through` the sample is one-hot and has the soft
+    one's gradient. The noise comes from torch's global generator.
     Raises `ValueError` unless the temperature is positive.
     """
     if temperature <= 0:
@@ -20,7 +21,11 @@ def gumbel_softmax(logits_BKhw: Tensor, temperature: float) -> Tensor:
     logits = logits_BKhw.float()
     # -ln of an exponential variable is Gumbel; the floor keeps a draw of exactly 0 from becoming infinite.
     exponential = torch.empty_like(logits).exponential_().clamp_min_(torch.finfo(torch.float32).tiny)
-    return torch.softmax((logits - exponential.log()) / temperature, dim=1)
+    soft = torch.softmax((logits - exponential.log()) / temperature, dim=1)
+    if not straight_through:
+        return soft
+    hard = torch.zeros_like(soft).scatter_(1, soft.argmax(1, keepdim=True), 1.0)
+    return hard + (soft - soft.detach())
 
 
 def kl_to_uniform(logits_BKhw: Tensor) -> Tensor:

@@ -208,7 +208,10 @@ def relaxed_loss(model: nn.Module, batch: Mapping[str, Tensor], step: int, setti
     temperature = cosine_schedule(step, settings.gumbel_temperature_start, settings.gumbel_temperature_end, settings.gumbel_anneal_steps)
     kl_weight = cosine_schedule(step, 0.0, settings.kl_weight, settings.kl_warmup_steps)
     images = as_floats(batch["images"])
-    losses = dvae_loss(model, images, temperature=temperature, kl_weight=kl_weight, min_log_scale=settings.min_log_scale)
+    losses = dvae_loss(
+        model, images, temperature=temperature, kl_weight=kl_weight, min_log_scale=settings.min_log_scale,
+        straight_through=settings.straight_through,
+    )  # fmt: skip
     return {**losses, "gumbel_temperature": torch.tensor(temperature), "kl_weight": torch.tensor(kl_weight)}
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 
 from dalle_model.config.model import StreamShape, TransformerConfig
-from dalle_model.config.parsing import from_dict, to_dict
+from dalle_model.config.parsing import from_dict, saved_settings, to_dict
 from dalle_model.config.start import check_sizes
 from dalle_model.training.fitting import fit_weights
 from dalle_model.transformer.model import DALLETransformer
@@ -33,7 +33,7 @@ def save_transformer(directory: Path, model: DALLETransformer, made_from: Mappin
 
     `made_from` names what its tokens mean (tokenizer_id, dvae_id), so that nobody decodes them with another codebook.
     """
-    config = {"transformer": to_dict(model.config), "stream": to_dict(model.stream), "made_from": dict(made_from or {})}
+    config = {"transformer": saved_settings(model.config), "stream": to_dict(model.stream), "made_from": dict(made_from or {})}
     return save_weights(directory, "transformer", model.state_dict(), config)
 
 

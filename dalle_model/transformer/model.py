@@ -87,7 +87,7 @@ class DALLETransformer(nn.Module):
         self.activation_checkpointing = False
         """Whether training keeps only each block's input and computes the block again in the backward pass."""
         self.text_embedding = nn.Embedding(stream.text_vocab_size, d_model)
-        self.pad_embedding = nn.Embedding(stream.max_text_tokens, d_model)
+        self.pad_embedding = nn.Embedding(stream.max_text_tokens if config.pads == "per_position" else 1, d_model)
         self.text_position_embedding = nn.Embedding(stream.max_text_tokens, d_model)
         self.image_embedding = nn.Embedding(stream.codebook_size, d_model)
         self.row_embedding = nn.Embedding(grid_size, d_model)
@@ -141,7 +141,7 @@ class DALLETransformer(nn.Module):
                 nn.init.normal_(parameter, std=math.sqrt(2 / (5 * self.config.d_model)) / branch)
 
     def embed_text(self, text_tokens: Tensor) -> Tensor:
-        """[B, T] to [B, T, D]; each empty position has its own learned pad vector."""
+        """[B, T] to [B, T, D]; each empty position has its own learned pad vector, or all have the same."""
         token_BTD = self.text_embedding(text_tokens.clamp(min=0))
         is_empty_BT1 = (text_tokens == NO_TOKEN).unsqueeze(-1)
         return torch.where(is_empty_BT1, self.pad_embedding.weight, token_BTD) + self.text_position_embedding.weight

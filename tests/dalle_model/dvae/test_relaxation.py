@@ -35,6 +35,21 @@ def test_gradients_are_those_of_the_soft_sample():
     torch.testing.assert_close(logits.grad.flatten(), by_hand)
 
 
+def test_straight_through_is_one_hot_with_the_gradient_of_the_soft_sample():
+    def draw(straight_through):
+        torch.manual_seed(0)
+        logits = torch.randn(1, 4, 2, 2, requires_grad=True)
+        sample = gumbel_softmax(logits, 0.5, straight_through)
+        (sample * torch.arange(4.0).view(1, 4, 1, 1)).sum().backward()
+        return sample.detach(), logits.grad
+
+    (soft, expected), (hard, gradient) = draw(False), draw(True)
+    assert torch.equal(hard.amax(1), torch.ones(1, 2, 2))
+    assert torch.equal(hard.sum(1), torch.ones(1, 2, 2))
+    assert torch.equal(hard.argmax(1), soft.argmax(1))
+    torch.testing.assert_close(gradient, expected)
+
+
 def test_half_precision_logits_give_float32_samples():
     assert gumbel_softmax(torch.zeros(1, 4, 1, 1, dtype=torch.bfloat16), temperature=1.0).dtype == torch.float32
 

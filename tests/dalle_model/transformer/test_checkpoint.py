@@ -1,6 +1,7 @@
 """A transformer comes back from disk as it went, and refuses tokens that mean something else."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,14 @@ def test_saved_and_loaded_models_agree(tmp_path: Path) -> None:
     text, image = torch.randint(20, (2, 5)), torch.randint(11, (2, 16))
     assert torch.equal(loaded(text, image)[1], model(text, image)[1])
     assert save_transformer(tmp_path / "again", loaded, {"dvae_id": "d1"}) == transformer_id
+
+
+def test_a_setting_that_came_later_changes_no_id_until_it_is_used(tmp_path: Path) -> None:
+    save_transformer(tmp_path / "transformer", DALLETransformer(CONFIG, STREAM))
+    kept = json.loads((tmp_path / "transformer/config.json").read_text())["config"]["transformer"]
+    assert set(kept) == {"num_layers", "num_heads", "d_model", "attention", "conv_kernel_size", "dropout"}
+    save_transformer(tmp_path / "one", DALLETransformer(replace(CONFIG, pads="one"), STREAM))
+    assert load_transformer(tmp_path / "one").config.pads == "one"
 
 
 def test_another_codebook_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The stream: what each position holds, what it may know, and what the loss counts."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -77,6 +78,15 @@ def test_each_empty_text_position_has_a_pad_vector_of_its_own() -> None:
     assert torch.equal(empty, model.pad_embedding.weight + model.text_position_embedding.weight)
     full = model.embed_text(torch.tensor([[1, 2, 3, 4, 5]]))[0]
     assert torch.equal(full, model.text_embedding.weight[1:6] + model.text_position_embedding.weight)
+
+
+def test_one_pad_for_all_empty_positions_is_a_choice() -> None:
+    model = a_model(replace(CONFIG, pads="one"))
+    assert model.pad_embedding.weight.shape == (1, 16)
+    empty = model.embed_text(torch.full((1, 5), NO_TOKEN))[0] - model.text_position_embedding.weight
+    torch.testing.assert_close(empty, model.pad_embedding.weight.expand(5, -1))
+    text_loss, image_loss = model.loss(TEXT, IMAGE)
+    assert torch.isfinite(text_loss + image_loss)
 
 
 def test_an_image_token_is_embedded_as_token_plus_row_plus_column() -> None:
