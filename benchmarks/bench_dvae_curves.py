@@ -1,7 +1,8 @@
 """How the dVAE's codebook fares while it trains: `python benchmarks/bench_dvae_curves.py [--rows TEXT] [--keep FOLDER]`.
 
-Each row is one training by the job `train_dvae` on 3,000 scenes, 300 of which validate: the demo's start from k-means, and the paper's
-from random weights with the paper's objective. Prints what every look at the validation split saw, and keeps its pictures.
+Each row is one training by the job `train_dvae` on 3,000 scenes, 300 of which validate: the demo's start from k-means, the paper's
+from random weights with the paper's objective, and a decoder alone that learns to undo fixed k-means tokens.
+Prints what every look at the validation split saw, and keeps its pictures.
 """
 
 import argparse
@@ -54,6 +55,16 @@ ROWS: dict[str, dict[str, Any]] = {
     "k-means start, the demo's preset": {"train_dvae.validate_every": 100},
     "random start, the paper's objective": random_start(5_000, 1e-3),
     "random start, a third of the step size": random_start(5_000, 3e-4),
+    "fixed patches": {
+        "dvae.codebook_init": "fixed_patches",
+        "dvae.hidden_width": 128,
+        "dvae.stem_patch_size": 4,
+        "dvae.num_groups": 1,
+        "dvae.blocks_per_group": 2,
+        "train_dvae.max_steps": 1_500,
+        "train_dvae.validate_every": 250,
+        "train_dvae.checkpoint_every": 1_500,
+    },
 }
 COLUMNS = {
     "psnr": ".2f", "perplexity": ".1f", "codes_used": ".0f", "codes_dead": ".0f", "top_code_share": ".2f", "kl_nats": ".2f",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dalle_datasets.store.parquet import list_parts
 from dalle_model.clip import build_clip, contrastive_loss
@@ -23,7 +23,7 @@ from dalle_model.config.model import TokenizerConfig
 from dalle_model.config.presets import preset
 from dalle_model.config.tree import Config
 from dalle_model.dvae import DVAE
-from dalle_model.dvae.loss import dvae_loss
+from dalle_model.dvae.loss import dvae_loss, hard_token_loss
 from dalle_model.planning import Look, Machine, Times
 from dalle_model.precision import autocast
 from dalle_model.sampling.generate import candidate_seeds, sample_image_tokens
@@ -84,9 +84,15 @@ def measure_times(config: Config, startup_s: float) -> Times:
     images = torch.rand(max(config.train_dvae.batch_size, config.train_clip.batch_size), 3, size, size, device=device)
     few = images[: config.train_dvae.batch_size].contiguous(memory_format=torch.channels_last)
     floor = config.train_dvae.min_log_scale
-    dvae_s = _update_s(
-        dvae, lambda: dvae_loss(dvae, few, temperature=0.5, kl_weight=1.0, min_log_scale=floor)["loss"], config, "train_dvae"
-    )
+    is_fixed = config.dvae.codebook_init == "fixed_patches"
+    dvae.encoder.requires_grad_(not is_fixed)
+
+    def update_dvae() -> Tensor:
+        if is_fixed:
+            return hard_token_loss(dvae, few)["loss"]
+        return dvae_loss(dvae, few, temperature=0.5, kl_weight=1.0, min_log_scale=floor)["loss"]
+
+    dvae_s = _update_s(dvae, update_dvae, config, "train_dvae")
     words = [f"{i} picture of things" for i in range(len(images))]
     tokenizer = BpeTokenizer.train(words, replace(config.tokenizer, vocab_size=300))
     clip = build_clip(config.clip, tokenizer)

@@ -158,5 +158,5 @@ def bytes_per_picture(dvae: DVAEConfig, precision: str) -> int:
     fp32 logits meet those of the linear path round the network if there is one.
     """
     first_group = 4 * dvae.hidden_width * (dvae.image_size // dvae.stem_patch_size) ** 2
-    logits = (3 if dvae.codebook_init == "patch_kmeans" else 1) * dvae.codebook_size * dvae.num_image_tokens
+    logits = (3 if dvae.has_patch_paths else 1) * dvae.codebook_size * dvae.num_image_tokens
     return max(first_group * (4 if precision == "fp32" else 2), logits * 4)

@@ -56,6 +56,11 @@ class Encoder(nn.Module):
     def __init__(self, config: DVAEConfig) -> None:
         super().__init__()
         self.config = config
+        if config.codebook_init != "fixed_patches":
+            self._make_convolutions(config)
+        self.patch_logits = _conv(3 * config.downsample**2, config.codebook_size, 1) if config.has_patch_paths else None
+
+    def _make_convolutions(self, config: DVAEConfig) -> None:
         stem = config.stem_patch_size
         width, gain = config.hidden_width, _residual_gain(config)
         self.input = _conv(3 * stem**2, width, INPUT_KERNEL_SIZES[stem])
@@ -68,18 +73,20 @@ class Encoder(nn.Module):
                 channels = width * 2**g
             self.groups.append(nn.Sequential(*blocks))
         self.output = _conv(channels, config.codebook_size, 1)
-        self.patch_logits = _conv(3 * config.downsample**2, config.codebook_size, 1) if config.codebook_init == "patch_kmeans" else None
 
     def forward(self, images_B3HW: Tensor) -> Tensor:
+        if self.patch_logits is None:
+            return self._convolve(images_B3HW)
+        of_patches_BKhw = _in_float32(self.patch_logits, F.pixel_unshuffle(images_B3HW, self.config.downsample))
+        return of_patches_BKhw if self.config.codebook_init == "fixed_patches" else self._convolve(images_B3HW) + of_patches_BKhw
+
+    def _convolve(self, images_B3HW: Tensor) -> Tensor:
         x = self.input(F.pixel_unshuffle(images_B3HW, self.config.stem_patch_size))
         for g, group in enumerate(self.groups):
             x = group(x)
             if g < self.config.num_poolings:
                 x = F.max_pool2d(x, 2)
-        logits_BKhw = _in_float32(self.output, F.relu(x))
-        if self.patch_logits is not None:
-            logits_BKhw = logits_BKhw + _in_float32(self.patch_logits, F.pixel_unshuffle(images_B3HW, self.config.downsample))
-        return logits_BKhw
+        return _in_float32(self.output, F.relu(x))
 
 
 class Decoder(nn.Module):
@@ -100,7 +107,7 @@ class Decoder(nn.Module):
                 channels = width * 2**g
             self.groups.append(nn.Sequential(*blocks))
         self.output = _conv(channels, 6 * stem**2, 1)
-        self.patch_pixels = _conv(config.codebook_size, 3 * config.downsample**2, 1) if config.codebook_init == "patch_kmeans" else None
+        self.patch_pixels = _conv(config.codebook_size, 3 * config.downsample**2, 1) if config.has_patch_paths else None
 
     def forward(self, z_BKhw: Tensor) -> tuple[Tensor, Tensor]:
         patches = None if self.patch_pixels is None else _in_float32(self.patch_pixels, z_BKhw)

@@ -27,7 +27,7 @@ from dalle_model.dvae import DVAE, load_dvae, save_dvae, start_dvae
 from dalle_model.dvae.checkpoint import sizes_of
 from dalle_model.dvae.codebook import initialize_codebook
 from dalle_model.dvae.likelihood import logit_laplace_log_prob, soft_floor
-from dalle_model.dvae.loss import codebook_perplexity, dvae_loss
+from dalle_model.dvae.loss import codebook_perplexity, dvae_loss, hard_token_loss, pixel_error
 from dalle_model.dvae.model import DecoderBlock, EncoderBlock
 from dalle_model.dvae.pixels import as_bytes, as_floats, as_tensor, map_pixels, unmap_pixels
 from dalle_model.dvae.relaxation import cosine_schedule, kl_to_uniform
@@ -73,12 +73,14 @@ def run(run: JobRun) -> dict[str, Any]:
     pictures = ImageBatches(
         pairs, "train", config.dvae.image_size, square=augmentation(config.train_dvae), num_threads=config.train_dvae.decode_threads
     )
-    if config.dvae.codebook_init == "patch_kmeans" and not has_start and not list_training_states(run.run_dir):
+    if config.dvae.has_patch_paths and not has_start and not list_training_states(run.run_dir):
         initialize_codebook(model, initialization_pictures(pairs, config), config.seed)
+    is_fixed = config.dvae.codebook_init == "fixed_patches"
+    model.encoder.requires_grad_(not is_fixed)
     batches, objective = training_batches(pictures, config, world), config.train_dvae
 
     def compute_loss(model: nn.Module, batch: Batch, step: int) -> Mapping[str, Tensor]:
-        return relaxed_loss(model, batch, step, objective)
+        return decoder_loss(model, batch) if is_fixed else relaxed_loss(model, batch, step, objective)
 
     settings = settle_precision(config.train_dvae, model, batches, compute_loss, run.run_dir, world)
     config = replace(config, train_dvae=settings)
@@ -109,7 +111,9 @@ def planned_bytes(config: Config, world_size: int) -> int:
     shape = (pairs_at_once(config.train_dvae, world_size), 3, config.dvae.image_size, config.dvae.image_size)
 
     def compute_loss(model: nn.Module) -> Tensor:
-        return relaxed_loss(model, {"images": torch.zeros(shape, dtype=torch.uint8)}, 0, config.train_dvae)["loss"]
+        batch = {"images": torch.zeros(shape, dtype=torch.uint8)}
+        is_fixed = config.dvae.codebook_init == "fixed_patches"
+        return (decoder_loss(model, batch) if is_fixed else relaxed_loss(model, batch, 0, config.train_dvae))["loss"]
 
     return update_bytes(config.train_dvae, lambda: DVAE(config.dvae), compute_loss)
 
@@ -215,6 +219,12 @@ def relaxed_loss(model: nn.Module, batch: Mapping[str, Tensor], step: int, setti
     return {**losses, "gumbel_temperature": torch.tensor(temperature), "kl_weight": torch.tensor(kl_weight)}
 
 
+def decoder_loss(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The objective of a dVAE whose tokens stay."""
+    assert isinstance(model, DVAE)
+    return hard_token_loss(model, as_floats(batch["images"]))
+
+
 @dataclass(slots=True)
 class Validation:
     """Validation during the training: metrics for metrics.jsonl, pictures for `directory`."""
@@ -265,11 +275,15 @@ def validate(model: nn.Module, pictures: ImageBatches, settings: TrainDVAEConfig
         tokens = logits.argmax(1)
         mu, log_scale = model.decoder.from_tokens(tokens)
         rebuilt = unmap_pixels(torch.sigmoid(mu.float()))
-        log_prob = logit_laplace_log_prob(map_pixels(images), mu.float(), soft_floor(log_scale.float(), settings.min_log_scale))
+        if config.codebook_init == "fixed_patches":
+            loss += float(pixel_error(mu, images)) * len(batch)
+        else:
+            floor = settings.min_log_scale
+            log_prob = logit_laplace_log_prob(map_pixels(images), mu.float(), soft_floor(log_scale.float(), floor))
+            loss -= float(log_prob.mean()) * len(batch)
         occurrences_K += torch.bincount(tokens.flatten().cpu(), minlength=config.codebook_size)
         squared_error += float((rebuilt - images).square().mean((1, 2, 3)).sum())
         kl += float(kl_to_uniform(logits)) * len(batch)
-        loss -= float(log_prob.mean()) * len(batch)
         num_pictures += len(batch)
         if num_pictures >= MAX_VALIDATION_PAIRS:
             break

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dalle_model.config.model import DVAEConfig
-from dalle_model.dvae.loss import codebook_perplexity, dvae_loss
+from dalle_model.dvae.loss import codebook_perplexity, dvae_loss, hard_token_loss
 from dalle_model.dvae.model import DVAE
 
 SMALL = DVAEConfig(image_size=16, downsample=4, codebook_size=32, hidden_width=16, num_groups=3, blocks_per_group=1, codebook_width=16)
@@ -55,3 +55,15 @@ def test_perplexity_counts_equally_used_tokens():
     assert codebook_perplexity(torch.tensor([5, 5, 5, 5, 0])) == pytest.approx(4)
     assert codebook_perplexity(torch.tensor([9, 0, 0])) == pytest.approx(1)
     assert codebook_perplexity(torch.tensor([3, 1])) == pytest.approx(math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25))))
+
+
+def test_the_decoder_alone_learns_from_hard_tokens_and_sees_errors_in_pixels():
+    model, images = DVAE(SMALL), torch.rand(2, 3, 16, 16)
+    terms = hard_token_loss(model, images)
+    terms["loss"].backward()
+    assert all(parameter.grad is None for parameter in model.encoder.parameters())
+    assert float(model.decoder.output.weight.grad.abs().sum()) > 0
+    with torch.no_grad():
+        mu, _ = model.decoder.from_tokens(model.encode_logits(images).argmax(1))
+    errors = (torch.sigmoid(mu) - 0.1) / 0.8 - images
+    torch.testing.assert_close(terms["reconstruction_loss"], errors.abs().mean() + 3 * errors.square().mean())

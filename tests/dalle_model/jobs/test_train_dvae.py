@@ -12,6 +12,7 @@ from PIL import Image
 
 from dalle_datasets.loading.image_batches import ImageBatches
 from dalle_model.dvae import DVAE, load_dvae
+from dalle_model.dvae.codebook import initialize_codebook
 from dalle_model.jobs import train_dvae
 from dalle_model.running.run_dir import prepare
 
@@ -212,3 +213,41 @@ def test_the_run_depends_on_the_dvae_and_its_training_only(make_config, pairs):
     first = prepare("train_dvae", make_config(TINY), pairs)
     assert prepare("train_dvae", make_config({**TINY, "transformer.num_layers": 2}), pairs) == first
     assert prepare("train_dvae", make_config({**TINY, "train_dvae.kl_weight": 0.5}), pairs) != first
+
+
+FIXED = {
+    **TINY, "dvae.codebook_init": "fixed_patches", "dvae.hidden_width": 32, "dvae.codebook_width": 48, "train_dvae.max_steps": 100,
+    "train_dvae.batch_size": 16, "train_dvae.warmup_steps": 10, "train_dvae.validate_every": 100, "train_dvae.checkpoint_every": 100,
+}  # fmt: skip
+
+
+def test_fixed_patches_keep_their_tokens_and_the_decoder_gains(make_config, pairs, run_job, tmp_path):
+    result = run_job("train_dvae", make_config(FIXED), pairs)
+    start = DVAE(make_config(FIXED).dvae)
+    initialize_codebook(start, train_dvae.initialization_pictures(tmp_path / pairs["pairs"], make_config(FIXED)), seed=0)
+    model = load_dvae(tmp_path / result["checkpoint"])
+    assert torch.equal(model.encoder.patch_logits.weight, start.encoder.patch_logits.weight)
+    lines = [json.loads(line) for line in (tmp_path / "runs" / result["run_id"] / "metrics.jsonl").read_text().splitlines()]
+    looks = [line for line in lines if line["split"] == "validation"]
+    assert looks[0]["step"] == 0
+    assert looks[-1]["psnr"] > looks[0]["psnr"] + 0.1
+    assert looks[-1]["loss"] < looks[0]["loss"]
+    assert looks[-1]["codes_used"] == looks[0]["codes_used"]
+
+
+def test_a_killed_training_of_fixed_patches_continues_to_the_same_weights(make_config, pairs, run_job, monkeypatch, tmp_path):
+    settings = {**FIXED, "train_dvae.max_steps": 6, "train_dvae.validate_every": 3}
+    undisturbed = run_job("train_dvae", make_config(settings), pairs)
+    again, loss, calls = make_config({**settings, "train_dvae.keep_checkpoints": 3}), train_dvae.hard_token_loss, []
+
+    def dies_in_the_fifth_update(*args):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return loss(*args)
+
+    monkeypatch.setattr(train_dvae, "hard_token_loss", dies_in_the_fifth_update)
+    with pytest.raises(KeyboardInterrupt):
+        run_job("train_dvae", again, pairs)
+    monkeypatch.undo()
+    assert run_job("train_dvae", again, pairs)["dvae_id"] == undisturbed["dvae_id"]
