@@ -193,6 +193,22 @@ def test_licensed_pairs(catalog, write, tmp_path, params, expected):
     assert sorted(row[0] for row in rows) == expected
 
 
+def test_emoji_styles(catalog, write, tmp_path):
+    cells = [("red-panda", "noto"), ("red-panda", "twemoji"), ("red-panda", "openmoji"), ("man-judge", "noto"), ("man-judge", "twemoji")]
+    cells += [("rare", "noto"), ("ok-hand-dark-skin-tone", "noto"), ("ok-hand-dark-skin-tone", "twemoji"), ("", "noto"), ("", "twemoji")]
+    for i, (concept, pack) in enumerate(cells):
+        page = f"https://www.npmjs.com/package/@iconify-json/{pack}" + (f"?concept={concept}" if concept else "")
+        catalog.add("pairs", pair_id=i, page_url=page, licence="CC-BY-SA-4.0" if pack == "openmoji" else "MIT")
+        catalog.add("text_tokens", pair_id=i)
+        catalog.add("clip_scores", pair_id=i)
+    write("image_tokens/dvae=vae/part-00000.parquet", IMAGE_TOKENS, [{"pair_id": i, "image_tokens": [i]} for i in range(len(cells))])
+    catalog.add("image_token_shards")
+    ids = {"tokenizer_id": "bpe", "dvae_id": "vae", "clip_id": "clip", "root": str(tmp_path)}
+    chosen = [sorted(row[0] for row in catalog.query("emoji_styles", "training_sets", **ids, min_styles=n)) for n in (2, 3)]
+    assert chosen == [[0, 1], []], "share-alike pictures neither count as a style nor are they chosen"
+    assert not catalog.query("emoji_styles", "training_sets", **ids), "six styles unless it is said"
+
+
 def test_insert_checkpoint(catalog):
     values = {"run_id": "r", "path": "p", "kind": "state", "step": 3, "num_bytes": 2}
     catalog.query("insert_checkpoint", "ingest", **values)
