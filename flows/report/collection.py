@@ -1,13 +1,15 @@
 """The report of what was collected: what stands out, what changed since the last time, and the sections about candidates."""
 
 from collections.abc import Iterator
-from html import escape
+
+from markupsafe import Markup
 
 from flows.report.collection_candidates import STAGES, captions, drops, duplicates, explained, funnel, hosts, images, in_words
 from flows.report.collection_data import CollectionData
 from flows.report.data import Row
-from flows.report.elements import card, document, heading, stack, table, two_columns
+from flows.report.elements import Cell, document
 from flows.report.figures import Lines, Series, line_chart
+from flows.report.templating import fill
 
 CHANGES = {
     "new": "new pairs",
@@ -35,11 +37,11 @@ def render_collection(data: CollectionData) -> str:
         "Duplicates": duplicates(data),
         "Ask": queries(),
     }
-    footer = "<footer>Made with open-dalle from the published catalog. Pictures are re-encoded; addresses are text, not links.</footer>"
+    footer = "Made with open-dalle from the published catalog. Pictures are re-encoded; addresses are text, not links."
     return document("what was collected", _header(data), sections, footer)
 
 
-def _header(data: CollectionData) -> str:
+def _header(data: CollectionData) -> Markup:
     found, kept = data.funnel[0]["num_left"], data.funnel[-1]["num_left"]
     num_hosts = sum(row["num_hosts"] for row in data.sources)
     names = ", ".join(row["source"] for row in data.sources)
@@ -49,15 +51,8 @@ def _header(data: CollectionData) -> str:
         (f"{row['num_left']:,}", STAGES[row["stage"]] + (f", {row['share_left'] or 0:.1%} of all" if row["position"] else ""))
         for row in data.funnel
     ]
-    tiles = "".join(f'<div class="stat"><b>{escape(number)}</b><span>{escape(about)}</span></div>' for number, about in numbers)
-    looks = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    return (
-        '<header class="top"><div class="inner"><div><p class="name">open-dalle · collection</p>'
-        f"<h1>{kept:,} pairs out of {found:,} found on {num_hosts:,} host{'s' if num_hosts > 1 else ''}</h1>"
-        f'<p class="lead">{escape(names)}. {escape(when)}</p></div>'
-        f'<div class="card"><h3>What stands out</h3><ul class="notes">{looks}</ul></div></div>'
-        f'<div class="inner"><div class="stats">{tiles}</div></div></header>'
-    )
+    title = f"{kept:,} pairs out of {found:,} found on {num_hosts:,} host{'s' if num_hosts > 1 else ''}"
+    return fill("collection_header.html", title=title, lead=f"{names}. {when}", notes=notes, numbers=numbers)
 
 
 def remarks(data: CollectionData) -> Iterator[str]:
@@ -85,10 +80,10 @@ def remarks(data: CollectionData) -> Iterator[str]:
         yield f"{newest['source']} keeps {newest['share_kept']:.0%} of what was found; last time it was {before['share_kept']:.0%}."
 
 
-def changes(data: CollectionData) -> str:
+def changes(data: CollectionData) -> Markup:
     """What the newest collection brought that the one before had not, and the other way round."""
     if not data.runs:
-        return ""
+        return Markup()
     lead = "The newest collection of each source against the one before it: dalle query collection_changes, changed_candidates."
     by_source: dict[str, list[Row]] = {}
     for run in reversed(data.runs):
@@ -96,25 +91,18 @@ def changes(data: CollectionData) -> str:
     rows = sorted(data.changes, key=lambda row: (list(CHANGES).index(row["change"]), -row["num_candidates"]))
     body = [
         [
-            f"<b>{escape(CHANGES[row['change']])}</b>",
-            escape(row["source"]),
-            escape(in_words(row["was"] or "not found")),
-            escape(in_words(row["outcome"] or "not found")),
+            Cell(CHANGES[row["change"]], "bold"),
+            row["source"],
+            in_words(row["was"] or "not found"),
+            in_words(row["outcome"] or "not found"),
             f"{row['num_candidates']:,}",
-            f'<span class="url">{escape(row["example_urls"][0])}</span>' if row["example_urls"] else "",
+            Cell(row["example_urls"][0], "url") if row["example_urls"] else "",
         ]
         for row in rows
     ]
-    if rows:
-        shown = table(
-            "What became of candidates, then and now", ["", "source", "then", "now", "how many", "for example"], body, "plain left"
-        )
-    elif any(len(runs) > 1 for runs in by_source.values()):
-        shown = '<p class="muted">Nothing changed: the same candidates came to the same ends.</p>'
-    else:
-        shown = '<p class="muted">This is the first collection on record; the next one will say here what changed.</p>'
-    history = ""
+    otherwise, history = "This is the first collection on record; the next one will say here what changed.", Markup()
     if any(len(runs) > 1 for runs in by_source.values()):
+        otherwise = "Nothing changed: the same candidates came to the same ends."
         colors = ("training", "held", "unseen", "other", "accent")
         series = [
             Series(source, [(run["number"], run["num_kept"]) for run in runs], colors[i % len(colors)])
@@ -129,19 +117,17 @@ def changes(data: CollectionData) -> str:
     runs = [
         [
             f"{row['finished_at']:%-d %b %Y, %H:%M}",
-            escape(row["source"]),
+            row["source"],
             f"{row['num_found']:,}",
             f"{row['num_kept']:,}",
             f"{row['share_kept']:.1%}",
         ]
         for row in data.runs[:8]
     ]
-    latest = table("The last collections", ["ended, UTC", "source", "found", "kept", "share"], runs, "plain")
-    below = two_columns(card(history), card(latest)) if history else card(latest)
-    return heading("Since the last time", lead) + stack(card(shown), below)
+    return fill("changes.html", lead=lead, changed=body, otherwise=otherwise, history=history, runs=runs)
 
 
-def queries() -> str:
+def queries() -> Markup:
     """First questions to ask the tables."""
     examples = [
         ("Everything that has been asked so far", "dalle query --list"),
@@ -150,5 +136,4 @@ def queries() -> str:
         ("What a longer minimum length would cost", 'dalle query "select count(*) from pairs where num_caption_words < 5"'),
         ("All drops of a reason, as CSV", "dalle query \"select * from dropped_pairs where reason = 'http_4xx'\" --format csv"),
     ]
-    lines = "\n\n".join(f'<span class="muted"># {escape(about)}</span>\n{escape(command)}' for about, command in examples)
-    return heading("Ask", "Every number on this page is a query on tables that lie beside it.") + f"<pre>{lines}</pre>"
+    return fill("ask.html", examples=examples)

@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from html import escape
+
+from markupsafe import Markup
 
 from dalle_datasets.filters.base import REASONS
 from dalle_datasets.web.failures import FAILURES
 from flows.report.collection_data import Cluster, CollectionData
 from flows.report.data import Example, Row
-from flows.report.elements import card, heading, image, stack, table, two_columns
+from flows.report.elements import Cell
 from flows.report.figures import histogram, horizontal_bars
+from flows.report.templating import fill
 
 STAGES = {"found": "found", "discover": "candidates", "download": "downloaded", "decode": "decoded", "filter": "kept"}
 """What is left after each stage."""
@@ -32,7 +34,7 @@ DISCOVERY = {
 """Codes that only discovery gives."""
 
 
-def funnel(data: CollectionData) -> str:
+def funnel(data: CollectionData) -> Markup:
     """How many candidates are left after each stage, altogether and by source."""
     bars = [
         (
@@ -42,47 +44,42 @@ def funnel(data: CollectionData) -> str:
         )
         for row in data.funnel
     ]
-    body = [[f'<th scope="row">{escape(row["source"])}</th>', f"{row['num_hosts']:,}", *_counts(row)] for row in data.sources]
+    body = [[Cell(row["source"], "heading"), f"{row['num_hosts']:,}", *_counts(row)] for row in data.sources]
     head = ["source", "hosts", "found", "candidates", "downloaded", "decoded", "kept", "share"]
     lead = "Everything that pages showed, stage by stage; what is lost is lost for a reason below. To the row: dalle query funnel."
-    return heading("How far candidates came", lead) + stack(
-        card(horizontal_bars("Left after each stage", bars, "unseen")), card(table("By source", head, body))
-    )
+    return fill("funnel.html", lead=lead, bars=horizontal_bars("Left after each stage", bars, "unseen"), head=head, body=body)
 
 
-def hosts(data: CollectionData) -> str:
+def hosts(data: CollectionData) -> Markup:
     """The largest hosts with their losses, and every way of not delivering an image."""
     body = [
         [
-            f'<th scope="row">{escape(row["host"])}</th>', *_counts(row),
-            escape(f"{in_words(row['top_reason'])} ({row['num_top_reason']:,})") if row["top_reason"] else "",
+            Cell(row["host"], "heading"), *_counts(row),
+            f"{in_words(row['top_reason'])} ({row['num_top_reason']:,})" if row["top_reason"] else "",
         ]
         for row in data.hosts[:NUM_HOSTS]
     ]  # fmt: skip
     head = ["host", "found", "candidates", "downloaded", "decoded", "kept", "share", "lost most to"]
     failures = [
         [
-            f'<th scope="row">{escape(row["host"])}</th>',
-            f"<code>{escape(row['reason'])}</code>",
-            escape(explained(row["reason"])[0]),
+            Cell(row["host"], "heading"),
+            Cell(row["reason"], "code"),
+            explained(row["reason"])[0],
             "yes" if row["reason"] in FAILURES and FAILURES[row["reason"]].retryable else "no",
             f"{row['num_failed']:,}",
             f"{row['share_of_host']:.1%}",
-            f'<span class="url">{escape(row["example_url"])}</span>',
+            Cell(row["example_url"], "url"),
         ]
         for row in data.failures
     ]
     codes = ["host", "code", "what it means", "asked again", "images", "of the host", "for example"]
     lead = "Hosts by what was found on them, and how they failed to deliver: dalle query funnel_by_host, download_failures."
     rest = data.hosts[NUM_HOSTS:]
-    more = f'<p class="muted">And {len(rest):,} hosts with {sum(row["num_found"] for row in rest):,} candidates.</p>' if rest else ""
-    return heading("Host by host", lead) + stack(
-        card(table("The hosts with most candidates", head, body) + more),
-        card(table("Images that were not delivered", codes, failures, "left")) if failures else "",
-    )
+    more = f"And {len(rest):,} hosts with {sum(row['num_found'] for row in rest):,} candidates." if rest else ""
+    return fill("hosts.html", lead=lead, head=head, body=body, more=more, codes=codes, failures=failures)
 
 
-def drops(data: CollectionData) -> str:
+def drops(data: CollectionData) -> Markup:
     """Every reason with its meaning, its remedy, and pictures it took."""
     total = sum(row["num_dropped"] for row in data.drops)
     lead = (
@@ -93,35 +90,35 @@ def drops(data: CollectionData) -> str:
     for row in data.reasons:
         key = row["stage"], row["reason"]
         more[key] = more.get(key, 0) + (row["difference"] or 0)
-    cards = "".join(
+    reasons = [
         _reason(row, data.drop_examples.get((row["stage"], row["reason"]), []), more.get((row["stage"], row["reason"]), 0))
         for row in data.drops
-    )
-    return heading("What was left out, and why", lead) + f'<ul class="reasons">{cards}</ul>' if cards else ""
+    ]
+    return fill("drops.html", title="What was left out, and why", lead=lead, reasons=reasons) if reasons else Markup()
 
 
-def _reason(row: Row, examples: Sequence[Example], difference: int) -> str:
+def _reason(row: Row, examples: Sequence[Example], difference: int) -> dict[str, object]:
     meaning, remedy = explained(row["reason"])
-    thumbs = "".join(image(example.image, f"left out: {example.text}") for example in examples if example.image)
     first = examples[0] if examples else None
     said = f"“{first.text}”" if first and first.text else (first.url if first else "")
     seen = first.detail if first else row["example"]
-    since = f", {difference:+,} since last time" if difference else ""
-    return (
-        f'<li class="reason"><b>{escape(in_words(row["reason"]))}</b>'
-        f'<span class="score">{row["num_dropped"]:,} <small>{_share(row["share"])}{since}</small></span>'
-        f'<span class="detail"><i>{escape(row["stage"])}</i> {escape(meaning)}</span>'
-        f'<span class="detail seen">{escape(seen)}{": " if seen and said else ""}{escape(said)}</span>'
-        + (f'<span class="detail">Too many? {escape(remedy)}.</span>' if remedy and not remedy.startswith("nothing") else "")
-        + (f'<span class="thumbs">{thumbs}</span>' if thumbs else "")
-        + "</li>"
-    )
+    details = [meaning, f"{seen}{': ' if seen and said else ''}{said}"]
+    if remedy and not remedy.startswith("nothing"):
+        details.append(f"Too many? {remedy}.")
+    return {
+        "title": in_words(row["reason"]),
+        "number": f"{row['num_dropped']:,}",
+        "small": _share(row["share"]) + (f", {difference:+,} since last time" if difference else ""),
+        "stage": row["stage"],
+        "details": details,
+        "examples": examples,
+    }
 
 
-def captions(data: CollectionData) -> str:
+def captions(data: CollectionData) -> Markup:
     """Languages and lengths of the captions of downloaded candidates."""
     if not data.languages:
-        return ""
+        return Markup()
     shown = data.languages[:NUM_LANGUAGES]
     bars = [(row["language"], float(row["num_seen"]), f"{row['num_seen']:,} · {row['num_kept']:,} kept") for row in shown]
     if rest := data.languages[NUM_LANGUAGES:]:
@@ -136,51 +133,42 @@ def captions(data: CollectionData) -> str:
         kept=[row["num_kept"] for row in data.caption_words],
     )
     lead = "Of everything that was downloaded, kept or not: dalle query languages, caption_words."
-    return heading("Captions", lead) + two_columns(card(horizontal_bars("Language", bars, "unseen")), card(words))
+    return fill("columns.html", title="Captions", lead=lead, charts=[horizontal_bars("Language", bars, "unseen"), words])
 
 
-def images(data: CollectionData) -> str:
+def images(data: CollectionData) -> Markup:
     """Sizes and shapes of downloaded pictures, on axes of doublings."""
     if not data.image_sizes:
-        return ""
+        return Markup()
     sizes = [(math.log2(row["short_side_from"]), math.log2(row["short_side_to"]), float(row["num_seen"])) for row in data.image_sizes]
     shapes = [(math.log2(row["ratio_from"]), math.log2(row["ratio_to"]), float(row["num_seen"])) for row in data.aspect_ratios]
     lead = "Of every picture that could be decoded, kept or not: dalle query image_sizes, aspect_ratios."
-    return heading("Images", lead) + two_columns(
-        card(
-            histogram(
-                "Shorter side", sizes, x_label="pixels", color="other", kept=[row["num_kept"] for row in data.image_sizes],
-                x_text=lambda x: f"{2**x:.0f}",
-            )
+    charts = [
+        histogram(
+            "Shorter side", sizes, x_label="pixels", color="other", kept=[row["num_kept"] for row in data.image_sizes],
+            x_text=lambda x: f"{2**x:.0f}",
         ),
-        card(
-            histogram(
-                "Shape", shapes, x_label="width : height", color="other", kept=[row["num_kept"] for row in data.aspect_ratios],
-                x_text=lambda x: f"{2**x:.3g}:1" if x >= 0 else f"1:{2**-x:.3g}",
-            )
+        histogram(
+            "Shape", shapes, x_label="width : height", color="other", kept=[row["num_kept"] for row in data.aspect_ratios],
+            x_text=lambda x: f"{2**x:.3g}:1" if x >= 0 else f"1:{2**-x:.3g}",
         ),
-    )  # fmt: skip
+    ]  # fmt: skip
+    return fill("columns.html", title="Images", lead=lead, charts=charts)
 
 
-def duplicates(data: CollectionData) -> str:
+def duplicates(data: CollectionData) -> Markup:
     """Clusters of candidates that show the same picture, side by side."""
-    cards = "".join(_cluster(cluster) for cluster in data.clusters)
     lead = (
         "Candidates that show the same picture, pixel for pixel or nearly so, the largest clusters first. What is framed was kept. "
         "In SQL: dalle query duplicate_clusters."
     )
-    return heading("The same picture, more than once", lead) + f'<div class="clusters">{cards}</div>' if cards else ""
+    clusters = [{"said": _size_of(cluster), "members": cluster.members} for cluster in data.clusters]
+    return fill("duplicates.html", lead=lead, clusters=clusters) if clusters else Markup()
 
 
-def _cluster(cluster: Cluster) -> str:
-    items = "".join(
-        f'<li class="{"kept" if member.outcome == "kept" else ""}">{image(member.image, member.caption)}'
-        f'<p class="caption">{escape(member.caption)}</p><p class="outcome">{escape(in_words(member.outcome))}</p></li>'
-        for member in cluster.members
-    )
+def _size_of(cluster: Cluster) -> str:
     more = cluster.num_members - len(cluster.members)
-    said = f"{cluster.num_members:,} candidates, {cluster.num_kept:,} kept" + (f"; {more:,} more not shown" if more else "")
-    return card(f'<h3>{said}</h3><ul class="cluster">{items}</ul>')
+    return f"{cluster.num_members:,} candidates, {cluster.num_kept:,} kept" + (f"; {more:,} more not shown" if more else "")
 
 
 def _counts(row: Row) -> list[str]:

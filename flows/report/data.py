@@ -13,8 +13,9 @@ from dalle_model.config.parsing import from_dict, to_dict
 from dalle_model.config.tree import Config
 from flows.report.curves import Logged, logged_by
 from flows.report.downloaded import find_images
-from flows.report.pictures import Embedded, cut_sheet, embed_bytes, embed_file
+from flows.report.pictures import MAX_SIDE, Embedded, cut_sheet, embed_bytes, embed_file
 from flows.report.strips import Strip, read_strips
+from flows.report.verdicts import Verdict, describe_verdict
 
 Row = dict[str, Any]
 
@@ -25,6 +26,9 @@ ATTRIBUTES = ("object", "color", "background", "layout")
 NUM_TRAINING_EXAMPLES = 16
 NUM_CANDIDATE_PROMPTS = 4
 MAX_CANDIDATES = 64
+NUM_OPEN, FOLDED_SIDE = 96, 96
+"""Pictures of a set that stand open; more are folded, as many at a time and no larger than this, so that a page of ten thousand opens
+as quickly as one of a hundred."""
 EXAMPLE_SIDE = 128
 """Largest side of examples that only illustrate: training pictures and dropped ones."""
 SAME_WHATEVER = frozenset({"paths", "evaluate", "download", "shards", "preset", "networks"})
@@ -47,6 +51,11 @@ class Picture:
     def is_right(self) -> bool | None:
         """Whether all attributes are right."""
         return None if self.verdict is None else all(self.verdict.values())
+
+    @property
+    def said(self) -> Verdict | None:
+        """The verdict in words."""
+        return describe_verdict(self.verdict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +211,8 @@ def _prompt_sets(layout: Layout, run_id: str, num_shown: int) -> Iterator[Prompt
     )
     for row in found:
         chosen = rows(layout, "gallery", run_id=run_id, prompt_set=row["prompt_set"], limit=num_shown)
-        yield PromptSet(row["prompt_set"], row["num_prompts"], [_picture(layout, item) for item in chosen])
+        pictures = [_picture(layout, item, MAX_SIDE if i < NUM_OPEN else FOLDED_SIDE) for i, item in enumerate(chosen)]
+        yield PromptSet(row["prompt_set"], row["num_prompts"], pictures)
 
 
 def _candidates(layout: Layout, run_id: str, prompt_sets: list[PromptSet]) -> Iterator[Candidates]:
@@ -213,9 +223,9 @@ def _candidates(layout: Layout, run_id: str, prompt_sets: list[PromptSet]) -> It
         yield Candidates(prompt, prompt_set, [_picture(layout, {**row, "prompt": prompt}) for row in found[:MAX_CANDIDATES]])
 
 
-def _picture(layout: Layout, row: Row) -> Picture:
+def _picture(layout: Layout, row: Row, max_side: int = MAX_SIDE) -> Picture:
     verdict = None if row["all_right"] is None else {name: row[f"{name}_right"] for name in ATTRIBUTES}
-    image = embed_file(layout.root / row["image_path"])
+    image = embed_file(layout.root / row["image_path"], max_side)
     return Picture(row["generation_id"], row["prompt"], image, row["clip_score"], row["rank"], verdict)
 
 

@@ -4,8 +4,11 @@ import base64
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
+
+from markupsafe import Markup, escape
+
+from flows.report.templating import piece
 
 MIN_BARS = 8
 """Least width of a histogram, in bars."""
@@ -50,13 +53,13 @@ class Lines:
     size: tuple[int, int] = WIDE
 
 
-def line_chart(title: str, series: Sequence[Series], look: Lines, legend: Sequence[Series] | None = None) -> str:
+def line_chart(title: str, series: Sequence[Series], look: Lines, legend: Sequence[Series] | None = None) -> Markup:
     """Lines over a common x axis, with a title. The legend explains every line, or the ones given in `legend`."""
     drawn = [item for item in series if item.points]
     return _figure(title, line_svg(title, series, look), drawn if legend is None else legend) if drawn else empty_chart(title)
 
 
-def line_svg(title: str, series: Sequence[Series], look: Lines) -> str:
+def line_svg(title: str, series: Sequence[Series], look: Lines) -> Markup:
     """The lines alone; at least one of them has a point."""
     width, height = look.size
     drawn = [item for item in series if item.points]
@@ -107,7 +110,7 @@ def histogram(
     kept: Sequence[float] | None = None,
     x_text: Callable[[float], str] = lambda value: f"{value:g}",
     size: tuple[int, int] = WIDE,
-) -> str:
+) -> Markup:
     """Bars (from, to, height) standing side by side. With `is_log`, heights are positive and drawn by their logarithm.
 
     `kept` is the part of each bar that is drawn in colour; the rest is grey, and a legend says so.
@@ -149,23 +152,16 @@ def _bar(corner: tuple[float, float], opposite: tuple[float, float], gap: float,
     return f'<rect {box} style="fill:var(--{color})"><title>{escape(said)}</title></rect>'
 
 
-def horizontal_bars(title: str, bars: Sequence[tuple[str, float, str]], color: str = "accent") -> str:
+def horizontal_bars(title: str, bars: Sequence[tuple[str, float, str]], color: str = "accent") -> Markup:
     """Bars (label, value, text at its end) one below the other, as a list that reads well without the bars."""
     if not bars:
         return empty_chart(title)
-    longest = max(value for _, value, _ in bars) or 1
-    rows = "".join(
-        f'<li><span class="bar-label">{escape(label)}</span><span class="bar-track"><span class="bar" '
-        f'style="width:{100 * value / longest:.1f}%;background:var(--{color})"></span></span>'
-        f'<span class="bar-value">{escape(text)}</span></li>'
-        for label, value, text in bars
-    )
-    return f'<figure class="chart"><figcaption>{escape(title)}</figcaption><ul class="bars">{rows}</ul></figure>'
+    return piece("charts.html", "bars", title, bars, color, max(value for _, value, _ in bars) or 1)
 
 
-def empty_chart(title: str) -> str:
+def empty_chart(title: str) -> Markup:
     """What stands where there is nothing to draw."""
-    return f'<figure class="chart"><figcaption>{escape(title)}</figcaption><p class="muted">Nothing was logged.</p></figure>'
+    return piece("charts.html", "empty", title)
 
 
 def stylesheet() -> str:
@@ -176,7 +172,7 @@ def stylesheet() -> str:
 def as_data_url(svg: str, size: tuple[int, int] = SMALL) -> str:
     """A chart as a `data:` URL, for where only pictures can be shown; it brings its colours and its background along."""
     width, height = size
-    alone = svg.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" ', 1)
+    alone = str(svg).replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" ', 1)
     background = f'<style>{stylesheet()}</style><rect width="{width}" height="{height}" style="fill:var(--card)"/>'
     return f"data:image/svg+xml;base64,{base64.b64encode(alone.replace('>', '>' + background, 1).encode()).decode()}"
 
@@ -235,16 +231,11 @@ def _text(x: float, y: float, text: str, anchor: str, name: str = "tick") -> str
     return f'<text class="{name}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _svg(width: int, height: int, description: str, parts: Sequence[str]) -> str:
+def _svg(width: int, height: int, description: str, parts: Sequence[str]) -> Markup:
     name = "chart wide" if width > SMALL[0] else "chart"
-    return f'<svg class="{name}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(description)}">{"".join(parts)}</svg>'
+    head = f'<svg class="{name}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(description)}">'
+    return Markup(f"{head}{''.join(parts)}</svg>")
 
 
-def _figure(title: str, svg: str, series: Sequence[Series]) -> str:
-    keys = "".join(
-        f'<li><span class="key{" dashed" if item.is_dashed else ""}" style="border-color:var(--{item.color})"></span>'
-        f"{escape(item.label)}</li>"
-        for item in series
-    )
-    legend = f'<ul class="legend">{keys}</ul>' if len(series) > 1 else ""
-    return f'<figure class="chart"><figcaption>{escape(title)}</figcaption>{svg}{legend}</figure>'
+def _figure(title: str, svg: Markup, series: Sequence[Series]) -> Markup:
+    return piece("charts.html", "figure", title, svg, series)

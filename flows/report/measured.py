@@ -2,13 +2,15 @@
 nobody trained on?"""
 
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from typing import Any
+
+from markupsafe import Markup
 
 from dalle_datasets.prompts.write import SEEN_CAPTION
 from flows.report.data import ReportData
-from flows.report.elements import about_set, card, heading, stack, table, two_columns
+from flows.report.elements import about_set
 from flows.report.figures import Lines, Series, line_chart
+from flows.report.templating import fill
 
 Row = Mapping[str, Any]
 
@@ -123,11 +125,11 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
 
 
-def measured(data: ReportData) -> str:
+def measured(data: ReportData) -> Markup:
     """How good the pictures are: curves over n, distances under blur, and the figures with intervals."""
     rows = data.figures
     if not rows:
-        return ""
+        return Markup()
     space = next((row["space"] for row in rows if row["figure"] == "retrieval" and row["prompt_set"]), "")
     lead = (
         "A picture is right when a CLIP finds its caption among 100. Captions that occur in training are counted apart. Distances are "
@@ -136,20 +138,24 @@ def measured(data: ReportData) -> str:
     )
     plain = [row for row in rows if not row["blur_radius"] and row["best_of"] in (None, 1, _most(rows))]
     head = ["figure", "pictures", "prompts", "value", "95% interval", "of", "note"]
-    body = [[escape(row[name]) for name in head] for row in figure_rows(plain)]
-    charts = two_columns(card(_over_n(rows)), card(_over_blur(rows)))
-    return heading("How good is it?", lead) + stack(_sentences(rows), charts, card(table("Figures: dalle query evaluation", head, body)))
-
-
-def _sentences(rows: Sequence[Row]) -> str:
-    return "".join(f'<p class="lead">{escape(text)}</p>' for text in describe_figures(rows))
+    body = [[row[name] for name in head] for row in figure_rows(plain)]
+    return fill(
+        "charts_and_table.html",
+        title="How good is it?",
+        lead=lead,
+        sentences=describe_figures(rows),
+        charts=[_over_n(rows), _over_blur(rows)],
+        caption="Figures: dalle query evaluation",
+        head=head,
+        body=body,
+    )
 
 
 def _most(rows: Iterable[Row]) -> int:
     return max((row["best_of"] or 1 for row in rows), default=1)
 
 
-def _over_n(rows: Sequence[Row]) -> str:
+def _over_n(rows: Sequence[Row]) -> Markup:
     found = [row for row in rows if row["figure"] == "retrieval" and row["best_of"]]
     ticks = sorted({row["best_of"] for row in found})
     lines = [
@@ -166,7 +172,7 @@ def _over_n(rows: Sequence[Row]) -> str:
     return line_chart("Own caption found among 100", lines, look)
 
 
-def _over_blur(rows: Sequence[Row]) -> str:
+def _over_blur(rows: Sequence[Row]) -> Markup:
     found = [row for row in rows if row["figure"] == "frechet" and row["pictures"] == "drawn" and row["best_of"] == _most(rows)]
     ticks = sorted({row["blur_radius"] for row in found})
     lines = [

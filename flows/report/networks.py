@@ -2,17 +2,19 @@
 
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
 from flows.report.data import ReportData
-from flows.report.elements import card, heading, image, stack, two_columns
 from flows.report.figures import Lines, Series, histogram, line_chart
+from flows.report.templating import fill
 
 MAX_BARS = 256
 
 
-def dvae(data: ReportData) -> str:
+def dvae(data: ReportData) -> Markup:
     """Reconstructions beside originals, and how much of the codebook is in use."""
     if not data.reconstructions and not data.codebook:
-        return ""
+        return Markup()
     config = data.config.dvae
     lead = [
         f"Each {config.image_size} × {config.image_size} picture becomes {config.image_grid_size} × {config.image_grid_size} tokens "
@@ -33,17 +35,7 @@ def dvae(data: ReportData) -> str:
     quality = line_chart(
         "Perplexity of the codebook while it was trained", [perplexity], Lines("optimiser steps", with_dots=True, y_name="tokens")
     )
-    return heading("The discrete VAE: pictures as tokens", " ".join(lead)) + stack(
-        card(_reconstructions(data)), two_columns(card(usage), card(quality))
-    )
-
-
-def _reconstructions(data: ReportData) -> str:
-    items = "".join(
-        f"<li>{image(original, f'validation picture {i}')}{image(rebuilt, f'validation picture {i}, rebuilt from its tokens')}</li>"
-        for i, (original, rebuilt) in enumerate(data.reconstructions, 1)
-    )
-    return f'<h3>Originals above, reconstructions below</h3><ul class="pairs">{items}</ul>' if items else ""
+    return fill("dvae.html", lead=" ".join(lead), reconstructions=data.reconstructions, usage=usage, quality=quality)
 
 
 def join_bars(bars: Sequence[tuple[float, float, float]]) -> list[tuple[float, float, float]]:

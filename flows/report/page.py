@@ -1,16 +1,18 @@
 """The report as one HTML file: nothing is loaded from anywhere, and it reads well in light and in dark."""
 
 from collections.abc import Sequence
-from html import escape
+
+from markupsafe import Markup
 
 from flows.report.by_heart import describe_memory
 from flows.report.data import Picture, ReportData
-from flows.report.elements import SETS, about_set, document, image
+from flows.report.elements import SETS, about_set, document
 from flows.report.measured import describe_figures, measured
 from flows.report.networks import dvae
 from flows.report.origins import drops, lineage, pairs, queries, this_run
 from flows.report.results import candidates, pictures, reranking
 from flows.report.sweeps import sweeps
+from flows.report.templating import fill
 from flows.report.training import training
 
 SECTIONS = {
@@ -36,7 +38,7 @@ def render(data: ReportData) -> str:
     return document("what this run made", _header(data), {name: section(data) for name, section in SECTIONS.items()}, _footer(data))
 
 
-def _header(data: ReportData) -> str:
+def _header(data: ReportData) -> Markup:
     shown = [picture for item in data.prompt_sets for picture in item.pictures if picture.image]
     right = [picture for picture in shown if picture.is_right]
     wall = spread(right or shown, NUM_WALL)
@@ -51,17 +53,11 @@ def _header(data: ReportData) -> str:
         f"The last start of the pipeline took {duration(seconds)}; what was there already was not made again." if seconds else "",
         f"Pictures made on {data.made_at}." if data.made_at else "",
     ]
-    return (
-        '<header class="top"><div class="inner"><div><p class="name">open-dalle</p>'
-        f"<h1>{num_prompts:,} captions, drawn by networks that learned from {data.num_pairs:,} pairs</h1>"
-        f'<p class="lead">{escape(" ".join(filter(None, lead)))}</p></div>'
-        f'<figure class="wall">{"".join(image(picture.image, picture.prompt) for picture in wall)}'
-        f"<figcaption>{len(wall)} pictures that {where}</figcaption></figure></div>"
-        f'<div class="inner"><div class="stats">{_stats(data)}</div></div></header>'
-    )
+    title = f"{num_prompts:,} captions, drawn by networks that learned from {data.num_pairs:,} pairs"
+    return fill("header.html", title=title, lead=" ".join(filter(None, lead)), wall=wall, where=where, numbers=_stats(data))
 
 
-def _stats(data: ReportData) -> str:
+def _stats(data: ReportData) -> list[tuple[str, str]]:
     """The few numbers that say how good it is."""
     transformer, autoencoder = data.results.get("train_transformer", {}), data.results.get("train_dvae", {})
     most = {row["prompt_set"]: row for row in data.agreement}  # ordered by n: the last one stays
@@ -76,12 +72,12 @@ def _stats(data: ReportData) -> str:
         stats.append((f"{health['codes_used']:,}", f"of {health['codebook_size'] or 0:,} image tokens in use"))
     if "num_parameters" in transformer:
         stats.append((f"{transformer['num_parameters'] / 1e6:,.2f} M", "parameters of the transformer"))
-    return "".join(f'<div class="stat"><b>{escape(number)}</b><span>{escape(about)}</span></div>' for number, about in stats)
+    return stats
 
 
 def _footer(data: ReportData) -> str:
     glyphs = " Drawn and learned from OpenMoji glyphs (openmoji.org, CC BY-SA 4.0)." if data.config.source.kind == "emoji_scenes" else ""
-    return f"<footer>Made with open-dalle, after DALL·E (Ramesh et al., 2021, arXiv:2102.12092).{glyphs}</footer>"
+    return f"Made with open-dalle, after DALL·E (Ramesh et al., 2021, arXiv:2102.12092).{glyphs}"
 
 
 def spread(items: Sequence[Picture], number: int) -> list[Picture]:

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
 from flows.report.data import ReportData, Row
-from flows.report.elements import SETS, about_set, card, heading, two_columns
+from flows.report.elements import SETS, about_set
 from flows.report.figures import Lines, Series, line_chart
+from flows.report.templating import fill
 
 SETTINGS = {
     "temperature": "Temperature",
@@ -18,14 +21,14 @@ COLUMNS = (("best_of_32", "best of 32 by CLIP"), ("best_of_8", "best of 8 by CLI
 """The first that the runs have enough candidates for is drawn in full, against the last."""
 
 
-def sweeps(data: ReportData) -> str:
+def sweeps(data: ReportData) -> Markup:
     """A chart for every setting that was tried at several values; nothing when all runs were made with the same."""
     charts = [_chart(name, title, found) for name, title in SETTINGS.items() if (found := vary(data.by_settings, name))]
     lead = (
         "The share of pictures with everything right, by the sampler's settings: one is changed while the others stay. Full lines are the "
         "best that CLIP finds among the candidates, dashed ones a single picture. The numbers: dalle query agreement_by_settings."
     )
-    return heading("Which settings help?", lead) + two_columns(*map(card, charts)) if charts else ""
+    return fill("columns.html", title="Which settings help?", lead=lead, charts=charts) if charts else Markup()
 
 
 def vary(rows: Sequence[Row], name: str) -> list[Row]:
@@ -38,7 +41,7 @@ def vary(rows: Sequence[Row], name: str) -> list[Row]:
     return sorted(largest, key=lambda row: row[name]) if len({row[name] for row in largest}) > 1 else []
 
 
-def _chart(name: str, title: str, rows: Sequence[Row]) -> str:
+def _chart(name: str, title: str, rows: Sequence[Row]) -> Markup:
     column, said = next(item for item in COLUMNS if any(row[item[0]] is not None for row in rows))
     chosen = [_series(rows, prompt_set, name, column) for prompt_set in _sets_of(rows)]
     single = [_series(rows, prompt_set, name, "one", is_dashed=True) for prompt_set in _sets_of(rows)] if column != "one" else []

@@ -5,14 +5,15 @@ The same plots stand in the HTML report, read from the catalog, and in Prefect, 
 
 import math
 from collections.abc import Callable, Sequence
-from html import escape
 from typing import NamedTuple
+
+from markupsafe import Markup
 
 from flows.report.curves import Logged
 from flows.report.data import ReportData
-from flows.report.elements import card, heading, image, stack
 from flows.report.figures import SMALL, Lines, Series, line_chart, short
 from flows.report.strips import Strip
+from flows.report.templating import fill, piece
 
 NAMES = {"train_dvae": "Discrete VAE", "train_clip": "CLIP", "train_transformer": "Transformer"}
 SPLITS = (("train", "training", "accent"), ("validation", "validation", "held"))
@@ -27,36 +28,25 @@ class Plot(NamedTuple):
     look: Lines
 
 
-def training(data: ReportData) -> str:
-    """Every network's curves, with what its training took."""
-    cards = []
+def training(data: ReportData) -> Markup:
+    """Every network's curves, with what its training took, and what the transformer drew on the way."""
+    networks = []
     for job, name in NAMES.items():
         plots = plots_of(job, data.logged[job]) if job in data.logged else []
-        charts = "".join(line_chart(plot.title, plot.series, plot.look) for plot in plots)
-        if charts:
-            said = escape(took(data.logged[job]))
-            strips = learning(data.strips) if job == "train_transformer" else ""
-            cards.append(card(f'<h3>{name}</h3><p class="muted took">{said}</p>{strips}<div class="grid3">{charts}</div>'))
+        if plots:
+            charts = [line_chart(plot.title, plot.series, plot.look) for plot in plots]
+            strips = learning(data.strips) if job == "train_transformer" else Markup()
+            networks.append({"name": name, "took": took(data.logged[job]), "strips": strips, "charts": charts})
     lead = (
         "What the networks had left to learn, and what learning took. Where the validation curve leaves the training curve, "
         "learning has turned into remembering. The numbers: dalle query training_summary, training_losses, training_speed, dvae_health."
     )
-    return heading("Training", lead) + stack(*cards) if cards else ""
+    return fill("training.html", lead=lead, networks=networks) if networks else Markup()
 
 
-def learning(strips: Sequence[Strip]) -> str:
+def learning(strips: Sequence[Strip]) -> Markup:
     """A row of pictures for each prompt, from the first update to the last."""
-    rows = []
-    for strip in strips:
-        cells = "".join(
-            f"<li>{image(picture, f'{strip.prompt}, after {step:,} updates')}<span>{step:,}</span></li>"
-            for step, picture in strip.embedded()
-        )
-        rows.append(f'<p class="caption">{escape(strip.prompt)}</p><ul class="strip">{cells}</ul>')
-    if not rows:
-        return ""
-    about = "One picture for the same prompts while it was trained, not chosen; below each, the updates made."
-    return f'<p class="muted">{about}</p>{"".join(rows)}'
+    return piece("strips.html", "learning", strips)
 
 
 def plots_of(job: str, logged: Logged) -> list[Plot]:

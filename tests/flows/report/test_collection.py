@@ -41,7 +41,7 @@ def test_the_page_is_well_formed_and_loads_nothing(page, parse):
     assert "<script" not in page
     assert re.findall(r"url\(|@import", page) == []
     assert [link.removeprefix("#") for link in parsed.links] == [
-        "changes", "funnel", "hosts", "left-out", "captions", "images", "duplicates", "ask",
+        "content", "changes", "funnel", "hosts", "left-out", "captions", "images", "duplicates", "ask",
     ]  # fmt: skip
     assert all(image["alt"] for image in parsed.images)
 

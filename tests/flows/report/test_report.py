@@ -2,6 +2,8 @@
 
 import json
 import re
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -11,9 +13,9 @@ from dalle_datasets.store.layout import Layout
 from dalle_model.config.presets import preset
 from flows.report import write_report
 from flows.report.data import Picture, collect, newest_generation_run
-from flows.report.elements import verdict
 from flows.report.measured import describe_figures
 from flows.report.page import duration, render, spread
+from flows.report.verdicts import Verdict
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ def test_every_picture_has_a_description(page, parse):
 def test_the_navigation_leads_to_sections_that_exist(page, parse):
     parsed = parse(page)
     assert [link.removeprefix("#") for link in parsed.links] == [
-        "pictures", "figures", "reranking", "candidates", "dvae", "training", "pairs", "left-out", "lineage", "ask", "this-run",
+        "content", "pictures", "figures", "reranking", "candidates", "dvae", "training", "pairs", "left-out", "lineage", "ask", "this-run",
     ]  # fmt: skip
     assert {link.removeprefix("#") for link in parsed.links} <= parsed.ids
 
@@ -80,11 +82,12 @@ def test_a_wrong_picture_says_what_is_wrong_and_an_unjudged_one_nothing():
         return Picture("g", "a prompt", None, 0.5, 1, verdict)
 
     wrong = picture({"object": True, "color": False, "background": True, "layout": False})
-    assert verdict(wrong) == '<span class="bad" title="wrong: colour, layout">✗ colour, layout</span>'
-    assert "✗ only layout right<" in verdict(picture({"object": False, "color": False, "background": False, "layout": True}))
-    assert "✗ everything<" in verdict(picture(dict.fromkeys(wrong.verdict, False)))
+    assert wrong.said == Verdict(False, "colour, layout", "colour, layout")
+    assert picture({"object": False, "color": False, "background": False, "layout": True}).said.text == "only layout right"
+    assert picture(dict.fromkeys(wrong.verdict, False)).said.text == "everything"
+    assert picture(dict.fromkeys(wrong.verdict, True)).said == Verdict(True)
     assert (wrong.is_right, picture(dict.fromkeys(wrong.verdict, True)).is_right, picture(None).is_right) == (False, True, None)
-    assert verdict(picture(None)) == "<span></span>"
+    assert picture(None).said is None
 
 
 def test_the_first_lines_say_how_good_it_is_beside_chance_and_real_pictures(data, page):
@@ -163,6 +166,28 @@ def test_the_file_is_written_whole_and_again_with_the_same_content(catalogued_ro
 
 def test_nothing_of_this_machine_is_in_it(page, root):
     assert str(root.layout.root) not in page
+
+
+def test_ten_thousand_pictures_are_folded_and_open_as_quickly(data):
+    (most, *_) = data.prompt_sets
+    pictures = [replace(most.pictures[0], prompt=f"prompt {i}") for i in range(10_000)]
+    page = render(replace(data, prompt_sets=[replace(most, pictures=pictures, num_prompts=10_000)]))
+    assert page.count('<details class="more">') == 104
+    assert "<summary>pictures 9985 to 10000</summary>" in page
+    assert "10000 of 10,000 prompts shown" in page
+    opened = page.partition('<details class="more">')[0]
+    assert ("prompt 95<" in opened, "prompt 96<" in opened, "prompt 9999<" in page) == (True, False, True)
+
+
+def test_keyboards_and_screen_readers_find_their_way(page):
+    for landmark in ("<header", '<nav aria-label="Sections">', '<main id="content">', "<footer>", '<html lang="en">'):
+        assert page.count(landmark) == 1, landmark
+    assert page.index('href="#content"') < page.index("<nav")
+    assert re.findall(r'<div class="scroll"(?! tabindex="0" role="region" aria-label=)', page) == [], "what scrolls is reached by keys"
+    levels = [int(level) for level in re.findall(r"<h(\d)", page)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels)), levels
 
 
 def test_missing_pictures_leave_a_placeholder(catalogued_root, config, parse):
