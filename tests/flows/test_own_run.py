@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+from PIL import Image
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
@@ -89,3 +90,26 @@ def test_progress_of_a_thread_that_knows_no_run_belongs_to_the_run_all_the_same(
         (artifact,) = client.request("POST", "/artifacts/filter", json=body).json()
     assert artifact["flow_run_id"] == run_id
     assert artifact["data"] == 100
+
+
+def test_pictures_of_a_training_are_versions_of_an_artifact_of_the_running_stage(prefect_server, tmp_path):
+    (tmp_path / "prompts.json").write_text('["a red apple"]')
+    for step in (0, 100):
+        Image.new("RGB", (8, 8), "red").save(tmp_path / f"step-{step:07}.png")
+
+    @flow
+    def learn() -> str:
+        stage = PrefectStage("train a transformer")
+        stage.show(tmp_path)
+        stage.show(tmp_path / "none")
+        Image.new("RGB", (8, 8), "blue").save(tmp_path / "step-0000200.png")
+        stage.show(tmp_path)
+        return str(FlowRunContext.get().flow_run.id)
+
+    run_id = learn()
+    with get_client(sync_client=True) as client:
+        body = {"artifacts": {"key": {"any_": ["train-a-transformer-pictures"]}}, "sort": "CREATED_DESC"}
+        found = client.request("POST", "/artifacts/filter", json=body).json()
+    assert [artifact["flow_run_id"] for artifact in found] == [run_id] * 2, "a folder without pictures shows none"
+    assert "After 0, 100, 200 updates" in found[0]["data"]
+    assert "1. a red apple" in found[0]["data"]

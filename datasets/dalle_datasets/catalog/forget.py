@@ -468,6 +468,8 @@ def _drawn_for(layout: Layout, found: Forgotten) -> list[str]:
         if config["job"] == "generate_images" and prompts.is_file():
             asked = {text for batch in iter_file(prompts, PROMPTS, ["prompt"]) for text in batch[0].to_pylist()}
             runs += [run_dir.name] if captions & asked else []
+        elif (shown := run_dir / "shown" / "prompts.json").is_file():  # while it trained
+            runs += [run_dir.name] if captions & {str(text) for text in json.loads(shown.read_text())} else []
     return runs
 
 

@@ -121,12 +121,15 @@ def test_a_block_list_from_elsewhere_is_applied_and_what_was_drawn_for_a_caption
         export_training_set(
             con, layout, query="captioned_pairs", min_clip_score_quantile=0.0, seed=1, rows_per_part=5, row_group_size=4, **IDS
         )
+    shown = layout.run("train-transformer-7") / "shown/prompts.json"  # what was drawn while it trained
+    shown.parent.mkdir()
+    shown.write_text(json.dumps(["of another pair", pair["caption"]]))
     measures = layout.measures(SOURCE) / "part-00000.parquet"
     old = schemas.MEASURES.with_metadata({"schema": "measures", "version": "3"})
     write_parquet(measures, read_parquet(measures, schemas.MEASURES), old)
     record = json.loads(forgetting.forget(layout, plan_forgetting(layout, [])).read_text())
     assert not measures.exists(), "measures of an earlier edition are made again by the next collection"
-    assert record["drawn_for_their_captions"] == ["generate-images-8"]
+    assert record["drawn_for_their_captions"] == ["generate-images-8", "train-transformer-7"]
     texts, pictures = words_of(pair)
     assert traces(layout.root, texts - {pair["caption"]}, pictures) == []
 
