@@ -9,14 +9,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 # One stamp says "what the lock file asks for is installed": it is older than whatever changes what should be.
 STAMP := $(VENV)/.installed
-CODE := open_dalle dalle_model datasets flows tests benchmarks examples
+CODE := open_dalle dalle_model datasets flows tests benchmarks examples docs
 # What `make test` runs: the tests without these marks.
 FAST := "not slow and not long and not gpu and not fuzz"
 # A change is judged by the same examples every time (Hypothesis' profile "ci" derives them from the test); `make fuzz` looks for new ones.
 SAME := --hypothesis-profile=ci
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup demo up down test test-slow test-long test-torch-min fuzz test-gpu gpu check bench soak chaos format lock clean
+.PHONY: help setup demo up down test test-slow test-long test-torch-min fuzz test-gpu gpu check bench soak chaos format docs lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +90,10 @@ chaos: $(STAMP)  ## kill flows, jobs, workers, server, all at once for half an h
 format: $(STAMP)  ## format the code and sort the imports
 	$(BIN)/ruff check --fix-only --quiet $(CODE)
 	$(BIN)/ruff format $(CODE)
+
+docs: $(STAMP)  ## write the reference pages anew from the code and build the documentation site in build/site
+	$(BIN)/python docs/write_reference.py
+	$(BIN)/mkdocs build --strict --quiet
 
 lock: $(STAMP)  ## write requirements.lock anew from pyproject.toml, at the newest versions that fit
 	$(VENV)/tools/bin/uv pip compile --quiet --upgrade pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url -o requirements.lock
