@@ -84,7 +84,10 @@ def test_every_flow_deploys_and_a_worker_completes_a_run(run, tmp_path):
         started = client.create_flow_run_from_deployment(client.read_deployment_by_name("run-job/cpu").id, parameters=job).id
     # A worker that is started anywhere, where a proxy is set that loopback addresses cannot be reached through.
     worker = ("prefect", "worker", "start", "--pool", "cpu", "--type", "process", "--run-once", "--prefetch-seconds", "60")
-    said = run(*worker, cwd=tmp_path, HTTPS_PROXY="http://127.0.0.1:9", NO_PROXY="intra.example", no_proxy="")
+    for _ in range(3):  # a server that is busy may not answer the one question that such a worker asks
+        said = run(*worker, cwd=tmp_path, HTTPS_PROXY="http://127.0.0.1:9", NO_PROXY="intra.example", no_proxy="")
+        if read_result(run_dir):
+            break
     assert (read_result(run_dir) or {}).get("num_captions") == 40, said
     with get_client(sync_client=True) as client:
         assert client.read_flow_run(started).state.is_completed()
