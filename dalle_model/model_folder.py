@@ -26,13 +26,19 @@ from dalle_model.dvae import DVAE
 from dalle_model.generator import NETWORKS, Generator, Picture, load_networks
 from dalle_model.training.fitting import check_shapes
 from dalle_model.transformer import DALLETransformer
-from dalle_model.weights import check_finite, load_weights
+from dalle_model.weights import check_finite, load_weights, save_weights
 
 VERSION = 1
 """Edition of the folder's form; a higher one is refused."""
 MAX_TEXT = 2_000
 """Characters of a name or licence in a record of what was seen."""
 MODEL, CARD = "model.json", "README.md"
+SHIPPED = Path(__file__).parent / "shipped"
+"""Model folders that come with the package; each is known by its folder's name."""
+DEFAULT = "emoji"
+"""The one that draws where there is neither a data root nor a folder."""
+HALVED = ("transformer", "clip")
+"""Networks that `halve` rounds. The dVAE stays as it is: its id says what image tokens mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +73,12 @@ class DALLE:
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read a model folder, as `dalle export` writes it, and check every file against its hash.
+        """Read a model folder, as `dalle export` writes it, or a model that comes with the package, by its name; check every file against
+        its hash.
 
         Raises `ValueError` when it is none, when a part is missing, damaged, swapped, or does not belong to the others.
         """
-        model = read_model_folder(Path(folder).expanduser())
-        return cls(open_model(model))
+        return cls(open_model(read_model_folder(find_model(folder))))
 
     def generate(
         self, prompt: str, num_images: int | None = None, *, seed: int | None = None, temperature: float | None = None
@@ -86,6 +92,18 @@ class DALLE:
         if temperature is not None:
             generator = Generator(generator.networks, replace(generator.sampling, temperature=temperature), generator.seed)
         return generator.draw(prompt, num_images, seed)
+
+
+def shipped_models() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{MODEL}"))
+
+
+def find_model(where: str | Path) -> Path:
+    """The folder of a model that is given by its path or, where no such folder is, by the name of one that comes with the package."""
+    folder = Path(where).expanduser()
+    is_name = len(folder.parts) == 1 and not folder.exists()
+    return SHIPPED / folder if is_name and str(where) in shipped_models() else folder
 
 
 def open_model(model: ModelFolder, sampling: SamplingConfig | None = None, seed: int | None = None) -> Generator:
@@ -122,6 +140,23 @@ def _shapes(kind: str, about: Mapping[str, Any], where: Path) -> dict[str, torch
     except Exception as error:  # whatever a configuration from elsewhere makes torch or open_clip say
         raise ValueError(f"{where}/config.json describes no {kind} ({error}); copy or export the model again") from error
     return {name: value.shape for name, value in network.state_dict().items()}
+
+
+def halve(networks: Mapping[str, Path], ids: Mapping[str, str], folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """Round the weights of `HALVED` to bf16, in copies under `folder`: returns folders and ids of all networks, new ones where rounded.
+
+    They are other networks, and may draw another picture; they compute in float32 as before.
+    """
+    halved, new_ids = dict(networks), dict(ids)
+    for kind in HALVED:
+        config, weights, _ = load_weights(networks[kind], kind)
+        rounded = {name: value.bfloat16() if value.is_floating_point() else value for name, value in weights.items()}
+        halved[kind] = folder / kind
+        new_ids[f"{kind}_id"] = save_weights(halved[kind], kind, rounded, config)
+        for path in networks[kind].iterdir():  # CLIP's tokenizer
+            if path.is_dir():
+                shutil.copytree(path, halved[kind] / path.name)
+    return halved, new_ids
 
 
 def write_model_folder(
@@ -175,7 +210,10 @@ def read_model_folder(folder: Path) -> ModelFolder:
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        raise ValueError(f"{folder} is no model folder ({MODEL} is missing); `dalle export FOLDER` makes one from a data root") from None
+        known = f", and {', '.join(shipped_models())} comes with open-dalle" if shipped_models() else ""
+        raise ValueError(
+            f"{folder} is no model folder ({MODEL} is missing); `dalle export FOLDER` makes one from a data root{known}"
+        ) from None
     except ValueError as error:
         raise ValueError(f"{path}: not valid JSON ({error}); copy or export the model again") from None
     if not isinstance(about, dict) or about.get("kind") != "open-dalle model":

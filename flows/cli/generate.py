@@ -33,7 +33,13 @@ def generate(
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut prompts that are too long instead of leaving them out.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Draw the best pictures in the terminal, as many as are kept.")] = False,
     model: Annotated[
-        Path | None, typer.Option("--model", "-m", metavar="FOLDER", help="Draw with a folder of `dalle export`; no data root is used.")
+        Path | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="FOLDER",
+            help="Draw with a folder of `dalle export`, or a model that comes with open-dalle, by its name; no data root is used.",
+        ),
     ] = None,
     preset: Preset = None,
     settings: Settings = None,
@@ -43,13 +49,15 @@ def generate(
     """Make pictures for one prompt or many with the trained networks, rank them by CLIP, and keep the best.
 
     All candidates are kept in the data root, with a contact sheet. The same command goes on where an interrupted one stopped.
-    With --model nothing but the best is kept.
+    With --model nothing but the best is kept. Where there is no data root, the model that comes with open-dalle draws, if there is one.
     """
     if sum(way is not None for way in (prompt, prompts, query)) != 1:
         raise ValueError("say what to draw in one way: a prompt, --prompts FILE, or --query SQL")
     asked: dict[str, Any] = {"sampling.num_images": num_images} if num_images else {}
     if truncate:
         asked["sampling.truncate_prompts"] = True
+    if model is None and preset is None and config_file is None and query is None and not networks:
+        model = default_model(parse_settings(settings))
     if model is not None:
         if preset is not None or config_file is not None or query is not None or networks:
             raise ValueError("--model draws with a folder and its own settings; leave out --preset, --config, --query and --with")
@@ -75,6 +83,26 @@ def generate(
         show_best(layout, made, keep)
 
 
+def default_model(given: Mapping[str, Any]) -> Path | None:
+    """The model that comes with the package, where the settings name no data root and none is here; says so."""
+    import os
+
+    from dalle_model.config.presets import demo
+
+    has_root = Path(demo().paths.data_root).exists() or Path("settings.toml").exists() or bool(os.environ.get("DALLE_DATA_ROOT"))
+    if has_root or "paths.data_root" in given:
+        return None
+    from dalle_model.model_folder import DEFAULT, find_model, shipped_models
+
+    if DEFAULT not in shipped_models():
+        return None
+    folder = find_model(DEFAULT)
+    typer.echo(
+        f"no data root here: drawing with the model {DEFAULT!r} that comes with open-dalle; about it: {folder / 'README.md'}", err=True
+    )
+    return folder
+
+
 def draw_with_folder(
     folder: Path, prompt: str | None, prompts: str | None, keep: int, output: Path | None, show: bool, overrides: Mapping[str, Any]
 ) -> None:
@@ -87,10 +115,10 @@ def draw_with_folder(
     from dalle_datasets.prompts.read import read_prompts, text_prompts
     from dalle_model.config.parsing import with_overrides
     from dalle_model.generated.image_files import save_picture
-    from dalle_model.model_folder import open_model, read_model_folder
+    from dalle_model.model_folder import find_model, open_model, read_model_folder
     from flows.runtime.best_pictures import file_name
 
-    about = read_model_folder(folder.expanduser())
+    about = read_model_folder(find_model(folder))
     seed = int(overrides.get("seed", about.seed))
     sampling = {name: value for name, value in overrides.items() if name != "seed"}
     if decided := [name for name in sampling if not name.startswith("sampling.")]:

@@ -12,14 +12,16 @@ import pytest
 import torch
 from PIL import Image
 
+from dalle_model import model_folder
 from dalle_model.clip import build_clip, save_clip
 from dalle_model.config.presets import preset
 from dalle_model.dvae import DVAE, save_dvae
 from dalle_model.generated.image_files import read_origin
 from dalle_model.generator import NETWORKS, Generator
-from dalle_model.model_folder import read_model_folder, write_model_folder
+from dalle_model.model_folder import halve, read_model_folder, write_model_folder
 from dalle_model.text import BpeTokenizer
-from dalle_model.transformer import DALLETransformer, save_transformer
+from dalle_model.transformer import DALLETransformer, load_transformer, save_transformer
+from flows.cli.generate import default_model
 from flows.cli.main import main
 from flows.runtime.parameters import find_config
 from flows.runtime.upstream import inputs_of
@@ -207,6 +209,50 @@ def test_nothing_is_written_over_what_is_no_model_and_an_older_export_is_replace
         other = save_dvae(tmp_path / "dvae", DVAE(CONFIG.dvae))
         write_model_folder(folder, {**paths, "dvae": tmp_path / "dvae"}, {**ids, "dvae_id": other}, CONFIG.sampling, 7, "")
     assert read_model_folder(folder).ids == ids
+
+
+def test_a_model_that_comes_with_the_package_draws_by_its_name_and_where_there_is_no_data_root(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("DALLE_DATA_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"^emoji is no model folder \(model\.json is missing\); `dalle export FOLDER` makes one from a data root$"
+    ):
+        DALLE.load("emoji")
+    monkeypatch.setattr(model_folder, "SHIPPED", tmp_path / "shipped")
+    shutil.copytree(folder, tmp_path / "shipped" / "emoji")
+    expected = np.asarray(DALLE.load(folder).generate("a red apple")[0].image)
+    np.testing.assert_array_equal(np.asarray(DALLE.load("emoji").generate("a red apple")[0].image), expected)
+    assert dalle("generate", "a red apple", "--model", "emoji", "--output", "named") == 0
+    assert "no data root" not in capsys.readouterr().err
+    assert dalle("generate", "a red apple", "--output", "unnamed") == 0
+    assert "no data root here: drawing with the model 'emoji' that comes with open-dalle; about it: " in capsys.readouterr().err
+    (named,), (unnamed,) = ((tmp_path / name).glob("*.png") for name in ("named", "unnamed"))
+    for path in (named, unnamed):
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), expected)
+    with pytest.raises(ValueError, match=r"^other is no model folder .* from a data root, and emoji comes with open-dalle$"):
+        DALLE.load("other")
+    assert default_model({}) == tmp_path / "shipped" / "emoji"
+    assert default_model({"paths.data_root": "elsewhere"}) is None
+    (tmp_path / "data").mkdir()
+    assert default_model({}) is None, "a data root is here"
+    (tmp_path / "emoji").mkdir()
+    with pytest.raises(ValueError, match=r"^emoji is no model folder"):
+        DALLE.load("emoji")
+
+
+def test_half_of_the_bits_take_half_of_the_space_and_draw_nearly_the_same(made, tmp_path):
+    root, paths, ids = made
+    halved, new_ids = halve(paths, ids, tmp_path / "halved")
+    assert {kind for kind in NETWORKS if new_ids[f"{kind}_id"] != ids[f"{kind}_id"]} == {"transformer", "clip"}
+    write_model_folder(tmp_path / "small", halved, new_ids, CONFIG.sampling, CONFIG.seed, "# card\n")
+    for kind in ("transformer", "clip"):
+        sizes = [(folder / kind / "model.safetensors").stat().st_size for folder in (root / "folder", tmp_path / "small")]
+        assert 0.45 < sizes[1] / sizes[0] < 0.65
+    whole, rounded = (load_transformer(folder / "transformer").state_dict() for folder in (root / "folder", tmp_path / "small"))
+    for name, value in whole.items():
+        assert rounded[name].dtype == torch.float32
+        torch.testing.assert_close(rounded[name], value, rtol=0.01, atol=1e-6)
+    assert len(DALLE.load(tmp_path / "small").generate("a red apple")) == CONFIG.sampling.num_images
 
 
 def test_the_example_draws_with_a_model_folder(folder, run_example, tmp_path, capsys):
