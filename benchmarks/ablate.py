@@ -13,14 +13,18 @@ from typing import Any
 
 import numpy as np
 from bench_quality import Sets, expected_best, sorted_by_rank
+from bench_quality import run as run_job
 from numpy.typing import NDArray
 
+from dalle_datasets.prompts.write import scene_prompts, write_prompts
 from dalle_datasets.store.layout import Layout
 from dalle_model.config.presets import preset
+from dalle_model.config.tree import Config
 from dalle_model.sampling.rerank import GROUP_SIZES, bootstrap_interval
 from flows.cli.demo import prefect_flows
 from flows.cli.options import parse_settings
 from flows.runtime.pipeline_result import finished_pipeline
+from flows.runtime.upstream import inputs_of
 
 Variants = Mapping[str, Mapping[str, Any]]
 AS_IT_IS = "as it is"
@@ -80,15 +84,31 @@ def changed(variants: Variants) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def draw(overrides: Mapping[str, Any]) -> Sets:
-    """Prompt set -> [P, N], whether all is right in the candidates in CLIP's order; of a pipeline that is run unless it has been."""
+    """Prompt set -> [P, N], whether all is right in the candidates in CLIP's order.
+
+    Of a pipeline that is run unless it has been; where its networks are there already, only what is drawn with them is made.
+    """
     config = preset("demo", dict(overrides))
     layout = Layout(Path(config.paths.data_root).expanduser())
-    account = finished_pipeline(layout, config)
-    if account is None:
+    if (account := finished_pipeline(layout, config)) is not None:
+        made, judged = (account["results"][job] for job in ("generate_images", "evaluate"))
+    elif (networks := find_networks(config)) is not None:
+        asked = write_prompts(layout, scene_prompts(config.source, config.evaluate.num_prompts))
+        made = run_job("generate_images", config, {**networks, **asked})
+        judged = run_job("evaluate", config, {"generations": made["generations"], "generations_run": made["run_id"], **asked})
+    else:
         with prefect_flows(config) as run:
             account = run("run_pipeline", config)
-    results = account["results"]
-    return sorted_by_rank(layout.root / results["generate_images"]["generations"], layout.root / results["evaluate"]["evaluations"])
+        made, judged = (account["results"][job] for job in ("generate_images", "evaluate"))
+    return sorted_by_rank(layout.root / made["generations"], layout.root / judged["evaluations"])
+
+
+def find_networks(config: Config) -> dict[str, str] | None:
+    """The networks that were trained with these settings and this seed; None while one of them is missing."""
+    try:
+        return inputs_of("generate_images", config)
+    except ValueError:
+        return None
 
 
 def sizes_of(sets: Sets) -> list[int]:

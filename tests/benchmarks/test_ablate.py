@@ -53,3 +53,17 @@ def test_a_finished_variant_is_not_made_again(ablate, monkeypatch, tmp_path):
     monkeypatch.setattr(ablate, "sorted_by_rank", lambda *paths: paths)
     assert ablate.draw({"paths.data_root": str(tmp_path), "seed": 2}) == (tmp_path / "g", tmp_path / "e")
     assert asked == [2]
+
+
+def test_what_is_only_drawn_anew_needs_no_pipeline(ablate, monkeypatch, tmp_path):
+    made = {"generate_images": {"generations": "g", "run_id": "r"}, "evaluate": {"evaluations": "e"}}
+    ran = []
+    monkeypatch.setattr(ablate, "find_networks", lambda config: {"transformer": "t"})
+    monkeypatch.setattr(ablate, "prefect_flows", lambda config: pytest.fail("the networks are there"))
+    monkeypatch.setattr(ablate, "run_job", lambda job, config, inputs: ran.append((job, config.sampling.temperature, inputs)) or made[job])
+    monkeypatch.setattr(ablate, "sorted_by_rank", lambda *paths: paths)
+    overrides = {"paths.data_root": str(tmp_path), "sampling.temperature": 0.5, "evaluate.num_prompts": 4}
+    assert ablate.draw(overrides) == (tmp_path / "g", tmp_path / "e")
+    assert [(job, temperature) for job, temperature, _ in ran] == [("generate_images", 0.5), ("evaluate", 0.5)]
+    assert ran[0][2]["transformer"] == "t"
+    assert ran[1][2]["generations_run"] == "r"
