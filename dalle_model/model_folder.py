@@ -81,17 +81,26 @@ class DALLE:
         return cls(open_model(read_model_folder(find_model(folder))))
 
     def generate(
-        self, prompt: str, num_images: int | None = None, *, seed: int | None = None, temperature: float | None = None
+        self,
+        prompt: str,
+        num_images: int | None = None,
+        *,
+        seed: int | None = None,
+        temperature: float | None = None,
+        complete: str | Path | None = None,
     ) -> list[Picture]:
         """Candidates for a prompt, the best by CLIP first; as many, and with the seed and temperature, as the model was exported with
-        if not given. Equal arguments give equal pixels.
+        if not given. Equal arguments give equal pixels. `complete` is a picture file whose upper half (`sampling.image_prompt_share`)
+        all candidates keep.
 
-        Raises `ValueError` for a prompt without text or longer than the model reads, and for numbers out of range.
+        Raises `ValueError` for a prompt without text or longer than the model reads, for a picture that cannot be decoded, and for
+        numbers out of range; `OSError` for a file that cannot be read.
         """
+        picture = None if complete is None else Path(complete).expanduser().read_bytes()
         generator = self._generator
         if temperature is not None:
             generator = Generator(generator.networks, replace(generator.sampling, temperature=temperature), generator.seed)
-        return generator.draw(prompt, num_images, seed)
+        return generator.draw(prompt, num_images, seed, upper_rows_of=picture)
 
 
 def shipped_models() -> list[str]:

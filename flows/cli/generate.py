@@ -125,15 +125,13 @@ def draw_with_folder(
         raise ValueError(f"--set {decided[0]}: --model takes everything but sampling.* and seed from {folder}")
     settings = with_overrides(about.sampling, {name.removeprefix("sampling."): value for name, value in sampling.items()})
     rows = text_prompts([prompt] if prompt is not None else []).prompts if prompts is None else read_prompts(prompts).prompts
-    if rows.column("image").null_count < len(rows):
-        raise ValueError(f"{prompts}: --model draws from texts alone; leave out the column image")
     generator = open_model(about, settings, seed)
     output = output or Path()
     output.mkdir(parents=True, exist_ok=True)
     drawn: list[Path] = []
     for row in rows.to_pylist():
         name = file_name(row["prompt"], row["prompt_id"], alone=prompts is None)
-        for rank, picture in enumerate(generator.draw(row["prompt"])[:keep], 1):
+        for rank, picture in enumerate(generator.draw(row["prompt"], upper_rows_of=row["image"])[:keep], 1):
             path = output / f"{name}-{rank}.{settings.image_format}"
             origin = {"prompt": row["prompt"], "seed": picture.seed, "model_id": about.id, **about.ids}
             save_picture(path, np.asarray(picture.image), origin)

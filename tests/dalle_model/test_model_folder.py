@@ -15,9 +15,9 @@ from PIL import Image
 from dalle_model import model_folder
 from dalle_model.clip import build_clip, save_clip
 from dalle_model.config.presets import preset
-from dalle_model.dvae import DVAE, save_dvae
+from dalle_model.dvae import DVAE, load_dvae, save_dvae
 from dalle_model.generated.image_files import read_origin
-from dalle_model.generator import NETWORKS, Generator
+from dalle_model.generator import NETWORKS, Generator, known_image_tokens
 from dalle_model.model_folder import halve, read_model_folder, write_model_folder
 from dalle_model.text import BpeTokenizer
 from dalle_model.transformer import DALLETransformer, load_transformer, save_transformer
@@ -238,6 +238,27 @@ def test_a_model_that_comes_with_the_package_draws_by_its_name_and_where_there_i
     (tmp_path / "emoji").mkdir()
     with pytest.raises(ValueError, match=r"^emoji is no model folder"):
         DALLE.load("emoji")
+
+
+def test_a_picture_is_completed_from_its_upper_half(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = DALLE.load(folder)
+    given = model.generate("an owl", seed=7)[0]
+    given.image.save("owl.png")
+    grid = CONFIG.dvae.image_grid_size
+    dvae = load_dvae(folder / "dvae")
+    known = known_image_tokens((tmp_path / "owl.png").read_bytes(), dvae, CONFIG.sampling.image_prompt_share).numpy()
+    num_known = max(1, round(CONFIG.sampling.image_prompt_share * grid)) * grid
+    completed = model.generate("a red apple", complete="owl.png")
+    assert 0 < num_known < grid**2
+    assert all(np.array_equal(picture.image_tokens[:num_known], known[:num_known]) for picture in completed)
+    assert len({picture.image.tobytes() for picture in completed}) > 1
+    (tmp_path / "halves.csv").write_text("prompt,image\na red apple,owl.png\n")
+    assert dalle("generate", "--prompts", "halves.csv", "--model", str(folder), "-o", "drawn") == 0
+    (drawn,) = (tmp_path / "drawn").iterdir()
+    np.testing.assert_array_equal(np.asarray(Image.open(drawn)), np.asarray(completed[0].image))
+    with pytest.raises(FileNotFoundError):
+        model.generate("an owl", complete="none.png")
 
 
 def test_half_of_the_bits_take_half_of_the_space_and_draw_nearly_the_same(made, tmp_path):
