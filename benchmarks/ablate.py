@@ -20,6 +20,7 @@ from dalle_datasets.prompts.write import scene_prompts, write_prompts
 from dalle_datasets.store.layout import Layout
 from dalle_model.config.presets import preset
 from dalle_model.config.tree import Config
+from dalle_model.evaluation.estimates import share_estimate
 from dalle_model.sampling.rerank import GROUP_SIZES, bootstrap_interval
 from flows.cli.demo import prefect_flows
 from flows.cli.options import parse_settings
@@ -132,7 +133,7 @@ def figures(drawn: Mapping[str, list[Sets]]) -> list[dict[str, Any]]:
         for prompt_set in runs[0]:
             for n in sizes_of(runs[0]):
                 ours = mean_over_seeds(runs, prompt_set, n)
-                value, low, high = bootstrap_interval(ours)
+                value, low, high, _ = share_estimate(ours)
                 by_seed = [float(expected_best(sets[prompt_set], n).mean()) for sets in runs]
                 row = {
                     "variant": name,
