@@ -30,7 +30,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@test -x $(VENV)/tools/bin/uv || { echo "==> uv, which installs the rest (in $(VENV)/tools)"; \
 	  $(PYTHON) -m venv $(VENV)/tools && $(VENV)/tools/bin/python -m pip install --quiet --disable-pip-version-check uv; }
 	@echo "==> $$(grep -cE '^[a-z0-9]' requirements.lock) packages from requirements.lock, each checked against its hash (a few minutes the first time: torch is large)"
-	@$(VENV)/tools/bin/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(VENV)/tools/bin/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	@echo "==> this checkout, as an editable install"
 	@$(VENV)/tools/bin/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
