@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 def app(
     model: Annotated[
-        Path | None, typer.Option("--model", "-m", metavar="FOLDER", help="Play with a folder of `dalle export`; no data root is used.")
+        Path | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="FOLDER",
+            help="Play with a folder of `dalle export`, or a shipped model by its name; no data root is used.",
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="Where to listen. Beyond this machine, visitors are asked for a token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes a free one.")] = 7860,
@@ -32,7 +38,10 @@ def app(
     """
     from flows.app.access import LOOPBACK, new_token
     from flows.app.serving import serve
+    from flows.cli.generate import default_model
 
+    if model is None and preset is None and config_file is None and not networks:
+        model = default_model(parse_settings(settings))
     if model is not None:
         if preset is not None or config_file is not None or networks:
             raise ValueError("--model plays with a folder and its own settings; leave out --preset, --config and --with")
@@ -46,11 +55,11 @@ def app(
 def with_folder(folder: Path, overrides: Mapping[str, Any]) -> "Playground":
     """A playground for a model folder."""
     from dalle_model.config.parsing import with_overrides
-    from dalle_model.model_folder import open_model, read_model_folder
+    from dalle_model.model_folder import find_model, open_model, read_model_folder
     from flows.app.server import Playground
     from flows.app.studio import Studio
 
-    about = read_model_folder(folder.expanduser())
+    about = read_model_folder(find_model(folder))
     if decided := [name for name in overrides if not name.startswith("sampling.")]:
         raise ValueError(f"--set {decided[0]}: --model takes everything but sampling.* from {folder}")
     sampling = with_overrides(about.sampling, {name.removeprefix("sampling."): value for name, value in overrides.items()})

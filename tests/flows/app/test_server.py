@@ -12,6 +12,7 @@ import threading
 import time
 import zlib
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from flows.app import line as lines
 from flows.app import server
 from flows.app.access import SAFE_HEADERS
 from flows.app.line import Line
+from flows.cli.app import with_folder
 from open_dalle import DALLE
 
 
@@ -383,3 +385,11 @@ def test_the_command_serves_and_ends_with_ctrl_c(model_folder):
             assert (process.wait(20), rest) == (0, "dalle: the playground has ended\n")
         finally:
             process.kill()
+
+
+def test_a_shipped_model_is_played_with_by_its_name(model_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("dalle_model.model_folder.SHIPPED", model_folder.parent)
+    monkeypatch.chdir(tmp_path)
+    assert with_folder(Path("owls"), {"sampling.top_k": "3"}).studio.describe()["top_k"] == 3
+    with pytest.raises(ValueError, match="no-such is no model folder"):
+        with_folder(Path("no-such"), {})
