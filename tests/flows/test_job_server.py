@@ -176,6 +176,7 @@ time.sleep(60)
     assert run(job(folder, "print('again')")) == ([None], ["imports", "again"])
     (server,) = (server for server in job_client._servers if server.is_alive)
     os.kill(server.pid, signal.SIGKILL)
+    server.wait()
     assert run(job(folder, "print('and again')")) == ([None], ["imports", "and again"])
 
 
