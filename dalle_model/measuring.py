@@ -84,11 +84,10 @@ def measure_times(config: Config, startup_s: float) -> Times:
     images = torch.rand(max(config.train_dvae.batch_size, config.train_clip.batch_size), 3, size, size, device=device)
     few = images[: config.train_dvae.batch_size].contiguous(memory_format=torch.channels_last)
     floor = config.train_dvae.min_log_scale
-    is_fixed = config.dvae.codebook_init == "fixed_patches"
-    dvae.encoder.requires_grad_(not is_fixed)
+    dvae.encoder.requires_grad_(not config.dvae.has_fixed_tokens)
 
     def update_dvae() -> Tensor:
-        if is_fixed:
+        if config.dvae.has_fixed_tokens:
             return hard_token_loss(dvae, few)["loss"]
         return dvae_loss(dvae, few, temperature=0.5, kl_weight=1.0, min_log_scale=floor)["loss"]
 

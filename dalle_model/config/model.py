@@ -85,6 +85,11 @@ class DVAEConfig:
         return self.codebook_init != "random"
 
     @property
+    def has_fixed_tokens(self) -> bool:
+        """Whether tokens stay those of the first centroids, and the decoder alone is trained."""
+        return self.codebook_init == "fixed_patches"
+
+    @property
     def num_poolings(self) -> int:
         """How often the encoder halves the resolution after its stem."""
         return int(math.log2(self.downsample // self.stem_patch_size))

@@ -51,9 +51,8 @@ def initialize_codebook(model: DVAE, images: Tensor, seed: int) -> None:
             f"the pictures have {len(patches_NP)} distinct patches of {config.downsample} x {config.downsample} pixels, fewer than "
             f"dvae.codebook_size={config.codebook_size}; choose a smaller codebook or more pictures"
         )
-    is_fixed = config.codebook_init == "fixed_patches"
     generator = torch.Generator().manual_seed(seed)
-    num_patches = MAX_FIXED_PATCHES if is_fixed else MAX_PATCHES
+    num_patches = MAX_FIXED_PATCHES if config.has_fixed_tokens else MAX_PATCHES
     patches_NP = patches_NP[torch.randperm(len(patches_NP), generator=generator)[:num_patches]]
     metric_PP = _metric(config.downsample**2)
     metric_KP = kmeans(patches_NP @ metric_PP, config.codebook_size, ITERATIONS, generator)
@@ -66,11 +65,11 @@ def initialize_codebook(model: DVAE, images: Tensor, seed: int) -> None:
     decoder.bias.zero_()
     # One-hot input has a single 1 where other layers see many numbers: only weights of unit size reach the next layer at that size.
     model.decoder.input.weight.normal_(generator=generator)
-    if is_fixed:
+    if config.has_fixed_tokens:
         pixels_KP = (centroids_KP - centroids_KP.mean(0)) / centroids_KP.std().clamp_min(1e-8)
         num_channels = min(config.codebook_width, pixels_KP.shape[1])
         model.decoder.input.weight[:num_channels] = pixels_KP[:, :num_channels].t()[:, :, None, None]
-    for output in (model.decoder.output,) if is_fixed else (model.encoder.output, model.decoder.output):
+    for output in (model.decoder.output,) if config.has_fixed_tokens else (model.encoder.output, model.decoder.output):
         output.weight.zero_()
         assert output.bias is not None, "output layers have a bias"
         output.bias.zero_()

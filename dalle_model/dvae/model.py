@@ -56,7 +56,7 @@ class Encoder(nn.Module):
     def __init__(self, config: DVAEConfig) -> None:
         super().__init__()
         self.config = config
-        if config.codebook_init != "fixed_patches":
+        if not config.has_fixed_tokens:
             self._make_convolutions(config)
         self.patch_logits = _conv(3 * config.downsample**2, config.codebook_size, 1) if config.has_patch_paths else None
 
@@ -78,7 +78,7 @@ class Encoder(nn.Module):
         if self.patch_logits is None:
             return self._convolve(images_B3HW)
         of_patches_BKhw = _in_float32(self.patch_logits, F.pixel_unshuffle(images_B3HW, self.config.downsample))
-        return of_patches_BKhw if self.config.codebook_init == "fixed_patches" else self._convolve(images_B3HW) + of_patches_BKhw
+        return of_patches_BKhw if self.config.has_fixed_tokens else self._convolve(images_B3HW) + of_patches_BKhw
 
     def _convolve(self, images_B3HW: Tensor) -> Tensor:
         x = self.input(F.pixel_unshuffle(images_B3HW, self.config.stem_patch_size))

@@ -75,12 +75,11 @@ def run(run: JobRun) -> dict[str, Any]:
     )
     if config.dvae.has_patch_paths and not has_start and not list_training_states(run.run_dir):
         initialize_codebook(model, initialization_pictures(pairs, config), config.seed)
-    is_fixed = config.dvae.codebook_init == "fixed_patches"
-    model.encoder.requires_grad_(not is_fixed)
-    batches, objective = training_batches(pictures, config, world), config.train_dvae
+    model.encoder.requires_grad_(not config.dvae.has_fixed_tokens)
+    batches, objective = training_batches(pictures, config, world), config
 
     def compute_loss(model: nn.Module, batch: Batch, step: int) -> Mapping[str, Tensor]:
-        return decoder_loss(model, batch) if is_fixed else relaxed_loss(model, batch, step, objective)
+        return losses_of(model, batch, step, objective)
 
     settings = settle_precision(config.train_dvae, model, batches, compute_loss, run.run_dir, world)
     config = replace(config, train_dvae=settings)
@@ -111,9 +110,7 @@ def planned_bytes(config: Config, world_size: int) -> int:
     shape = (pairs_at_once(config.train_dvae, world_size), 3, config.dvae.image_size, config.dvae.image_size)
 
     def compute_loss(model: nn.Module) -> Tensor:
-        batch = {"images": torch.zeros(shape, dtype=torch.uint8)}
-        is_fixed = config.dvae.codebook_init == "fixed_patches"
-        return (decoder_loss(model, batch) if is_fixed else relaxed_loss(model, batch, 0, config.train_dvae))["loss"]
+        return losses_of(model, {"images": torch.zeros(shape, dtype=torch.uint8)}, 0, config)["loss"]
 
     return update_bytes(config.train_dvae, lambda: DVAE(config.dvae), compute_loss)
 
@@ -219,8 +216,10 @@ def relaxed_loss(model: nn.Module, batch: Mapping[str, Tensor], step: int, setti
     return {**losses, "gumbel_temperature": torch.tensor(temperature), "kl_weight": torch.tensor(kl_weight)}
 
 
-def decoder_loss(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The objective of a dVAE whose tokens stay."""
+def losses_of(model: nn.Module, batch: Mapping[str, Tensor], step: int, config: Config) -> dict[str, Tensor]:
+    """The objective of a dVAE whose tokens stay, or the relaxed one."""
+    if not config.dvae.has_fixed_tokens:
+        return relaxed_loss(model, batch, step, config.train_dvae)
     assert isinstance(model, DVAE)
     return hard_token_loss(model, as_floats(batch["images"]))
 
@@ -275,7 +274,7 @@ def validate(model: nn.Module, pictures: ImageBatches, settings: TrainDVAEConfig
         tokens = logits.argmax(1)
         mu, log_scale = model.decoder.from_tokens(tokens)
         rebuilt = unmap_pixels(torch.sigmoid(mu.float()))
-        if config.codebook_init == "fixed_patches":
+        if config.has_fixed_tokens:
             loss += float(pixel_error(mu, images)) * len(batch)
         else:
             floor = settings.min_log_scale

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from dalle_datasets.images import decode_image
 from dalle_datasets.loading.image_batches import centre
@@ -118,10 +119,15 @@ class Studio:
     def tokenize(self, data: bytes) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[int]]:
         """The centred square of a picture file, what its tokens make of it, and the tokens. Raises `ImageError`."""
         dvae = self.generator.networks.dvae
-        square = centre(np.asarray(decode_image(data, MAX_UPLOAD_PIXELS)), dvae.config.image_size, np.random.default_rng(0))
-        device = next(dvae.parameters()).device
-        tokens = dvae.tokenize(as_floats(as_tensor(square[None].copy())).to(device))
+        square, images = self._read(data)
+        tokens = dvae.tokenize(images)
         return square, as_bytes(dvae.decode_tokens(tokens))[0], tokens[0].tolist()
+
+    def _read(self, data: bytes) -> tuple[NDArray[np.uint8], Tensor]:
+        """The centred square of a picture file [H, W, 3], and the same as the networks take it, float [1, 3, H, W]. Raises `ImageError`."""
+        dvae = self.generator.networks.dvae
+        square = centre(np.asarray(decode_image(data, MAX_UPLOAD_PIXELS)), dvae.config.image_size, np.random.default_rng(0))
+        return square, as_floats(as_tensor(square[None].copy())).to(next(dvae.parameters()).device)
 
     def reconstruct(self, data: bytes, tell: Tell) -> None:
         """A picture through the dVAE: the event `tokens`."""
@@ -140,8 +146,7 @@ class Studio:
 
     def embed_picture(self, data: bytes) -> list[float]:
         """What CLIP sees in a picture file, [E]. Raises `ImageError`."""
-        square, _, _ = self.tokenize(data)
-        images = as_floats(as_tensor(square[None].copy())).to(next(self.generator.networks.dvae.parameters()).device)
+        _, images = self._read(data)
         with torch.inference_mode():
             embedding: list[float] = self.generator.networks.clip.encode_images(images)[0].float().cpu().tolist()
         return embedding
