@@ -56,6 +56,13 @@ def pairs_table(scenes: list[Scene]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=PAIRS.with_metadata(None))
 
 
+@pytest.fixture(autouse=True)
+def subnormal_numbers():
+    """Trainings round the least numbers to 0 in their whole process, where Hypothesis refuses to make any."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture
 def pairs(tmp_path: Path) -> dict[str, str]:
     """The inputs `pairs` and `pairs_id` of 60 scenes in three parts under the data root `tmp_path`."""
